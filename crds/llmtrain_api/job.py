@@ -1,0 +1,134 @@
+"""`LLMTrainingJob`: one training run, from raw text to an evaluated model.
+
+Below: the models of each part of the spec. Above: `schema`, which writes the CRD, the
+operator, which reconciles jobs, and `llmtrain run`, which reads them from a file.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, StringConstraints, model_validator
+
+from llmtrain_api.base import API_VERSION, KIND, MAX_NAME_CHARACTERS, Model, cel
+from llmtrain_api.data import DataSpec
+from llmtrain_api.status import JobStatus
+from llmtrain_api.training import CheckpointSpec, EvaluationSpec, ModelSpec, TrainingSpec
+from llmtrain_api.workers import RunPolicy, StorageSpec, WorkersSpec
+
+MUTABLE_SPEC_FIELDS = ("runPolicy",)
+"""Everything else of the spec is fixed once the job exists: a change is a new run."""
+
+JobName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=MAX_NAME_CHARACTERS),
+]
+
+
+def _make_immutable(field: str) -> dict[str, Any]:
+    return cel(
+        f"self.{field} == oldSelf.{field}",
+        f"{field} is fixed once the job exists; apply a job of another name for another run",
+    )
+
+
+class JobSpec(Model):
+    """What to train, on what, and with what."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                _make_immutable("data"),
+                _make_immutable("model"),
+                _make_immutable("training"),
+                _make_immutable("evaluation"),
+                _make_immutable("workers"),
+                _make_immutable("checkpoint"),
+                _make_immutable("storage"),
+                cel(
+                    "!has(self.training.optimizer.warmupSteps) || "
+                    "self.training.optimizer.warmupSteps <= self.training.steps",
+                    "training.optimizer.warmupSteps must be at most training.steps",
+                ),
+                cel(
+                    "self.training.batchSize % "
+                    "(self.workers.replicas * self.workers.processesPerWorker) == 0",
+                    "training.batchSize must be a multiple of the world size "
+                    "(workers.replicas × workers.processesPerWorker)",
+                ),
+            ]
+        }
+    )
+
+    data: DataSpec
+    """What the model is trained on."""
+
+    model: ModelSpec = ModelSpec()
+    """The network."""
+
+    training: TrainingSpec
+    """How it is trained."""
+
+    evaluation: EvaluationSpec = EvaluationSpec()
+    """How it is measured."""
+
+    workers: WorkersSpec = WorkersSpec()
+    """The pods that train."""
+
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    """How the training state is saved."""
+
+    storage: StorageSpec
+    """Where everything is kept."""
+
+    run_policy: RunPolicy = RunPolicy()
+    """When the run is paused, retried and given up."""
+
+    @model_validator(mode="after")
+    def check_across_parts(self) -> Self:
+        """Hold the CEL rules of this model in Python too, but for immutability."""
+        warmup_steps = self.training.optimizer.warmup_steps
+        if warmup_steps is not None and warmup_steps > self.training.steps:
+            raise ValueError("training.optimizer.warmupSteps must be at most training.steps")
+        if self.training.batch_size % self.world_size:
+            raise ValueError(
+                "training.batchSize must be a multiple of the world size "
+                "(workers.replicas × workers.processesPerWorker)"
+            )
+        return self
+
+    @property
+    def world_size(self) -> int:
+        """Ranks that train together."""
+        return self.workers.replicas * self.workers.processes_per_worker
+
+
+class Metadata(Model):
+    """The part of an object's metadata that llmtrain reads; everything else is ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: JobName
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    annotations: dict[str, str] = {}
+    labels: dict[str, str] = {}
+
+
+class LLMTrainingJob(Model):
+    """One training run, from raw text to an evaluated model."""
+
+    api_version: Literal["llmtrain.dev/v1alpha1"] = API_VERSION
+    kind: Literal["LLMTrainingJob"] = KIND
+    metadata: Metadata
+    spec: JobSpec
+    status: JobStatus = JobStatus()
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`, as the work queue knows the job."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"

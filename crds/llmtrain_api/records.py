@@ -1,0 +1,227 @@
+"""What a pod tells the operator: its progress while it lives, its exit record when it ends.
+
+Below: `base`. Above: the trainer's agent writes these, the operator's `plan` reads them.
+
+An exit record travels as the container's termination message, so it reaches the operator
+through the Kubernetes API alone and must stay within 4,096 bytes.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+from pydantic import Field
+
+from llmtrain_api.base import Model
+
+MAX_EXIT_RECORD_BYTES = 4096
+"""The kubelet cuts a termination message here."""
+
+MAX_MESSAGE_CHARACTERS = 900
+"""Keeps the record within its bytes, even where every character takes three."""
+
+
+class Stage(StrEnum):
+    """The stages of a job, in order."""
+
+    PREPARE = "prepare"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+
+
+class ExitCode(IntEnum):
+    """Why a stage process or an agent ended. A closed set: both sides know every code."""
+
+    SUCCEEDED = 0
+    BUG = 1
+    """An exception that nobody foresaw; Python's own exit code for one."""
+    CONFIGURATION = 20
+    """The manifest asks for what cannot be; a retry would fail alike."""
+    DATA = 21
+    """The data cannot be used as it is; a retry would fail alike."""
+    STORAGE = 22
+    """The store did not answer or refused."""
+    OUT_OF_MEMORY = 23
+    """Host or device memory ran out."""
+    DIVERGED = 24
+    """The loss became infinite or not a number."""
+    PEER_LOST = 25
+    """Another worker went away and did not come back in time."""
+    PREEMPTED = 26
+    """Asked to leave: the state was saved first."""
+    RANK_LOST = 27
+    """Ranks of this pod kept dying by signals; the pod gives up so that another node may try."""
+
+
+RETRYABLE = frozenset(
+    {
+        ExitCode.BUG,
+        ExitCode.STORAGE,
+        ExitCode.OUT_OF_MEMORY,
+        ExitCode.PEER_LOST,
+        ExitCode.PREEMPTED,
+        ExitCode.RANK_LOST,
+    }
+)
+"""Codes after which another attempt can end differently."""
+
+
+class StageResult(Model):
+    """What came of a stage. Each stage fills its own fields."""
+
+    dataset: str | None = None
+    """Fingerprint of the prepared data (prepare)."""
+
+    documents: int | None = None
+    """Documents read, both splits (prepare)."""
+
+    train_tokens: int | None = None
+    """Tokens of the training split (prepare)."""
+
+    validation_tokens: int | None = None
+    """Tokens of the held-out split (prepare)."""
+
+    vocabulary_size: int | None = None
+    """Tokens that the tokenizer knows (prepare)."""
+
+    dataset_reused: bool | None = None
+    """Whether an earlier job had prepared the same data (prepare)."""
+
+    parameters: int | None = None
+    """Trainable parameters, tied ones once (train)."""
+
+    step: int | None = None
+    """Last step (train)."""
+
+    train_loss: float | None = None
+    """Training loss of the last step, nats per token (train)."""
+
+    validation_loss: float | None = None
+    """Loss on all held-out text, nats per token (evaluate)."""
+
+    unigram_loss: float | None = None
+    """The same for a model that knows token frequencies only: the floor to beat (evaluate)."""
+
+    perplexity: float | None = None
+    """exp(validation_loss) (evaluate)."""
+
+    bits_per_byte: float | None = None
+    """Held-out loss in bits for each byte of UTF-8: comparable over tokenizers (evaluate)."""
+
+    export_uri: str | None = None
+    """The model as a Hugging Face directory (train)."""
+
+    report_uri: str | None = None
+    """The report as one HTML page (evaluate)."""
+
+
+class ExitRecord(Model):
+    """Why a pod ended."""
+
+    code: ExitCode
+    """The exit code, by name in Python and by number in JSON."""
+
+    reason: str = Field(max_length=64)
+    """One CamelCase word for programs, as DatasetInvalid."""
+
+    message: str = Field(max_length=MAX_MESSAGE_CHARACTERS)
+    """What happened, naming the field, file and line where there is one."""
+
+    next_step: str = Field(default="", max_length=300)
+    """What the user can do about it."""
+
+    rank: int | None = None
+    """The rank that failed first, where one did."""
+
+    step: int | None = None
+    """The step it was at."""
+
+    checkpoint_step: int | None = None
+    """Step of the newest committed checkpoint that this pod knows of."""
+
+    result: StageResult | None = None
+    """On success: what came of the stage."""
+
+
+class RankPhase(StrEnum):
+    """What a rank is doing."""
+
+    STARTING = "starting"
+    RENDEZVOUS = "rendezvous"
+    RESTORING = "restoring"
+    TRAINING = "training"
+    CHECKPOINTING = "checkpointing"
+    EVALUATING = "evaluating"
+    EXPORTING = "exporting"
+    FINISHED = "finished"
+
+
+class RankProgress(Model):
+    """What one rank last said of itself."""
+
+    rank: int = Field(ge=0)
+    """Global rank."""
+
+    phase: RankPhase
+    """What it was doing."""
+
+    step: int = Field(default=0, ge=0)
+    """Steps it had done."""
+
+    heartbeat: float
+    """When it said so (Unix seconds on the pod's clock)."""
+
+
+class ProgressRecord(Model):
+    """`GET /progress` of an agent."""
+
+    stage: Stage
+    """Stage it runs."""
+
+    index: int = Field(ge=0)
+    """Index of the worker."""
+
+    incarnation: int = Field(ge=0)
+    """Which attempt of that worker it is."""
+
+    round: int = Field(default=0, ge=0)
+    """How many times its ranks were started; the first is 1."""
+
+    step: int = Field(default=0, ge=0)
+    """Optimizer steps done."""
+
+    total_steps: int = Field(default=0, ge=0)
+    """Optimizer steps of the run."""
+
+    resumed_step: int | None = None
+    """Step of the checkpoint that this round started from; absent: from scratch."""
+
+    loss: float | None = None
+    """Training loss of the newest step, nats per token."""
+
+    validation_loss: float | None = None
+    """Newest loss on held-out text, nats per token."""
+
+    learning_rate: float | None = None
+    """Learning rate of the newest step."""
+
+    gradient_norm: float | None = None
+    """L2 norm of the newest gradient, before clipping."""
+
+    tokens_per_second: float | None = None
+    """Training tokens of all ranks in a second, over the last steps."""
+
+    checkpoint_step: int | None = None
+    """Newest committed checkpoint."""
+
+    storage_safe: bool | None = None
+    """Whether the store refuses to overwrite a manifest; absent until probed."""
+
+    phase_seconds: dict[str, float] = {}
+    """Seconds of rank 0 by phase, over this round."""
+
+    ranks: list[RankProgress] = []
+    """The ranks of this pod."""
+
+    now: float
+    """The pod's clock (Unix seconds) when it answered."""

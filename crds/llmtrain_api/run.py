@@ -1,0 +1,110 @@
+"""`RunConfig`: all that a pod is told. One JSON file, the same for every pod of a job.
+
+Below: the models of the spec. Above: the operator renders it (to a ConfigMap, or a file in a
+local run), the trainer reads it. What differs from pod to pod (stage, index, incarnation) is
+on the command line:
+
+    python -m llmtrain_trainer agent --config run.json --stage train --index 0 --incarnation 0
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from llmtrain_api.base import Model
+from llmtrain_api.data import DataSpec, S3Uri
+from llmtrain_api.training import CheckpointSpec, EvaluationSpec, ModelSpec, TrainingSpec
+from llmtrain_api.workers import Strategy
+
+AGENT_PORT = 9400
+"""Port of an agent in a pod: /metrics, /progress, /healthz and the rendezvous of the workers."""
+
+CONFIG_PATH = "/etc/llmtrain/run.json"
+CREDENTIALS_DIRECTORY = "/var/run/secrets/llmtrain"
+CA_PATH = "/etc/llmtrain-ca/ca.crt"
+TERMINATION_LOG = "/dev/termination-log"
+
+
+class StorageConfig(Model):
+    """How the store is reached. URIs are s3:// everywhere; `local_root` maps them to a folder."""
+
+    uri: S3Uri
+    """Bucket and prefix that everything is written under."""
+
+    endpoint: str | None = None
+    """S3 server; absent: AWS."""
+
+    region: str = "us-east-1"
+    """Region that requests are signed for."""
+
+    credentials_directory: str | None = None
+    """Folder with files accessKey and secretKey, read anew as they rotate; absent: anonymous."""
+
+    ca_file: str | None = None
+    """CA bundle for the endpoint."""
+
+    local_root: str | None = None
+    """In a local run: s3://bucket/key is the file <local_root>/bucket/key."""
+
+
+class Rendezvous(Model):
+    """Where the workers of the training stage meet."""
+
+    leader_host: str
+    """Stable host name (or address) of worker 0."""
+
+    port: int = Field(default=AGENT_PORT, ge=1, le=65535)
+    """Port of worker 0's agent. In a local run worker i listens on port + i."""
+
+    port_per_worker: bool = False
+    """true where workers share a host (a local run)."""
+
+    def find_port(self, index: int) -> int:
+        """Return the port that worker `index` listens on."""
+        return self.port + index if self.port_per_worker else self.port
+
+
+class RunConfig(Model):
+    """All that a pod is told."""
+
+    namespace: str
+    """Namespace of the job."""
+
+    name: str
+    """Name of the job."""
+
+    uid: str
+    """Unique id of the job object: a job of the same name made later is another run."""
+
+    run_uri: S3Uri
+    """Where this run's checkpoints, export and evaluation lie."""
+
+    data: DataSpec
+    model: ModelSpec
+    training: TrainingSpec
+    evaluation: EvaluationSpec
+    checkpoint: CheckpointSpec
+
+    strategy: Strategy
+    """How the model is spread over the ranks."""
+
+    replicas: int = Field(ge=1)
+    """Workers of the training stage."""
+
+    processes_per_worker: int = Field(ge=1)
+    """Ranks of a worker."""
+
+    threads_per_process: int | None = Field(default=None, ge=1)
+    """Processor threads of a rank; absent: the cores the process may use, divided among the
+    ranks that share them."""
+
+    storage: StorageConfig
+    """How the store is reached."""
+
+    rendezvous: Rendezvous
+    """Where the workers of the training stage meet."""
+
+    @property
+    def world_size(self) -> int:
+        """Ranks that train together."""
+        return self.replicas * self.processes_per_worker

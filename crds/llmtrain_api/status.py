@@ -1,0 +1,211 @@
+"""The job's status: what the operator says of a run. Written by the operator alone.
+
+Below: `base`. Above: `job` embeds it, the operator's `plan` computes it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from llmtrain_api.base import Model
+from llmtrain_api.records import Stage, StageResult
+
+MAX_ATTEMPTS_KEPT = 20
+"""Ended attempts that the status lists, newest last; the count is in `restarts`."""
+
+
+class Phase(StrEnum):
+    """One word for people. Programs read the conditions."""
+
+    PENDING = "Pending"
+    PREPARING = "Preparing"
+    TRAINING = "Training"
+    EVALUATING = "Evaluating"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class ConditionType(StrEnum):
+    """Conditions that are always present once the operator has seen the job."""
+
+    SUCCEEDED = "Succeeded"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    DATA_READY = "DataReady"
+    WORKERS_READY = "WorkersReady"
+    CHECKPOINT_HEALTHY = "CheckpointHealthy"
+    STORAGE_SAFE = "StorageSafe"
+
+
+class Condition(Model):
+    """A metav1.Condition."""
+
+    type: ConditionType
+    """What the condition speaks of."""
+
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+
+    reason: str = Field(pattern=r"^[A-Za-z]([A-Za-z0-9]*)$", max_length=128)
+    """Why, as one CamelCase word for programs."""
+
+    message: str = Field(default="", max_length=2048)
+    """Why, for people, and what to do next."""
+
+    last_transition_time: str
+    """When status last changed (RFC 3339, UTC)."""
+
+    observed_generation: int = Field(default=0, ge=0)
+    """Generation of the spec that this speaks of."""
+
+
+class Progress(Model):
+    """How far the current stage is."""
+
+    step: int = Field(default=0, ge=0)
+    """Optimizer steps done."""
+
+    total_steps: int = Field(default=0, ge=0)
+    """Optimizer steps of the run."""
+
+    percent: int = Field(default=0, ge=0, le=100)
+    """Share of the steps that is done."""
+
+    loss: float | None = None
+    """Training loss of the newest step, nats per token."""
+
+    validation_loss: float | None = None
+    """Newest loss on held-out text, nats per token."""
+
+    tokens_per_second: float | None = None
+    """Training tokens of all ranks in a second."""
+
+    remaining_seconds: int | None = None
+    """Estimate until the last step, at the present speed."""
+
+    updated_at: str | None = None
+    """When this was read from the workers (RFC 3339, UTC)."""
+
+
+class WorkersStatus(Model):
+    """The pods of the current stage."""
+
+    desired: int = Field(default=0, ge=0)
+    """Pods that should run."""
+
+    running: int = Field(default=0, ge=0)
+    """Pods that run."""
+
+    summary: str = Field(default="", max_length=32)
+    """running/desired, for the printed column."""
+
+
+class CheckpointStatus(Model):
+    """What would survive if everything stopped now."""
+
+    step: int = Field(default=0, ge=0)
+    """Step of the newest committed checkpoint."""
+
+    uri: str | None = None
+    """Where it is."""
+
+
+class Attempt(Model):
+    """One process of a stage that ended without success."""
+
+    stage: Stage
+    """Stage it belonged to."""
+
+    index: int = Field(ge=0)
+    """Index of the worker."""
+
+    incarnation: int = Field(ge=0)
+    """Which attempt of that worker it was, from 0."""
+
+    reason: str = Field(max_length=128)
+    """Why it ended, as one CamelCase word."""
+
+    message: str = Field(default="", max_length=1024)
+    """Why it ended, for people."""
+
+    exit_code: int | None = None
+    """Exit code of its container, where it had one."""
+
+    node: str | None = None
+    """Node it ran on."""
+
+    finished_at: str | None = None
+    """When it ended, or was seen to have ended (RFC 3339, UTC)."""
+
+
+class Provenance(Model):
+    """What the run was made of, so that it can be made again."""
+
+    run_uri: str | None = None
+    """Where checkpoints, export and evaluation of this run lie."""
+
+    dataset: str | None = None
+    """Fingerprint of the prepared data."""
+
+    image: str | None = None
+    """Trainer image."""
+
+
+class JobStatus(Model):
+    """What the operator says of the run."""
+
+    observed_generation: int = -1
+    """Generation of the spec that this status speaks of; -1 until the operator has seen it."""
+
+    phase: Phase | None = None
+    """One word for people."""
+
+    stage: Stage | None = None
+    """Stage that runs, or ran last."""
+
+    message: str = Field(default="", max_length=2048)
+    """What the run waits for, or why it failed and what to do next."""
+
+    conditions: list[Condition] = Field(default=[], max_length=16)
+    """Machine-readable state."""
+
+    progress: Progress | None = None
+    """How far it is."""
+
+    workers: WorkersStatus | None = None
+    """Pods of the current stage."""
+
+    checkpoint: CheckpointStatus | None = None
+    """Newest committed checkpoint."""
+
+    restarts: int = Field(default=0, ge=0)
+    """Processes that ended without success and were replaced, over all stages."""
+
+    process_restarts: int = Field(default=0, ge=0)
+    """Times that ranks were started anew within their pods."""
+
+    incarnations: dict[str, int] = Field(default={}, max_length=20_000)
+    """Newest incarnation of each `<stage>-<index>` that had more than one."""
+
+    attempts: list[Attempt] = Field(default=[], max_length=MAX_ATTEMPTS_KEPT)
+    """Newest attempts that ended without success."""
+
+    results: StageResult | None = None
+    """What came of the finished stages."""
+
+    provenance: Provenance | None = None
+    """What the run was made of."""
+
+    started_at: str | None = None
+    """When the operator first acted on the job (RFC 3339, UTC)."""
+
+    finished_at: str | None = None
+    """When it succeeded or failed (RFC 3339, UTC)."""
+
+    def find_condition(self, kind: ConditionType) -> Condition | None:
+        """Return the condition of that type, if present."""
+        return next((c for c in self.conditions if c.type is kind), None)

@@ -1,0 +1,186 @@
+"""`spec.model`, `spec.training`, `spec.evaluation` and `spec.checkpoint`: what is trained, and how.
+
+Below: `base`. Above: `job`, which embeds these, and `run`, which hands them to the trainer.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from llmtrain_api.base import Model, cel
+
+
+class Architecture(StrEnum):
+    """Families of models that are built from a size."""
+
+    GPT2 = "gpt2"
+    LLAMA = "llama"
+
+
+class Precision(StrEnum):
+    """Arithmetic of the forward and backward pass; weights and optimizer state stay fp32."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class ModelSpec(Model):
+    """The network. The vocabulary comes from the tokenizer, the context from training."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "self.hiddenSize % self.heads == 0",
+                    "hiddenSize must be a multiple of heads",
+                ),
+                cel(
+                    "!has(self.keyValueHeads) || self.heads % self.keyValueHeads == 0",
+                    "heads must be a multiple of keyValueHeads",
+                ),
+                cel(
+                    "!has(self.keyValueHeads) || self.architecture == 'llama'",
+                    "keyValueHeads is for architecture: llama only",
+                ),
+            ]
+        }
+    )
+
+    architecture: Architecture = Architecture.GPT2
+    """gpt2: learned positions, LayerNorm, GELU; llama: rotary positions, RMSNorm, SwiGLU."""
+
+    layers: int = Field(default=6, ge=1, le=256)
+    """Transformer blocks."""
+
+    heads: int = Field(default=6, ge=1, le=256)
+    """Attention heads of a block."""
+
+    key_value_heads: int | None = Field(default=None, ge=1, le=256)
+    """For llama: heads of keys and values (grouped-query attention); absent: as many as heads."""
+
+    hidden_size: int = Field(default=384, ge=8, le=65536)
+    """Width of the residual stream; a multiple of heads."""
+
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Probability that an activation is dropped in training."""
+
+    @model_validator(mode="after")
+    def check_heads(self) -> Self:
+        """Hold the CEL rules of this model in Python too."""
+        if self.hidden_size % self.heads:
+            raise ValueError("hiddenSize must be a multiple of heads")
+        if self.key_value_heads is not None:
+            if self.heads % self.key_value_heads:
+                raise ValueError("heads must be a multiple of keyValueHeads")
+            if self.architecture is not Architecture.LLAMA:
+                raise ValueError("keyValueHeads is for architecture: llama only")
+        return self
+
+
+class OptimizerSpec(Model):
+    """AdamW with decoupled weight decay (Loshchilov & Hutter 2019) and a cosine schedule."""
+
+    learning_rate: float = Field(default=1e-3, gt=0.0, le=10.0)
+    """Peak learning rate, reached after warm-up."""
+
+    final_learning_rate_ratio: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Learning rate of the last step, as a share of the peak."""
+
+    warmup_steps: int | None = Field(default=None, ge=0, le=10_000_000)
+    """Steps over which the learning rate rises from 0 to the peak, at most training.steps;
+    absent: a tenth of the steps, at most 1,000."""
+
+    weight_decay: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Decay of matrices; vectors (biases, norms) are not decayed."""
+
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Decay of the gradient's running mean."""
+
+    beta2: float = Field(default=0.95, ge=0.0, lt=1.0)
+    """Decay of the squared gradient's running mean."""
+
+    gradient_clip_norm: float = Field(default=1.0, ge=0.0, le=1e6)
+    """Largest L2 norm of the gradient over all parameters; 0 turns clipping off."""
+
+
+class TrainingSpec(Model):
+    """Pre-training by next-token prediction."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "!has(self.microBatchSize) || self.batchSize % self.microBatchSize == 0",
+                    "batchSize must be a multiple of microBatchSize",
+                ),
+            ]
+        }
+    )
+
+    steps: int = Field(ge=1, le=100_000_000)
+    """Optimizer steps of the whole run."""
+
+    batch_size: int = Field(default=32, ge=1, le=1_000_000)
+    """Global batch in sequences: all ranks and accumulation together make one step of it."""
+
+    micro_batch_size: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Sequences of one forward pass on one rank; absent: the rank's whole share of the batch."""
+
+    sequence_length: int = Field(default=256, ge=8, le=1_048_576)
+    """Tokens of a training sequence, and the model's context."""
+
+    optimizer: OptimizerSpec = OptimizerSpec()
+    """AdamW and its schedule."""
+
+    precision: Precision = Precision.AUTO
+    """auto: the fastest on the machine at the same quality; fp32: full precision; bf16: mixed."""
+
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    """Seed of initial weights, data order and dropout."""
+
+    @model_validator(mode="after")
+    def check_micro_batch(self) -> Self:
+        """Hold the CEL rule of this model in Python too."""
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise ValueError("batchSize must be a multiple of microBatchSize")
+        return self
+
+
+class Samples(Model):
+    """Texts that the trained model writes, for the report."""
+
+    prompts: list[str] = Field(default=[], max_length=32)
+    """Beginnings to continue; absent: starts of held-out documents."""
+
+    max_new_tokens: int = Field(default=120, ge=1, le=4096)
+    """Tokens that are written after each prompt."""
+
+    temperature: float = Field(default=0.8, ge=0.0, le=5.0)
+    """Randomness of sampling; 0 takes the most probable token."""
+
+
+class EvaluationSpec(Model):
+    """Measuring the model on held-out text."""
+
+    every_steps: int = Field(default=200, ge=1, le=100_000_000)
+    """Steps between evaluations while training; there is always one after the last step."""
+
+    max_sequences: int = Field(default=256, ge=1, le=10_000_000)
+    """Held-out sequences of an evaluation while training; the final one takes all of them."""
+
+    samples: Samples = Samples()
+    """What the model writes for the report."""
+
+
+class CheckpointSpec(Model):
+    """Saving the training state, so that nothing longer than an interval is lost."""
+
+    every_steps: int = Field(default=200, ge=1, le=100_000_000)
+    """Steps between checkpoints; there is always one after the last step."""
+
+    keep_last: int = Field(default=2, ge=1, le=1000)
+    """Newest checkpoints that are kept; older ones are deleted."""

@@ -1,0 +1,124 @@
+"""`spec.workers`, `spec.storage` and `spec.runPolicy`: what the run may use, and its limits.
+
+Below: `base`. Above: `job`, which embeds these. Rendered into pods by the operator.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from llmtrain_api.base import Model
+from llmtrain_api.data import S3Uri
+
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
+Quantity = Annotated[str, StringConstraints(pattern=QUANTITY_PATTERN, max_length=32)]
+"""An amount as Kubernetes writes it: 500m, 2, 1.5, 512Mi, 8Gi."""
+
+LabelText = Annotated[str, StringConstraints(max_length=316)]
+
+
+class Strategy(StrEnum):
+    """How the model is spread over the ranks."""
+
+    DDP = "ddp"
+    FSDP = "fsdp"
+
+
+class Resources(Model):
+    """What one pod gets; requests and limits alike, so that it is never squeezed out."""
+
+    cpu: Quantity = "1"
+    """Processor cores."""
+
+    memory: Quantity = "2Gi"
+    """Memory; a pod that takes more is killed."""
+
+    gpu: int = Field(default=0, ge=0, le=64)
+    """GPUs (nvidia.com/gpu); training then runs on nccl, else on gloo."""
+
+    shared_memory: Quantity = "256Mi"
+    """Size of /dev/shm, counted into memory."""
+
+
+class Toleration(Model):
+    """A taint that pods may ignore, as in a pod's spec.tolerations."""
+
+    key: LabelText | None = None
+    """Taint key; absent with operator Exists: every taint."""
+
+    operator: Literal["Exists", "Equal"] = "Equal"
+    """Equal compares value, Exists does not."""
+
+    value: LabelText | None = None
+    """Taint value for operator Equal."""
+
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Taint effect; absent: every effect."""
+
+
+class WorkersSpec(Model):
+    """The pods that train."""
+
+    replicas: int = Field(default=1, ge=1, le=10_000)
+    """Worker pods."""
+
+    processes_per_worker: int = Field(default=1, ge=1, le=64)
+    """Ranks in a pod, one for each GPU; the world size is replicas × processesPerWorker."""
+
+    strategy: Strategy = Strategy.DDP
+    """ddp: every rank holds the model; fsdp: parameters and optimizer state are divided."""
+
+    image: str | None = Field(default=None, min_length=1, max_length=512)
+    """Trainer image; absent: the operator's default."""
+
+    resources: Resources = Resources()
+    """What each worker pod gets. The prepare and evaluate pods get the same, without GPUs for
+    prepare."""
+
+    node_selector: dict[str, LabelText] = Field(default={}, max_length=32)
+    """Labels that a node must have."""
+
+    tolerations: list[Toleration] = Field(default=[], max_length=32)
+    """Taints that the pods may ignore."""
+
+
+class StorageSpec(Model):
+    """The object store that holds datasets, checkpoints, the exported model and reports."""
+
+    uri: S3Uri
+    """Bucket and prefix, as s3://bucket/prefix: everything that llmtrain writes lies under it."""
+
+    endpoint: str | None = Field(
+        default=None, pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+(:[0-9]+)?/?$", max_length=512
+    )
+    """Address of a MinIO or other S3 server, as http://minio.minio:9000; absent: AWS."""
+
+    region: str = Field(default="us-east-1", min_length=1, max_length=64)
+    """Region that requests are signed for."""
+
+    credentials_secret: str | None = Field(
+        default=None, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253
+    )
+    """Secret in the job's namespace with keys accessKey and secretKey, mounted as files; absent:
+    requests are anonymous."""
+
+    ca_config_map: str | None = Field(
+        default=None, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253
+    )
+    """ConfigMap in the job's namespace with key ca.crt, trusted for the endpoint."""
+
+
+class RunPolicy(Model):
+    """When the run is paused, retried and given up."""
+
+    suspend: bool = False
+    """true frees the pods; false again goes on from the last checkpoint."""
+
+    restart_limit: int = Field(default=10, ge=0, le=10_000)
+    """Pods of a stage that may fail and be replaced, before the job fails."""
+
+    ttl_seconds_after_finished: int = Field(default=3600, ge=0, le=31_536_000)
+    """Seconds that finished pods are kept for their logs. The job itself and its data stay."""

@@ -1,0 +1,5 @@
+"""What runs inside the pods: an agent that supervises, and the three stages.
+
+Start at `__main__`; `agent` supervises the processes of one pod; `prepare`, `train` and
+`evaluate` are the stages, one file each, read from top to bottom.
+"""
