@@ -21,7 +21,8 @@ KIND: Final = "LLMTrainingJob"
 PLURAL = "llmtrainingjobs"
 
 MAX_NAME_CHARACTERS = 52
-"""Longest job name: `<job>-evaluate-<index>-<incarnation>` must fit in a 63-character label."""
+"""Longest job name: a worker's host name, as `<job>-train-9999` or `<job>-evaluate-0`, must fit
+in the 63 characters of a DNS label."""
 
 
 class Model(BaseModel):
@@ -50,12 +51,17 @@ class Model(BaseModel):
         return cls.model_validate(data, extra="ignore")
 
 
-def cel(rule: str, message: str, *, message_expression: str | None = None) -> dict[str, Any]:
+def cel(rule: str, message: str, *, field: str | None = None) -> dict[str, Any]:
     """Return one `x-kubernetes-validations` entry for `json_schema_extra`.
 
     Pydantic enforces the same rule in a validator; a test holds the two together.
+
+    Args:
+        rule: A CEL expression over `self`, and `oldSelf` where it is about a change.
+        message: What is allowed, for people.
+        field: The field to blame, below the model that carries the rule; absent: the model.
     """
     entry: dict[str, Any] = {"rule": rule, "message": message}
-    if message_expression is not None:
-        entry["messageExpression"] = message_expression
+    if field is not None:
+        entry["fieldPath"] = f".{field}"
     return entry

@@ -64,6 +64,7 @@ class Tokenizer(Model):
                 cel(
                     "(self.kind == 'pretrained') == has(self.uri)",
                     "uri names the model directory of kind: pretrained, and only of that kind",
+                    field="uri",
                 )
             ]
         }

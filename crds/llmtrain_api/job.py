@@ -16,8 +16,16 @@ from llmtrain_api.status import JobStatus
 from llmtrain_api.training import CheckpointSpec, EvaluationSpec, ModelSpec, TrainingSpec
 from llmtrain_api.workers import RunPolicy, StorageSpec, WorkersSpec
 
-MUTABLE_SPEC_FIELDS = ("runPolicy",)
-"""Everything else of the spec is fixed once the job exists: a change is a new run."""
+FIXED_SPEC_FIELDS = (
+    "data",
+    "model",
+    "training",
+    "evaluation",
+    "workers",
+    "checkpoint",
+    "storage",
+)
+"""What cannot change once the job exists, so all but runPolicy: a change is a new run."""
 
 JobName = Annotated[
     str,
@@ -29,6 +37,7 @@ def _make_immutable(field: str) -> dict[str, Any]:
     return cel(
         f"self.{field} == oldSelf.{field}",
         f"{field} is fixed once the job exists; apply a job of another name for another run",
+        field=field,
     )
 
 
@@ -38,23 +47,19 @@ class JobSpec(Model):
     model_config = ConfigDict(
         json_schema_extra={
             "x-kubernetes-validations": [
-                _make_immutable("data"),
-                _make_immutable("model"),
-                _make_immutable("training"),
-                _make_immutable("evaluation"),
-                _make_immutable("workers"),
-                _make_immutable("checkpoint"),
-                _make_immutable("storage"),
+                *(_make_immutable(field) for field in FIXED_SPEC_FIELDS),
                 cel(
                     "!has(self.training.optimizer.warmupSteps) || "
                     "self.training.optimizer.warmupSteps <= self.training.steps",
                     "training.optimizer.warmupSteps must be at most training.steps",
+                    field="training.optimizer.warmupSteps",
                 ),
                 cel(
                     "self.training.batchSize % "
                     "(self.workers.replicas * self.workers.processesPerWorker) == 0",
                     "training.batchSize must be a multiple of the world size "
                     "(workers.replicas × workers.processesPerWorker)",
+                    field="training.batchSize",
                 ),
             ]
         }

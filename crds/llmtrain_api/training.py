@@ -37,14 +37,17 @@ class ModelSpec(Model):
                 cel(
                     "self.hiddenSize % self.heads == 0",
                     "hiddenSize must be a multiple of heads",
+                    field="hiddenSize",
                 ),
                 cel(
                     "!has(self.keyValueHeads) || self.heads % self.keyValueHeads == 0",
                     "heads must be a multiple of keyValueHeads",
+                    field="keyValueHeads",
                 ),
                 cel(
                     "!has(self.keyValueHeads) || self.architecture == 'llama'",
                     "keyValueHeads is for architecture: llama only",
+                    field="keyValueHeads",
                 ),
             ]
         }
@@ -116,6 +119,7 @@ class TrainingSpec(Model):
                 cel(
                     "!has(self.microBatchSize) || self.batchSize % self.microBatchSize == 0",
                     "batchSize must be a multiple of microBatchSize",
+                    field="microBatchSize",
                 ),
             ]
         }

@@ -8,14 +8,26 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from llmtrain_api.base import Model
 from llmtrain_api.data import S3Uri
 
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
-Quantity = Annotated[str, StringConstraints(pattern=QUANTITY_PATTERN, max_length=32)]
-"""An amount as Kubernetes writes it: 500m, 2, 1.5, 512Mi, 8Gi."""
+
+
+def _read_quantity(value: object) -> object:
+    """Take a bare integer, as `cpu: 4`, which YAML does not read as text."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Quantity = Annotated[
+    str,
+    StringConstraints(pattern=QUANTITY_PATTERN, max_length=32),
+    BeforeValidator(_read_quantity),
+    Field(json_schema_extra={"x-kubernetes-int-or-string": True, "minimum": 0}),
+]
+"""An amount as Kubernetes writes it: 500m, 2, "1.5", 512Mi, 8Gi."""
 
 LabelText = Annotated[str, StringConstraints(max_length=316)]
 
