@@ -1,0 +1,388 @@
+"""The definition on a real apiserver: it is accepted, defaults as pydantic does, and refuses."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from llmtrain_api import LLMTrainingJob
+from llmtrain_api.job import FIXED_SPEC_FIELDS
+from testbed.control_plane import ControlPlane, KubectlError
+
+COLLECTION = "/apis/llmtrain.dev/v1alpha1/namespaces/{namespace}/llmtrainingjobs"
+DRY_RUN = "?dryRun=All&fieldValidation=Strict"
+
+SMALLEST: dict[str, Any] = {
+    "apiVersion": "llmtrain.dev/v1alpha1",
+    "kind": "LLMTrainingJob",
+    "metadata": {"name": "tiny"},
+    "spec": {
+        "data": {"sources": [{"uri": "s3://corpus/books/"}]},
+        "training": {"steps": 100},
+        "storage": {"uri": "s3://models/tiny"},
+    },
+}
+
+
+def change(manifest: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Copy the manifest and set fields; `spec__workers__replicas` is spec.workers.replicas."""
+    changed = copy.deepcopy(manifest)
+    for path, value in changes.items():
+        *parents, field = path.split("__")
+        place = changed
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[field] = value
+    return changed
+
+
+def create(server: ControlPlane, namespace: str, manifest: dict[str, Any], query: str) -> Any:
+    collection = COLLECTION.format(namespace=namespace)
+    answer = server.kubectl(
+        "create", "--raw", collection + query, "-f", "-", input=json.dumps(manifest)
+    )
+    return json.loads(answer)
+
+
+def test_the_definition_is_structural_and_served(server: ControlPlane) -> None:
+    crd = server.kubectl_json("get", "crd", "llmtrainingjobs.llmtrain.dev")
+    conditions = {c["type"]: (c["status"], c["message"]) for c in crd["status"]["conditions"]}
+    assert conditions["Established"][0] == "True"
+    assert conditions["NamesAccepted"][0] == "True"
+    assert "NonStructuralSchema" not in conditions
+
+
+DEFAULTED = {
+    "smallest": SMALLEST,
+    "optional fields given": change(
+        SMALLEST,
+        spec__model={"architecture": "llama", "heads": 8, "keyValueHeads": 2, "hiddenSize": 64},
+        spec__training__optimizer={"warmupSteps": 0},
+        spec__data__tokenizer={"kind": "pretrained", "uri": "s3://models/tokenizer/"},
+    ),
+    "empty parents": change(
+        SMALLEST,
+        spec__model={},
+        spec__workers={"resources": {}},
+        spec__evaluation={"samples": {}},
+        spec__runPolicy={},
+        spec__checkpoint={},
+        spec__data__split={},
+    ),
+    "lists of objects": change(
+        SMALLEST,
+        spec__data__sources=[
+            {"uri": "s3://corpus/a.jsonl", "format": "jsonl"},
+            {"uri": "s3://corpus/b.txt", "textField": "body"},
+        ],
+        spec__workers__tolerations=[{"key": "gpu"}, {"operator": "Exists"}],
+    ),
+    "nulls": change(
+        SMALLEST,
+        spec__workers__image=None,
+        spec__training__microBatchSize=None,
+        spec__storage__endpoint=None,
+    ),
+}
+
+
+@pytest.mark.parametrize("manifest", DEFAULTED.values(), ids=DEFAULTED.keys())
+def test_server_and_pydantic_give_the_same_defaults(
+    server: ControlPlane, namespace: str, manifest: dict[str, Any]
+) -> None:
+    served = create(server, namespace, manifest, DRY_RUN)
+    assert served["spec"] == LLMTrainingJob.model_validate(manifest).spec.dump()
+    assert served["status"] == {"observedGeneration": -1}
+
+
+def test_a_bare_integer_is_a_quantity(server: ControlPlane, namespace: str) -> None:
+    manifest = change(SMALLEST, spec__workers__resources={"cpu": 4})
+    served = create(server, namespace, manifest, DRY_RUN)
+    assert LLMTrainingJob.read_lenient(served).spec.workers.resources.cpu == "4"
+    assert LLMTrainingJob.model_validate(manifest).spec.workers.resources.cpu == "4"
+
+
+def test_fields_of_a_newer_version_are_ignored_when_reading() -> None:
+    manifest = change(SMALLEST, spec__training__optimizer={"beta3": 0.5}, status__new=1)
+    job = LLMTrainingJob.read_lenient(manifest)
+    assert job.spec.training.steps == 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A bad value, the field that must be blamed, and what must be said to be allowed."""
+
+    changes: dict[str, Any]
+    field: str
+    server_says: str
+    pydantic_says: str
+
+
+REFUSALS = {
+    "replicas -1": Refusal(
+        changes={"spec__workers__replicas": -1},
+        field="spec.workers.replicas",
+        server_says="should be greater than or equal to 1",
+        pydantic_says="should be greater than or equal to 1",
+    ),
+    "no steps": Refusal(
+        changes={"spec__training__steps": 0},
+        field="spec.training.steps",
+        server_says="should be greater than or equal to 1",
+        pydantic_says="should be greater than or equal to 1",
+    ),
+    "too many replicas": Refusal(
+        changes={"spec__workers__replicas": 10_001},
+        field="spec.workers.replicas",
+        server_says="should be less than or equal to 10000",
+        pydantic_says="should be less than or equal to 10000",
+    ),
+    "nothing held out": Refusal(
+        changes={"spec__data__split": {"validationFraction": 0.0}},
+        field="spec.data.split.validationFraction",
+        server_says="should be greater than 0",
+        pydantic_says="should be greater than 0",
+    ),
+    "dropout 1": Refusal(
+        changes={"spec__model__dropout": 1.0},
+        field="spec.model.dropout",
+        server_says="should be less than 1",
+        pydantic_says="should be less than 1",
+    ),
+    "a number that is text": Refusal(
+        changes={"spec__training__steps": "many"},
+        field="spec.training.steps",
+        server_says="must be of type integer",
+        pydantic_says="should be a valid integer",
+    ),
+    "uri of another scheme": Refusal(
+        changes={"spec__data__sources": [{"uri": "gs://corpus/books"}]},
+        field="spec.data.sources[0].uri",
+        server_says="should match '^s3://",
+        pydantic_says="should match pattern '^s3://",
+    ),
+    "uri with a space": Refusal(
+        changes={"spec__storage__uri": "s3://models/my run"},
+        field="spec.storage.uri",
+        server_says="should match '^s3://",
+        pydantic_says="should match pattern '^s3://",
+    ),
+    "endpoint without a scheme": Refusal(
+        changes={"spec__storage__endpoint": "minio:9000"},
+        field="spec.storage.endpoint",
+        server_says="should match '^https?://",
+        pydantic_says="should match pattern '^https?://",
+    ),
+    "no sources": Refusal(
+        changes={"spec__data__sources": []},
+        field="spec.data.sources",
+        server_says="should have at least 1 items",
+        pydantic_says="should have at least 1 item",
+    ),
+    "unknown architecture": Refusal(
+        changes={"spec__model__architecture": "gpt5"},
+        field="spec.model.architecture",
+        server_says='supported values: "gpt2", "llama"',
+        pydantic_says="should be 'gpt2' or 'llama'",
+    ),
+    "name of 64 characters": Refusal(
+        changes={"metadata__name": "n" * 64},
+        field="metadata.name",
+        server_says="may not be more than 52",
+        pydantic_says="should have at most 52 characters",
+    ),
+    "name that starts with a digit": Refusal(
+        changes={"metadata__name": "7b"},
+        field="metadata.name",
+        server_says="should match '^[a-z]",
+        pydantic_says="should match pattern '^[a-z]",
+    ),
+    "pretrained tokenizer from nowhere": Refusal(
+        changes={"spec__data__tokenizer": {"kind": "pretrained"}},
+        field="spec.data.tokenizer",
+        server_says="uri names the model directory of kind: pretrained",
+        pydantic_says="uri names the model directory of kind: pretrained",
+    ),
+    "trained tokenizer from somewhere": Refusal(
+        changes={"spec__data__tokenizer": {"kind": "bpe", "uri": "s3://models/tokenizer/"}},
+        field="spec.data.tokenizer",
+        server_says="only of that kind",
+        pydantic_says="only of that kind",
+    ),
+    "width that heads do not divide": Refusal(
+        changes={"spec__model": {"heads": 6, "hiddenSize": 100}},
+        field="spec.model",
+        server_says="hiddenSize must be a multiple of heads",
+        pydantic_says="hiddenSize must be a multiple of heads",
+    ),
+    "grouped heads for gpt2": Refusal(
+        changes={"spec__model": {"keyValueHeads": 2}},
+        field="spec.model",
+        server_says="keyValueHeads is for architecture: llama only",
+        pydantic_says="keyValueHeads is for architecture: llama only",
+    ),
+    "micro batch that does not divide": Refusal(
+        changes={"spec__training": {"steps": 1, "batchSize": 32, "microBatchSize": 5}},
+        field="spec.training",
+        server_says="batchSize must be a multiple of microBatchSize",
+        pydantic_says="batchSize must be a multiple of microBatchSize",
+    ),
+    "batch that ranks do not divide": Refusal(
+        changes={
+            "spec__training__batchSize": 30,
+            "spec__workers": {"replicas": 2, "processesPerWorker": 2},
+        },
+        field="training.batchSize",
+        server_says="must be a multiple of the world size",
+        pydantic_says="must be a multiple of the world size",
+    ),
+    "warm-up longer than training": Refusal(
+        changes={"spec__training__optimizer": {"warmupSteps": 101}},
+        field="training.optimizer.warmupSteps",
+        server_says="must be at most training.steps",
+        pydantic_says="must be at most training.steps",
+    ),
+    "negative memory": Refusal(
+        changes={"spec__workers__resources": {"memory": "-1Gi"}},
+        field="spec.workers.resources.memory",
+        server_says="should match '^[0-9]+",
+        pydantic_says="should match pattern '^[0-9]+",
+    ),
+    "negative cores": Refusal(
+        changes={"spec__workers__resources": {"cpu": -1}},
+        field="spec.workers.resources.cpu",
+        server_says="should be greater than or equal to 0",
+        pydantic_says="should match pattern '^[0-9]+",
+    ),
+    "misspelt field": Refusal(
+        changes={"spec__training__stpes": 5},
+        field="spec.training.stpes",
+        server_says="unknown field",
+        pydantic_says="Extra inputs are not permitted",
+    ),
+    "nothing to train on": Refusal(
+        changes={"spec__data": {}},
+        field="spec.data.sources",
+        server_says="Required value",
+        pydantic_says="Field required",
+    ),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
+def test_the_server_refuses_with_path_and_range(
+    server: ControlPlane, namespace: str, refusal: Refusal
+) -> None:
+    with pytest.raises(KubectlError) as caught:
+        create(server, namespace, change(SMALLEST, **refusal.changes), DRY_RUN)
+    assert refusal.field in str(caught.value)
+    assert refusal.server_says in str(caught.value)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
+def test_pydantic_refuses_with_path_and_range(refusal: Refusal) -> None:
+    with pytest.raises(ValidationError) as caught:
+        LLMTrainingJob.model_validate(change(SMALLEST, **refusal.changes))
+    said = str(caught.value).replace(".0.uri", "[0].uri")
+    assert refusal.field in said
+    assert refusal.pydantic_says in said
+
+
+CHANGED_PARTS: dict[str, Any] = {
+    "data": {"sources": [{"uri": "s3://corpus/other/"}]},
+    "model": {"layers": 7},
+    "training": {"steps": 101},
+    "evaluation": {"everySteps": 7},
+    "workers": {"replicas": 2},
+    "checkpoint": {"keepLast": 7},
+    "storage": {"uri": "s3://models/other"},
+}
+
+
+def test_the_table_of_changes_names_every_fixed_field() -> None:
+    assert set(CHANGED_PARTS) == set(FIXED_SPEC_FIELDS)
+
+
+def test_a_job_keeps_its_spec_but_for_the_run_policy(server: ControlPlane, namespace: str) -> None:
+    create(server, namespace, SMALLEST, "")
+    for field, value in CHANGED_PARTS.items():
+        with pytest.raises(KubectlError, match=rf"spec\.{field}: .* is fixed once the job exists"):
+            patch(server, namespace, {"spec": {field: value}})
+    patch(server, namespace, {"spec": {"runPolicy": {"suspend": True, "restartLimit": 3}}})
+    job = server.kubectl_json("-n", namespace, "get", "llmjob", "tiny")
+    assert job["spec"]["runPolicy"]["suspend"] is True
+
+
+def test_columns_show_what_the_operator_wrote(server: ControlPlane, namespace: str) -> None:
+    create(server, namespace, SMALLEST, "")
+    status = {
+        "observedGeneration": 1,
+        "phase": "Training",
+        "stage": "train",
+        "message": "training",
+        "progress": {"step": 5, "totalSteps": 100, "percent": 5, "loss": 2.31},
+        "workers": {"desired": 2, "running": 2, "summary": "2/2"},
+        "checkpoint": {"step": 4},
+        "restarts": 1,
+        "conditions": [
+            {
+                "type": "Succeeded",
+                "status": "Unknown",
+                "reason": "Training",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }
+        ],
+    }
+    patch(server, namespace, {"status": status}, "--subresource=status")
+    header, row = server.kubectl("-n", namespace, "get", "llmtrain").splitlines()
+    assert header.split() == (
+        ["NAME", "STATUS", "STAGE", "STEP", "PERCENT", "LOSS", "WORKERS", "RESTARTS", "AGE"]
+    )
+    assert row.split()[:-1] == ["tiny", "Training", "train", "5", "5", "2.31", "2/2", "1"]
+
+    stored = server.kubectl_json("-n", namespace, "get", "llmjob", "tiny")
+    assert LLMTrainingJob.read_lenient(stored).status.dump() == (
+        LLMTrainingJob.model_validate(change(SMALLEST, status=status)).status.dump()
+    )
+
+
+def test_two_conditions_of_one_type_are_refused(server: ControlPlane, namespace: str) -> None:
+    create(server, namespace, SMALLEST, "")
+    condition = {
+        "type": "Succeeded",
+        "status": "Unknown",
+        "reason": "Training",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    with pytest.raises(KubectlError, match=r"status\.conditions\[1\]: Duplicate value"):
+        patch(
+            server, namespace, {"status": {"conditions": [condition] * 2}}, "--subresource=status"
+        )
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("spec", "What to train, on what, and with what."),
+        ("spec.training.batchSize", "Default: 32."),
+        ("spec.workers.replicas", "at most 10000"),
+        ("spec.model.architecture", "ENUM: gpt2 llama"),
+        ("spec.storage.credentialsSecret", "accessKey and secretKey"),
+        ("status.conditions", "Machine-readable state."),
+    ],
+)
+def test_explain_teaches(server: ControlPlane, field: str, expected: str) -> None:
+    explanation = server.kubectl("explain", f"llmtrainingjob.{field}")
+    assert expected in " ".join(explanation.split())
+
+
+def patch(server: ControlPlane, namespace: str, body: dict[str, Any], *flags: str) -> None:
+    server.kubectl(
+        *("-n", namespace, "patch", "llmjob", "tiny", "--type=merge"),
+        *("-p", json.dumps(body), *flags),
+    )
