@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
 from testbed.control_plane import ControlPlane, KubectlError
 from testbed.processes import wait_until
 
@@ -19,9 +20,7 @@ def test_serves_the_pinned_version(control_plane: ControlPlane) -> None:
     assert version["clientVersion"]["gitVersion"] == "v1.36.3"
 
 
-def test_rbac_and_service_account_tokens_work(
-    control_plane: ControlPlane, namespace: str
-) -> None:
+def test_rbac_and_service_account_tokens_work(control_plane: ControlPlane, namespace: str) -> None:
     token = control_plane.kubectl("create", "token", "default", "-n", namespace).strip()
     plain = control_plane.directory / "nobody.kubeconfig"
     plain.write_text("apiVersion: v1\nkind: Config\n")
@@ -60,9 +59,9 @@ def test_pod_security_is_enforced(control_plane: ControlPlane, namespace: str) -
 def test_quota_is_enforced(control_plane: ControlPlane, namespace: str) -> None:
     control_plane.kubectl("create", "quota", "none", "--hard=pods=0", "-n", namespace)
     wait_until(
-        lambda: "status" in control_plane.kubectl_json("get", "quota", "none", "-n", namespace)
-        and bool(
-            control_plane.kubectl_json("get", "quota", "none", "-n", namespace)["status"]
+        lambda: (
+            "status" in control_plane.kubectl_json("get", "quota", "none", "-n", namespace)
+            and bool(control_plane.kubectl_json("get", "quota", "none", "-n", namespace)["status"])
         ),
         seconds=30,
         what="the quota's status",
@@ -103,9 +102,7 @@ def test_leaves_no_process_when_its_owner_is_killed(tmp_path: Path) -> None:
         assert len(find_processes_under(tmp_path)) == 4
         owner.send_signal(signal.SIGKILL)
         owner.wait()
-    wait_until(
-        lambda: not find_processes_under(tmp_path), seconds=10, what="the components to die"
-    )
+    wait_until(lambda: not find_processes_under(tmp_path), seconds=10, what="the components to die")
 
 
 def find_processes_under(directory: Path) -> list[str]:

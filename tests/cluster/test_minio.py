@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import urllib3
+
 from testbed.certificates import CertificateAuthority
 from testbed.minio import MinioServer
 
@@ -31,8 +32,9 @@ def test_serves_tls_that_only_our_authority_verifies(tmp_path: Path) -> None:
     try:
         server.create_bucket("models")
         assert server.endpoint.startswith("https://")
-        with urllib3.PoolManager(retries=False) as stranger, pytest.raises(
-            urllib3.exceptions.SSLError
+        with (
+            urllib3.PoolManager(retries=False) as stranger,
+            pytest.raises(urllib3.exceptions.SSLError),
         ):
             stranger.request("GET", server.endpoint)
     finally:

@@ -36,19 +36,19 @@ class Cluster:
         sweep_leftovers()
         store = ensure_store(images)
         name = secrets.token_hex(4)
-        self._directory = _runs_directory() / name
-        self._directory.mkdir()
-        self._lock = FileLock(self._directory / "owner.lock")
+        self.directory = _runs_directory() / name
+        self.directory.mkdir()
+        self._lock = FileLock(self.directory / "owner.lock")
         self._lock.acquire()
-        self.network = NodeNetwork(self._directory / "network")
+        self.network = NodeNetwork(self.directory / "network")
         self.network.start()
         self.host_address = self.network.host_address
-        plane = self._directory / "control-plane"
+        plane = self.directory / "control-plane"
         plane.mkdir()
         self.control_plane = ControlPlane(plane, address=self.host_address)
         self.nodes: list[Node] = []
         for index, node in enumerate(NODE_NAMES):
-            directory = self._directory / node
+            directory = self.directory / node
             clone_store(store, directory / "containerd")
             self.nodes.append(
                 Node(
@@ -74,10 +74,11 @@ class Cluster:
         """Stop everything and remove what it left on the machine."""
         for node in reversed(self.nodes):
             node.kill()
-        self.control_plane.stop()
+        # The apiserver would wait for the watches of the network's services.
         self.network.stop()
+        self.control_plane.stop()
         self._lock.release()
-        shutil.rmtree(self._directory)
+        shutil.rmtree(self.directory)
 
     def get_node(self, name: str) -> Node:
         """The node that the cluster calls ``name``, which is what a pod's ``nodeName`` says."""

@@ -58,9 +58,7 @@ class ImageSource:
 def list_project_images(repository: Path) -> list[ImageSource]:
     """The images of this project: the operator's and the trainer's."""
     return [
-        ImageSource(
-            name=name, dockerfile=repository / folder / "Dockerfile", context=repository
-        )
+        ImageSource(name=name, dockerfile=repository / folder / "Dockerfile", context=repository)
         for name, folder in (("operator", "operator"), ("trainer", "trainer_image"))
     ]
 
@@ -171,9 +169,8 @@ def _build_sandbox_image() -> str:
 
 def _build(source: ImageSource) -> str:
     """Build ``source`` and write it to the OCI layout; returns its manifest's digest."""
-    mounts = [f"--volume={_make_download_cache()}:/root/.cache"]
-    if CERTIFICATES.exists():
-        mounts.append(f"--volume={CERTIFICATES}:{CERTIFICATES}:ro")
+    # The build downloads as this machine does, through whatever authority the machine trusts.
+    trust = [f"--volume={CERTIFICATES}:{CERTIFICATES}:ro"] if CERTIFICATES.exists() else []
     _buildah(
         "build",
         "--isolation=chroot",
@@ -184,7 +181,7 @@ def _build(source: ImageSource) -> str:
         f"--build-arg=BASE={BASE_IMAGE}",
         f"--tag={source.reference}",
         f"--file={source.dockerfile}",
-        *mounts,
+        *trust,
         str(source.context),
     )
     _buildah(
@@ -194,13 +191,6 @@ def _build(source: ImageSource) -> str:
         f"oci:{_images_directory() / 'oci'}:{source.name}",
     )
     return _read_manifest_digest(source.name)
-
-
-def _make_download_cache() -> Path:
-    """What pip and uv download during a build, kept for the next."""
-    path = _images_directory() / "downloads"
-    path.mkdir(exist_ok=True)
-    return path
 
 
 def _read_manifest_digest(name: str) -> str:

@@ -18,6 +18,7 @@ from testbed.certificates import CertificateAuthority
 from testbed.processes import ServerProcess, find_free_port
 
 START_SECONDS = 30
+REQUEST_SECONDS = 10
 
 
 class MinioServer:
@@ -98,8 +99,11 @@ class MinioServer:
         )
 
     def _build_http_client(self) -> urllib3.PoolManager:
-        trusted = {"ca_certs": str(self.ca_bundle)} if self.ca_bundle else {}
-        return urllib3.PoolManager(timeout=10, retries=False, **trusted)
+        return urllib3.PoolManager(
+            timeout=REQUEST_SECONDS,
+            retries=False,
+            ca_certs=str(self.ca_bundle) if self.ca_bundle else None,
+        )
 
     def _is_ready(self) -> bool:
         # Its health endpoint says ready before the store takes requests, so ask the store.
