@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from testbed.cache import cache_directory
+from testbed.cache import cache_directory, lock_cache
 from testbed.cgroups import find_cgroups, remove_cgroup
 from testbed.control_plane import ControlPlane
 from testbed.images import ImageSource, clone_store, ensure_store
@@ -33,15 +33,17 @@ class Cluster:
     """
 
     def __init__(self, images: Sequence[ImageSource]) -> None:
-        sweep_leftovers()
         store = ensure_store(images)
-        name = secrets.token_hex(4)
-        self.directory = _runs_directory() / name
-        self.directory.mkdir()
-        self._lock = FileLock(self.directory / "owner.lock")
-        self._lock.acquire()
-        self.network = NodeNetwork(self.directory / "network")
-        self.network.start()
+        # Nobody else may sweep this folder or take this network while they are half made.
+        with lock_cache("clusters"):
+            sweep_leftovers()
+            name = secrets.token_hex(4)
+            self.directory = _runs_directory() / name
+            self.directory.mkdir()
+            self._lock = FileLock(self.directory / "owner.lock")
+            self._lock.acquire()
+            self.network = NodeNetwork(self.directory / "network")
+            self.network.start()
         self.host_address = self.network.host_address
         plane = self.directory / "control-plane"
         plane.mkdir()
@@ -71,18 +73,26 @@ class Cluster:
         self.network.start_services(self.control_plane, self.nodes[0].name)
 
     def stop(self) -> None:
-        """Stop everything and remove what it left on the machine."""
+        """Stop everything and remove what it left on the machine; its logs stay in the cache."""
         for node in reversed(self.nodes):
             node.kill()
         # The apiserver would wait for the watches of the network's services.
         self.network.stop()
         self.control_plane.stop()
+        self._keep_logs()
         self._lock.release()
         shutil.rmtree(self.directory)
 
     def get_node(self, name: str) -> Node:
         """The node that the cluster calls ``name``, which is what a pod's ``nodeName`` says."""
         return next(node for node in self.nodes if node.name == name)
+
+    def _keep_logs(self) -> None:
+        kept = cache_directory() / "logs"
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir()
+        for log in self.directory.glob("*/*.log"):
+            shutil.copy(log, kept / f"{log.parent.name}-{log.name}")
 
 
 def sweep_leftovers() -> None:

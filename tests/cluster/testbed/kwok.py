@@ -1,7 +1,7 @@
 """Imitated nodes by the hundred: kwok answers for their kubelets, without running anything.
 
-Pods bound to them become Running, those of a Job complete, and deleted ones go. It is for load:
-what the API, the scheduler and our operator do is real.
+Pods bound to them become Running at once and go at once when deleted (``kwok_stages.yaml``). It is
+for load: what the API, the scheduler and our operator do is real.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from testbed.control_plane import ControlPlane
 from testbed.processes import ServerProcess
 
 READY_SECONDS = 120
+STAGES = Path(__file__).parent / "kwok_stages.yaml"
 NODE_LABEL = "type=kwok"
 CAPACITY = {"cpu": "64", "memory": "512Gi", "pods": "110"}
 
@@ -29,6 +30,7 @@ class KwokNodes:
             [
                 ensure_binary("kwok"),
                 f"--kubeconfig={control_plane.kubeconfig}",
+                f"--config={STAGES}",
                 f"--manage-nodes-with-label-selector={NODE_LABEL}",
                 "--manage-all-nodes=false",
                 "--node-lease-duration-seconds=40",
