@@ -1,0 +1,132 @@
+"""The trained model as a directory that `transformers` loads.
+
+Below: `model`, `store`. Above: `train`, after its last step, on rank 0; `evaluate` reads it.
+
+The weights are put into a fresh plain model, so that what is saved does not depend on how
+training had wrapped or sharded it. `manifest.json` is written last: an export without it was
+interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import torch
+import transformers
+
+from llmtrain_api.run import RunConfig
+from llmtrain_trainer.data import Dataset
+from llmtrain_trainer.failures import StoreError
+from llmtrain_trainer.manifest import MANIFEST, describe_file
+from llmtrain_trainer.model import build_model, count_parameters
+from llmtrain_trainer.store import ObjectExistsError, Store
+
+EXPORT = "export/"
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportFacts:
+    """What the model card says of the training."""
+
+    step: int
+    train_loss: float
+    validation_loss: float
+
+
+def locate_export(config: RunConfig) -> str:
+    """Return the URI of the run's exported model."""
+    return f"{config.run_uri}/{EXPORT.rstrip('/')}"
+
+
+def export_model(
+    config: RunConfig,
+    store: Store,
+    dataset: Dataset,
+    parameters: Mapping[str, torch.Tensor],
+    facts: ExportFacts,
+) -> None:
+    """Write weights, configuration, tokenizer and model card under `export/` of the run.
+
+    Args:
+        config: the run.
+        store: rooted at the run.
+        dataset: gives vocabulary and tokenizer.
+        parameters: every parameter whole, by the names of the plain model; fp32.
+        facts: for the model card.
+    """
+    if store.find_object(EXPORT + MANIFEST) is not None:
+        return
+    model = build_model(
+        config.model,
+        vocabulary_size=dataset.vocabulary_size,
+        sequence_length=config.training.sequence_length,
+        end_of_text=dataset.end_of_text,
+        seed=config.training.seed,
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(parameters[name])
+    with tempfile.TemporaryDirectory(prefix="llmtrain-export-") as name:
+        folder = Path(name)
+        transformers.utils.logging.disable_progress_bar()
+        model.save_pretrained(folder)
+        dataset.save_tokenizer(folder)
+        card = render_template(
+            "model_card.md.j2",
+            config=config,
+            facts=facts,
+            parameters=count_parameters(model),
+            dataset=dataset,
+        )
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        objects = []
+        for path in sorted(folder.iterdir()):
+            item = describe_file(path, path.name)
+            store.upload(EXPORT + item.key, path)
+            objects.append(item.dump())
+    manifest = {"formatVersion": 1, "step": facts.step, "objects": objects}
+    try:
+        store.create_bytes(EXPORT + MANIFEST, json.dumps(manifest, indent=1).encode())
+    except ObjectExistsError:
+        return  # a retried request had arrived after all
+
+
+def download_export(store: Store, folder: Path) -> None:
+    """Download the run's exported model into `folder`.
+
+    Raises:
+        StoreError: where the export is missing or damaged.
+    """
+    if store.find_object(EXPORT + MANIFEST) is None:
+        raise StoreError(
+            "the run has no finished export: export/manifest.json is missing",
+            reason="ExportMissing",
+            next_step="evaluate runs after train has succeeded; look at the train stage",
+        )
+    for item in json.loads(store.read_bytes(EXPORT + MANIFEST))["objects"]:
+        path = folder / Path(item["key"]).name
+        store.download(EXPORT + item["key"], path)
+        if describe_file(path, item["key"]).dump() != item:
+            raise StoreError(
+                f"export/{item['key']} is not what its manifest says",
+                reason="ExportDamaged",
+                next_step="delete export/ of the run in the store and run the job again",
+            )
+
+
+def render_template(name: str, **values: object) -> str:
+    """Render one of the package's templates; HTML is escaped where the name says html."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name).render(**values)

@@ -1,0 +1,234 @@
+"""The ranks that train together: meeting, spreading the model, small agreements.
+
+Below: torch.distributed and `accelerate`, which prepares the model (DDP, FSDP2, autocast).
+Above: `train`, `checkpoint`. Rank 0's launcher serves one TCPStore for each round; every rank,
+rank 0 too, connects to it as a client, so addresses of a dead round are never met.
+
+With one rank there is no process group, and every agreement is the rank's own word.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    FullyShardedDataParallelPlugin,
+    fsdp2_prepare_model,
+)
+from torch import distributed, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+from transformers.modeling_utils import PreTrainedModel
+
+from llmtrain_api.workers import Strategy
+from llmtrain_trainer.precision import Arithmetic
+from llmtrain_trainer.progress import RankGroup
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+"""Longest wait for a peer in a collective. Agents end a round long before, when a rank dies."""
+
+STORE_TIMEOUT = timedelta(minutes=2)
+CPU_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """A rank's view of the ranks that train together."""
+
+    group: RankGroup
+    device: torch.device
+    store: distributed.TCPStore | None
+    """Key-value store of this round; None with one rank."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which speaks for all."""
+        return self.group.rank == 0
+
+    @property
+    def host_leader(self) -> int:
+        """The first rank on this rank's host."""
+        return self.group.rank - self.group.local_rank
+
+    def connect_store(self) -> distributed.TCPStore | None:
+        """Open a connection of its own to the round's store, for use in another thread."""
+        return _connect_store(self.group) if self.group.world_size > 1 else None
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum `values` over the ranks, in place."""
+        if self.group.world_size > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def begin_sum(self, values: torch.Tensor) -> distributed.Work | None:
+        """Begin to sum `values` over the ranks; they are valid once the returned work is done."""
+        if self.group.world_size == 1:
+            return None
+        return distributed.all_reduce(values, async_op=True)
+
+    def all_agree(self, agreed: bool) -> bool:
+        """Return whether every rank says yes."""
+        votes = torch.tensor(float(agreed), device=self.device)
+        return int(self.sum(votes).item()) == self.group.world_size
+
+    def share(self, key: str, value: Any | None, *, source: int) -> Any:
+        """Return the JSON-ready value of rank `source` on every rank; `key` must be new."""
+        if self.store is None:
+            return value
+        if self.group.rank == source:
+            self.store.set(key, json.dumps(value))
+        return json.loads(self.store.get(key))
+
+    def wait(self) -> None:
+        """Wait until every rank is here."""
+        self.all_agree(True)
+
+
+@contextmanager
+def join_ranks(group: RankGroup, *, threads: int) -> Iterator[Ranks]:
+    """Join the other ranks of the round; leave them at the end of the block."""
+    torch.set_num_threads(threads)
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", group.local_rank)
+        torch.cuda.set_device(device)
+    store = None
+    if group.world_size > 1:
+        store = _connect_store(group)
+        distributed.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=distributed.PrefixStore("collectives", store),
+            rank=group.rank,
+            world_size=group.world_size,
+            timeout=COLLECTIVE_TIMEOUT,
+            device_id=device if device.type == "cuda" else None,
+        )
+    try:
+        yield Ranks(group=group, device=device, store=store)
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+        if group.world_size > 1:
+            distributed.destroy_process_group()
+
+
+def spread_model(
+    model: PreTrainedModel, ranks: Ranks, strategy: Strategy, arithmetic: Arithmetic
+) -> nn.Module:
+    """Put the model on the rank's device and spread it over the ranks by `strategy`.
+
+    FSDP keeps fp32 shards, computes in bfloat16 where `arithmetic` says so, and always reduces
+    gradients in fp32. With one rank both strategies are the plain model.
+    """
+    _describe_ranks(ranks.group, threads=torch.get_num_threads())
+    sharded = strategy is Strategy.FSDP and ranks.group.world_size > 1
+    plugin = _plan_shards(model, arithmetic) if sharded else None
+    accelerator = Accelerator(
+        cpu=ranks.device.type == "cpu",
+        mixed_precision="bf16" if arithmetic.autocast and not sharded else "no",
+        fsdp_plugin=plugin,
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+        ],
+    )
+    if sharded:
+        return fsdp2_prepare_model(accelerator, model.to(ranks.device))
+    return accelerator.prepare_model(model)
+
+
+def skip_gradient_sync(model: nn.Module) -> AbstractContextManager[None]:
+    """Return a block in which backward passes only accumulate, without talking to peers."""
+    if isinstance(model, DistributedDataParallel):
+        return model.no_sync()
+    if isinstance(model, FSDPModule):
+        return _accumulate_shards(model)
+    return nullcontext()
+
+
+def find_plain_model(model: nn.Module) -> nn.Module:
+    """Return the model within its DDP wrapper, if it has one."""
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    assert isinstance(inner, nn.Module)
+    return inner
+
+
+def gather_parameters(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return every parameter whole, on the CPU. Every rank must call it."""
+    return {
+        name: (p.full_tensor() if isinstance(p, DTensor) else p).detach().cpu()
+        for name, p in find_plain_model(model).named_parameters()
+    }
+
+
+def count_threads(configured: int | None, ranks_on_host: int) -> int:
+    """Return the threads of a rank: as configured, or its share of the usable cores."""
+    if configured is not None:
+        return configured
+    return max(1, count_usable_cores() // ranks_on_host)
+
+
+def count_usable_cores(quota_file: Path = CPU_QUOTA_FILE) -> int:
+    """Return the cores that this process may use: its affinity, within its cgroup's quota."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = quota_file.read_text().split()
+    except (OSError, ValueError):
+        return cores
+    if quota == "max":
+        return cores
+    return max(1, min(cores, int(quota) // int(period)))
+
+
+@contextmanager
+def _accumulate_shards(model: FSDPModule) -> Iterator[None]:
+    model.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        model.set_requires_gradient_sync(True)
+
+
+def _connect_store(group: RankGroup) -> distributed.TCPStore:
+    return distributed.TCPStore(
+        group.store_host, group.store_port, is_master=False, timeout=STORE_TIMEOUT
+    )
+
+
+def _plan_shards(model: PreTrainedModel, arithmetic: Arithmetic) -> FullyShardedDataParallelPlugin:
+    return FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        transformer_cls_names_to_wrap=sorted(model._no_split_modules or []),
+        cpu_ram_efficient_loading=False,
+        mixed_precision_policy=MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16 if arithmetic.autocast else None,
+            reduce_dtype=torch.float32,
+        ),
+    )
+
+
+def _describe_ranks(group: RankGroup, *, threads: int) -> None:
+    """Tell accelerate, through the only way it reads, which rank this is."""
+    if group.world_size == 1:
+        return
+    os.environ.update(
+        RANK=str(group.rank),
+        WORLD_SIZE=str(group.world_size),
+        LOCAL_RANK=str(group.local_rank),
+        LOCAL_WORLD_SIZE=str(group.local_world_size),
+        MASTER_ADDR=group.store_host,
+        MASTER_PORT=str(group.store_port),
+        OMP_NUM_THREADS=str(threads),
+    )

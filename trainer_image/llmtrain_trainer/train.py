@@ -1,0 +1,471 @@
+"""The training stage: one rank's way from prepared data to an exported model.
+
+Below, in the order of use: `parallel` (meet the other ranks), `data` and `order` (which
+sequences a step takes), `precision`, `model`, `optim`, `checkpoint` and `restore`, `measure`,
+`export`. Above: the agent forks one process for each rank and calls `run_train`.
+
+A step is a function of (weights, seed, step, rank, world size) and of nothing that came before,
+so a run that was killed and resumed is, on a CPU, bit for bit the run that was not.
+
+The numbers of a step (loss over all ranks, wishes to stop, saves on their way) are summed over
+the ranks while the next step computes, and read one step late; only evaluations, checkpoints
+and the end wait for them.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import distributed, nn
+
+from llmtrain_api.records import RankPhase, StageResult
+from llmtrain_api.run import RunConfig
+from llmtrain_trainer.checkpoint import Checkpointer, RunFacts
+from llmtrain_trainer.data import Dataset, open_run_dataset
+from llmtrain_trainer.export import ExportFacts, export_model, locate_export
+from llmtrain_trainer.failures import (
+    ConfigurationError,
+    DataError,
+    DivergedError,
+    OutOfMemoryError,
+    PreemptedError,
+)
+from llmtrain_trainer.measure import choose_sequences, measure_loss
+from llmtrain_trainer.model import build_model, compute_token_losses, count_parameters
+from llmtrain_trainer.optim import AdamW, compute_learning_rate
+from llmtrain_trainer.order import select_samples
+from llmtrain_trainer.parallel import (
+    Ranks,
+    count_threads,
+    find_plain_model,
+    gather_parameters,
+    join_ranks,
+    skip_gradient_sync,
+    spread_model,
+)
+from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
+from llmtrain_trainer.progress import RankGroup, Reporter
+from llmtrain_trainer.restore import fetch_newest_checkpoint, load_tensors, remove_folder
+from llmtrain_trainer.store import Store, open_store
+from llmtrain_trainer.store.probe import probe_conditional_create
+
+CURVE_KEY = "curves.json"
+MAX_CURVE_POINTS = 1000
+"""Training points of the loss curve; longer runs keep every n-th step."""
+
+COLLECT_EVERY_STEPS = 1000
+"""Python's garbage collector runs here and nowhere else, so that no rank waits for another's."""
+
+
+def run_train(
+    config: RunConfig,
+    group: RankGroup,
+    reporter: Reporter,
+    should_stop: Callable[[], bool],
+) -> StageResult:
+    """Train as rank `group.rank` until the last step, and export the model.
+
+    Every rank of the round calls it at the same time. `group.store_port` is where rank 0's
+    launcher already serves the round's TCPStore; all ranks connect to it as clients.
+
+    Raises:
+        PreemptedError: `should_stop` was true on some rank; the state is saved.
+        DivergedError: the loss is not finite.
+        StageError: anything else that has a name.
+    """
+    _check_batch(config)
+    reporter.enter(RankPhase.RENDEZVOUS)
+    ranks_on_host = group.local_world_size
+    if config.rendezvous.port_per_worker:
+        ranks_on_host = group.world_size  # a local run: all workers share this machine
+    threads = count_threads(config.threads_per_process, ranks_on_host)
+    with _explain_memory(config), join_ranks(group, threads=threads) as ranks:
+        run = _prepare(config, ranks, reporter)
+        with _collect_rarely():
+            _train(run, should_stop)
+        return _finish(run)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """What the steps of a run work on."""
+
+    config: RunConfig
+    ranks: Ranks
+    reporter: Reporter
+    store: Store
+    dataset: Dataset
+    model: nn.Module
+    optimizer: AdamW
+    checkpointer: Checkpointer
+    step: int
+    """Optimizer steps done."""
+
+    saved_step: int | None
+    """Step of the newest checkpoint that was begun."""
+
+    curve: list[dict[str, float]]
+    """Points {step, loss} and {step, validationLoss}."""
+
+    def name_tensors(self) -> dict[str, torch.Tensor]:
+        """Return every live tensor of the training state, tied ones once."""
+        weights = {
+            f"weight.{name}": parameter.detach()
+            for name, parameter in find_plain_model(self.model).named_parameters()
+        }
+        return {**weights, **self.optimizer.named_state()}
+
+    def find_last(self, name: str) -> float:
+        """Return the newest value of the curve that is called `name`."""
+        return next(point[name] for point in reversed(self.curve) if name in point)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StepNumbers:
+    """The numbers of one step, on their way to being summed over the ranks."""
+
+    step: int
+    values: torch.Tensor
+    """float64 [3]: sum of token losses, ranks that wish to stop, ranks whose save is on its way."""
+
+    work: distributed.Work | None
+    gradient_norm: torch.Tensor
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Agreed:
+    """What all ranks know after a step."""
+
+    loss: float
+    stop: bool
+    busy: bool
+
+
+def _prepare(config: RunConfig, ranks: Ranks, reporter: Reporter) -> _Run:
+    """Open the data, build the model, and resume from the newest checkpoint, if there is one."""
+    reporter.enter(RankPhase.RESTORING)
+    training = config.training
+    store = open_store(config.run_uri, config.storage)
+    if ranks.is_first:
+        reporter.report(storage_safe=probe_conditional_create(store))
+    dataset = open_run_dataset(store, config)
+    _check_splits(dataset, training.sequence_length)
+
+    checkpoint = fetch_newest_checkpoint(store, ranks)
+    if checkpoint is not None and checkpoint.manifest.dataset != dataset.fingerprint:
+        raise DataError(
+            f"the checkpoint of step {checkpoint.manifest.step} was trained on dataset "
+            f"{checkpoint.manifest.dataset}, and the run's dataset is now {dataset.fingerprint}",
+            reason="DatasetChanged",
+            next_step="start a new job for the changed data",
+        )
+    if checkpoint is not None:
+        arithmetic = Arithmetic.load(checkpoint.manifest.arithmetic)
+    else:
+        chosen = None
+        if ranks.is_first:
+            chosen = choose_arithmetic(
+                training.precision, ranks.device, hidden_size=config.model.hidden_size
+            ).dump()
+        arithmetic = Arithmetic.load(ranks.share("arithmetic", chosen, source=0))
+    arithmetic.apply()
+
+    model = build_model(
+        config.model,
+        vocabulary_size=dataset.vocabulary_size,
+        sequence_length=training.sequence_length,
+        end_of_text=dataset.end_of_text,
+        seed=training.seed,
+    )
+    model = spread_model(model, ranks, config.strategy, arithmetic)
+    model.train()
+    run = _Run(
+        config=config,
+        ranks=ranks,
+        reporter=reporter,
+        store=store,
+        dataset=dataset,
+        model=model,
+        optimizer=AdamW(find_plain_model(model).named_parameters(), training.optimizer),
+        checkpointer=Checkpointer(
+            store,
+            ranks,
+            RunFacts(dataset=dataset.fingerprint, arithmetic=arithmetic.dump()),
+            keep_last=config.checkpoint.keep_last,
+        ),
+        step=0,
+        saved_step=None,
+        curve=[],
+    )
+    if checkpoint is not None:
+        load_tensors(checkpoint, ranks, run.name_tensors())
+        run.step = run.saved_step = checkpoint.manifest.step
+        run.curve = checkpoint.curve
+        run.optimizer.set_step(run.step)
+        remove_folder(checkpoint, ranks)
+        reporter.report(step=run.step, resumed_step=run.step, checkpoint_step=run.step)
+    return run
+
+
+def _train(run: _Run, should_stop: Callable[[], bool]) -> None:
+    """Do the steps that are left, with the evaluations and checkpoints that fall due."""
+    total_steps = run.config.training.steps
+    run.reporter.enter(RankPhase.TRAINING)
+    speed = _Speedometer(tokens_per_step=_count_step_tokens(run.config))
+    pending: _StepNumbers | None = None
+    while run.step < total_steps:
+        numbers = _take_step(run, run.step + 1, should_stop())
+        agreed = _settle(run, pending, speed) if pending is not None else None
+        pending, run.step = numbers, run.step + 1
+        stop = agreed is not None and agreed.stop
+        evaluate = run.step % run.config.evaluation.every_steps == 0 or run.step == total_steps
+        save = run.step % run.config.checkpoint.every_steps == 0 or run.step == total_steps
+        if stop or evaluate or save:
+            agreed = _settle(run, pending, speed)
+            pending = None
+            if evaluate:
+                _evaluate(run)
+            if save or stop:
+                _save(run, busy=agreed.busy, must=stop or run.step == total_steps)
+            speed.restart()
+        if stop:
+            raise PreemptedError(
+                f"asked to leave after step {run.step}; the state is saved", reason="Preempted"
+            )
+        _watch_checkpointer(run)
+        if run.step % COLLECT_EVERY_STEPS == 0:
+            gc.collect()
+
+
+def _take_step(run: _Run, step: int, wishes_to_stop: bool) -> _StepNumbers:
+    """Do optimizer step `step` (counted from 1) and begin to sum its numbers."""
+    training = run.config.training
+    ranks, device = run.ranks, run.ranks.device
+    if run.config.model.dropout > 0:
+        _seed_dropout(training.seed, step, ranks.group.rank)
+    samples = select_samples(
+        step - 1,
+        training.batch_size,
+        run.dataset.train.num_sequences(training.sequence_length),
+        training.seed,
+    )
+    share = training.batch_size // ranks.group.world_size
+    own = samples[ranks.group.rank * share : (ranks.group.rank + 1) * share]
+    micro = min(training.micro_batch_size or share, share)
+    # Every sequence has sequence_length targets, so the global count of tokens is known before
+    # any loss is. DDP and FSDP divide gradients by the number of ranks; this undoes it.
+    scale = ranks.group.world_size / _count_step_tokens(run.config)
+
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    run.optimizer.clear_gradients()
+    for start in range(0, share, micro):
+        sequences = torch.from_numpy(
+            run.dataset.train.read_sequences(own[start : start + micro], training.sequence_length)
+        ).to(device)
+        is_last = start + micro >= share
+        with nullcontext() if is_last else skip_gradient_sync(run.model):
+            loss = compute_token_losses(run.model, sequences).sum()
+            (loss * scale).backward()
+        loss_sum += loss.detach()
+    gradient_norm = run.optimizer.compute_gradient_norm()
+    learning_rate = compute_learning_rate(step, training.optimizer, training.steps)
+    run.optimizer.step(learning_rate, gradient_norm)
+
+    flags = torch.tensor(
+        [float(wishes_to_stop), float(run.checkpointer.is_busy)], dtype=torch.float64
+    )
+    values = torch.cat([loss_sum[None], flags.to(device)])
+    return _StepNumbers(
+        step=step,
+        values=values,
+        work=ranks.begin_sum(values),
+        gradient_norm=gradient_norm,
+        learning_rate=learning_rate,
+    )
+
+
+def _settle(run: _Run, numbers: _StepNumbers, speed: _Speedometer) -> _Agreed:
+    """Wait for a step's numbers, report them, and return what all ranks now know."""
+    if numbers.work is not None:
+        numbers.work.wait()
+    loss_sum, stops, saves = numbers.values.tolist()
+    loss = loss_sum / _count_step_tokens(run.config)
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"the loss of step {numbers.step} is {loss}",
+            reason="LossNotFinite",
+            next_step="lower training.optimizer.learningRate, or lengthen warmupSteps",
+        )
+    stride = max(1, run.config.training.steps // MAX_CURVE_POINTS)
+    if numbers.step % stride == 0 or numbers.step == run.config.training.steps:
+        run.curve.append({"step": numbers.step, "loss": loss})
+    facts = {"tokens_per_second": rate} if (rate := speed.count_step()) is not None else {}
+    run.reporter.report(
+        step=numbers.step,
+        loss=loss,
+        learning_rate=numbers.learning_rate,
+        gradient_norm=float(numbers.gradient_norm),
+        **facts,
+    )
+    return _Agreed(loss=loss, stop=stops > 0, busy=saves > 0)
+
+
+def _evaluate(run: _Run) -> None:
+    with run.reporter.during(RankPhase.EVALUATING):
+        training = run.config.training
+        split = run.dataset.validation
+        share = training.batch_size // run.ranks.group.world_size
+        loss = measure_loss(
+            run.model,
+            split,
+            choose_sequences(
+                split.num_sequences(training.sequence_length), run.config.evaluation.max_sequences
+            ),
+            run.ranks,
+            sequence_length=training.sequence_length,
+            batch_size=min(training.micro_batch_size or share, share),
+        )
+        run.curve.append({"step": run.step, "validationLoss": loss})
+        run.reporter.report(validation_loss=loss)
+
+
+def _save(run: _Run, *, busy: bool, must: bool) -> None:
+    """Begin a checkpoint; where one is on its way still, skip it, or wait if it must be."""
+    if run.saved_step == run.step and not must:
+        return
+    with run.reporter.during(RankPhase.CHECKPOINTING):
+        if must:
+            run.checkpointer.wait()
+        elif busy:
+            return
+        if run.saved_step != run.step:
+            run.checkpointer.begin(run.step, run.name_tensors(), run.curve)
+            run.saved_step = run.step
+        if must:
+            run.checkpointer.wait()
+            _watch_checkpointer(run)
+
+
+def _watch_checkpointer(run: _Run) -> None:
+    """Tell of a new checkpoint, and fail where a save has failed."""
+    run.checkpointer.check()
+    step = run.checkpointer.take_committed_step()
+    if step is not None:
+        run.reporter.report(checkpoint_step=step)
+
+
+def _finish(run: _Run) -> StageResult:
+    """Export the model on rank 0; the others wait, because a rank that ends ends the round."""
+    run.reporter.enter(RankPhase.EXPORTING)
+    parameters = gather_parameters(run.model)
+    if run.ranks.is_first:
+        run.store.write_bytes(CURVE_KEY, json.dumps(run.curve).encode())
+        facts = ExportFacts(
+            step=run.step,
+            train_loss=run.find_last("loss"),
+            validation_loss=run.find_last("validationLoss"),
+        )
+        export_model(run.config, run.store, run.dataset, parameters, facts)
+    run.ranks.share("exported", True, source=0)
+    run.reporter.enter(RankPhase.FINISHED)
+    return StageResult(
+        parameters=sum(tensor.numel() for tensor in parameters.values()),
+        step=run.step,
+        train_loss=run.find_last("loss"),
+        export_uri=locate_export(run.config),
+    )
+
+
+class _Speedometer:
+    """Training tokens per second, without the time of evaluations and checkpoints."""
+
+    def __init__(
+        self, *, tokens_per_step: int, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._tokens_per_step = tokens_per_step
+        self._clock = clock
+        self._last: float | None = None
+        self._rate: float | None = None
+
+    def count_step(self) -> float | None:
+        """Count a step; return the smoothed rate, once there is one."""
+        now = self._clock()
+        if self._last is not None and now > self._last:
+            rate = self._tokens_per_step / (now - self._last)
+            self._rate = rate if self._rate is None else 0.9 * self._rate + 0.1 * rate
+        self._last = now
+        return self._rate
+
+    def restart(self) -> None:
+        """Forget when the last step ended: what came after it was no step."""
+        self._last = None
+
+
+def _count_step_tokens(config: RunConfig) -> int:
+    return config.training.batch_size * config.training.sequence_length
+
+
+def _seed_dropout(seed: int, step: int, rank: int) -> None:
+    state = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)
+    torch.manual_seed(int(state[0]))
+
+
+def _check_batch(config: RunConfig) -> None:
+    if config.training.batch_size % config.world_size:
+        raise ConfigurationError(
+            f"training.batchSize ({config.training.batch_size}) must be a multiple of the number "
+            f"of ranks ({config.world_size}: workers.replicas × workers.processesPerWorker)",
+            reason="BatchNotDivisible",
+            next_step="change training.batchSize or the number of workers",
+        )
+
+
+def _check_splits(dataset: Dataset, sequence_length: int) -> None:
+    for name, split in (("training", dataset.train), ("held-out", dataset.validation)):
+        if split.num_sequences(sequence_length) < 1:
+            raise DataError(
+                f"the {name} text has no sequence of training.sequenceLength "
+                f"({sequence_length}) tokens",
+                reason="TooLittleText",
+                next_step="add text, lower training.sequenceLength, or change data.split",
+            )
+
+
+@contextmanager
+def _collect_rarely() -> Iterator[None]:
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+@contextmanager
+def _explain_memory(config: RunConfig) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise OutOfMemoryError(
+                f"memory ran out: {str(error).splitlines()[0][:300]}",
+                reason="OutOfMemory",
+                next_step=(
+                    "lower training.microBatchSize "
+                    f"(now {config.training.micro_batch_size or 'the whole share of a rank'}), "
+                    "or raise the memory of workers.resources"
+                ),
+            ) from error
+        raise
