@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import torch
 import transformers
 
@@ -24,10 +23,10 @@ from llmtrain_trainer.data import Dataset
 from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.manifest import MANIFEST, describe_file
 from llmtrain_trainer.model import build_model, count_parameters
+from llmtrain_trainer.rendering import render_template
 from llmtrain_trainer.store import ObjectExistsError, Store
 
 EXPORT = "export/"
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,15 +117,3 @@ def download_export(store: Store, folder: Path) -> None:
                 reason="ExportDamaged",
                 next_step="delete export/ of the run in the store and run the job again",
             )
-
-
-def render_template(name: str, **values: object) -> str:
-    """Render one of the package's templates; HTML is escaped where the name says html."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=jinja2.select_autoescape(["html.j2"]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(name).render(**values)

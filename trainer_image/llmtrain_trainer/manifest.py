@@ -20,6 +20,10 @@ from llmtrain_api.base import Model
 CHECKPOINTS = "checkpoints/"
 MANIFEST = "manifest.json"
 CURVE = "curve.json"
+"""The loss curve up to a checkpoint, among its objects."""
+
+CURVES = "curves.json"
+"""The loss curve of a finished run."""
 
 
 class ManifestObject(Model):

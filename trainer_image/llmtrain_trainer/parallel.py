@@ -144,6 +144,8 @@ def spread_model(
         ],
     )
     if sharded:
+        # accelerate hands the plan on only where it finds GPUs; on CPUs it is the same plan.
+        accelerator.state.fsdp_plugin = plugin
         return fsdp2_prepare_model(accelerator, model.to(ranks.device))
     return accelerator.prepare_model(model)
 

@@ -39,6 +39,7 @@ from llmtrain_trainer.failures import (
     OutOfMemoryError,
     PreemptedError,
 )
+from llmtrain_trainer.manifest import CURVES
 from llmtrain_trainer.measure import choose_sequences, measure_loss
 from llmtrain_trainer.model import build_model, compute_token_losses, count_parameters
 from llmtrain_trainer.optim import AdamW, compute_learning_rate
@@ -58,7 +59,6 @@ from llmtrain_trainer.restore import fetch_newest_checkpoint, load_tensors, remo
 from llmtrain_trainer.store import Store, open_store
 from llmtrain_trainer.store.probe import probe_conditional_create
 
-CURVE_KEY = "curves.json"
 MAX_CURVE_POINTS = 1000
 """Training points of the loss curve; longer runs keep every n-th step."""
 
@@ -369,7 +369,7 @@ def _finish(run: _Run) -> StageResult:
     run.reporter.enter(RankPhase.EXPORTING)
     parameters = gather_parameters(run.model)
     if run.ranks.is_first:
-        run.store.write_bytes(CURVE_KEY, json.dumps(run.curve).encode())
+        run.store.write_bytes(CURVES, json.dumps(run.curve).encode())
         facts = ExportFacts(
             step=run.step,
             train_loss=run.find_last("loss"),

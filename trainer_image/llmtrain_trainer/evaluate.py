@@ -1,0 +1,166 @@
+"""The evaluation stage: how well the exported model predicts held-out text, and what it writes.
+
+Below: `export` (the model as users get it, read back from the store by `transformers`),
+`measure`, `report`. Above: the agent calls `run_evaluate` in one process.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.modeling_utils import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from llmtrain_api.records import RankPhase, StageResult
+from llmtrain_api.run import RunConfig
+from llmtrain_trainer.data import Dataset, open_run_dataset
+from llmtrain_trainer.export import download_export, locate_export
+from llmtrain_trainer.manifest import CURVES
+from llmtrain_trainer.measure import choose_sequences, measure_loss
+from llmtrain_trainer.model import count_parameters
+from llmtrain_trainer.parallel import count_threads, join_ranks
+from llmtrain_trainer.progress import RankGroup, Reporter
+from llmtrain_trainer.report import Report, Sample, render_report
+from llmtrain_trainer.store import open_store
+
+REPORT = "evaluation/report.html"
+REPORT_DATA = "evaluation/report.json"
+NUM_DEFAULT_PROMPTS = 3
+DEFAULT_PROMPT_TOKENS = 24
+
+
+def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
+    """Measure the exported model on all held-out text and write the report.
+
+    Raises:
+        StoreError: where the export or the data is missing or damaged.
+    """
+    reporter.enter(RankPhase.RESTORING)
+    threads = count_threads(config.threads_per_process, ranks_on_host=1)
+    with join_ranks(RankGroup(), threads=threads) as ranks:
+        store = open_store(config.run_uri, config.storage)
+        dataset = open_run_dataset(store, config)
+        with tempfile.TemporaryDirectory(prefix="llmtrain-evaluate-") as name:
+            download_export(store, Path(name))
+            model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        model.to(ranks.device).eval()
+
+        reporter.enter(RankPhase.EVALUATING)
+        sequence_length = config.training.sequence_length
+        num_sequences = dataset.validation.num_sequences(sequence_length)
+        loss = measure_loss(
+            model,
+            dataset.validation,
+            choose_sequences(num_sequences, num_sequences),
+            ranks,
+            sequence_length=sequence_length,
+            batch_size=config.training.micro_batch_size or config.training.batch_size,
+        )
+        reporter.report(validation_loss=loss)
+        samples = write_samples(config, dataset, model, tokenizer)
+
+    curve = json.loads(store.read_bytes(CURVES))
+    report = Report(
+        config=config,
+        step=int(curve[-1]["step"]),
+        parameters=count_parameters(model),
+        validation_loss=loss,
+        perplexity=math.exp(loss),
+        bits_per_byte=convert_to_bits_per_byte(
+            loss, num_tokens=dataset.validation.num_tokens, num_bytes=dataset.validation_bytes
+        ),
+        unigram_loss=compute_unigram_loss(
+            dataset.unigram_counts, dataset.validation.count_tokens(dataset.vocabulary_size)
+        ),
+        held_out_tokens=num_sequences * sequence_length,
+        curve=curve,
+        samples=samples,
+    )
+    store.write_bytes(REPORT_DATA, json.dumps(report.dump(), indent=1).encode())
+    store.write_bytes(REPORT, render_report(report).encode())
+    reporter.enter(RankPhase.FINISHED)
+    return StageResult(
+        validation_loss=report.validation_loss,
+        unigram_loss=report.unigram_loss,
+        perplexity=report.perplexity,
+        bits_per_byte=report.bits_per_byte,
+        export_uri=locate_export(config),
+        report_uri=f"{config.run_uri}/{REPORT}",
+    )
+
+
+def compute_unigram_loss(
+    train_counts: NDArray[np.int64], validation_counts: NDArray[np.int64]
+) -> float:
+    """Return the held-out loss of a model that knows token frequencies only, nats per token.
+
+    Args:
+        train_counts: occurrences of each token in the training split [vocabulary].
+        validation_counts: the same of the held-out split.
+
+    Frequencies are smoothed by one (Laplace), so that a token never seen costs a finite loss.
+    """
+    probabilities = (train_counts + 1.0) / (train_counts.sum() + len(train_counts))
+    return float(-(validation_counts @ np.log(probabilities)) / validation_counts.sum())
+
+
+def convert_to_bits_per_byte(loss: float, *, num_tokens: int, num_bytes: int) -> float:
+    """Turn nats per token into bits per byte of UTF-8, comparable over tokenizers."""
+    return loss / math.log(2.0) * num_tokens / num_bytes
+
+
+def write_samples(
+    config: RunConfig,
+    dataset: Dataset,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[Sample]:
+    """Let the model continue the manifest's prompts, or starts of held-out documents.
+
+    Drawn from the run's seed. Prompt and continuation together stay within the context: a
+    longer prompt loses its beginning.
+    """
+    wanted = config.evaluation.samples
+    context = config.training.sequence_length
+    torch.manual_seed(config.training.seed)
+    samples = []
+    for ids in _find_prompts(config, dataset, tokenizer):
+        prompt = torch.tensor([list(ids)[-(context - 1) :]], device=model.device)
+        length = prompt.shape[1]
+        written = model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=min(wanted.max_new_tokens, context - length),
+            do_sample=wanted.temperature > 0,
+            temperature=wanted.temperature if wanted.temperature > 0 else None,
+            pad_token_id=dataset.end_of_text,
+        )[0]
+        samples.append(
+            Sample(
+                prompt=tokenizer.decode(prompt[0]),
+                continuation=tokenizer.decode(written[length:], skip_special_tokens=True),
+            )
+        )
+    return samples
+
+
+def _find_prompts(
+    config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase
+) -> list[Sequence[int]]:
+    prompts = config.evaluation.samples.prompts
+    if prompts:
+        return [tokenizer.encode(p) or [dataset.end_of_text] for p in prompts]
+    length = min(DEFAULT_PROMPT_TOKENS, config.training.sequence_length // 2)
+    return [
+        dataset.validation.read_document(index)[:length].tolist()
+        for index in range(min(NUM_DEFAULT_PROMPTS, dataset.validation.num_documents))
+    ]

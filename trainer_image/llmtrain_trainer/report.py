@@ -1,0 +1,133 @@
+"""The report of a run: one HTML page that needs nothing else, and the same facts as JSON.
+
+Below: matplotlib draws, jinja2 fills the template. Above: `evaluate`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from llmtrain_api.run import RunConfig
+from llmtrain_trainer.rendering import render_template
+
+TRAIN_COLOUR = "#9db8d6"
+SMOOTH_COLOUR = "#1f5fa8"
+VALIDATION_COLOUR = "#c4510a"
+UNIGRAM_COLOUR = "#777777"
+
+SMOOTHING_SHARE = 0.02
+"""The smoothed curve averages over about this share of the points."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A text that the model wrote."""
+
+    prompt: str
+    continuation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All that the report says."""
+
+    config: RunConfig
+    step: int
+    parameters: int
+    validation_loss: float
+    perplexity: float
+    bits_per_byte: float
+    unigram_loss: float
+    held_out_tokens: int
+    """Tokens that were predicted."""
+
+    curve: Sequence[dict[str, float]]
+    """Points {step, loss} and {step, validationLoss}."""
+
+    samples: Sequence[Sample]
+
+    def dump(self) -> dict[str, Any]:
+        """Return JSON-ready camelCase data."""
+        return {
+            "namespace": self.config.namespace,
+            "name": self.config.name,
+            "uid": self.config.uid,
+            "step": self.step,
+            "parameters": self.parameters,
+            "validationLoss": self.validation_loss,
+            "perplexity": self.perplexity,
+            "bitsPerByte": self.bits_per_byte,
+            "unigramLoss": self.unigram_loss,
+            "heldOutTokens": self.held_out_tokens,
+            "curve": list(self.curve),
+            "samples": [
+                {"prompt": s.prompt, "continuation": s.continuation} for s in self.samples
+            ],
+            "model": self.config.model.dump(),
+            "training": self.config.training.dump(),
+        }
+
+
+def render_report(report: Report) -> str:
+    """Return the report as one self-contained HTML page."""
+    training = report.config.training
+    return render_template(
+        "report.html.j2",
+        report=report,
+        config=report.config,
+        trained_tokens=report.step * training.batch_size * training.sequence_length,
+        curve_svg=draw_curve(report.curve, report.unigram_loss),
+    )
+
+
+def draw_curve(curve: Sequence[dict[str, float]], unigram_loss: float) -> str:
+    """Return the loss curve as an SVG element; the same input gives the same text."""
+    steps = [point["step"] for point in curve if "loss" in point]
+    losses = [point["loss"] for point in curve if "loss" in point]
+    held_out = [point for point in curve if "validationLoss" in point]
+    with matplotlib.rc_context({"svg.hashsalt": "llmtrain", "font.size": 10}):
+        figure = Figure(figsize=(8.0, 4.0), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(steps, losses, color=TRAIN_COLOUR, linewidth=0.8, label="training, each step")
+        axes.plot(
+            steps, smooth(losses), color=SMOOTH_COLOUR, linewidth=1.6, label="training, smoothed"
+        )
+        axes.plot(
+            [point["step"] for point in held_out],
+            [point["validationLoss"] for point in held_out],
+            color=VALIDATION_COLOUR,
+            marker="o",
+            markersize=3.5,
+            label="held-out",
+        )
+        axes.axhline(
+            unigram_loss, color=UNIGRAM_COLOUR, linestyle="--", linewidth=1.0, label="unigram"
+        )
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss (nats per token)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(visible=True, linewidth=0.4, alpha=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def smooth(values: Sequence[float]) -> list[float]:
+    """Return the exponential moving average, corrected for its start (as in Adam)."""
+    decay = 1.0 - 1.0 / max(1.0, SMOOTHING_SHARE * len(values))
+    smoothed = []
+    mean = 0.0
+    for count, value in enumerate(values, start=1):
+        mean = decay * mean + (1.0 - decay) * value
+        smoothed.append(mean / (1.0 - decay**count))
+    return smoothed
