@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def test_users_of_view_edit_and_admin_get_jobs_too(
     # A controller of the cluster adds the rules to its own roles, moments later.
     for role, verb in [("view", "watch"), ("edit", "create"), ("admin", "delete")]:
         wait_until(
-            lambda role=role, verb=verb: may(server, role, verb),
+            partial(may, server, role, verb),
             seconds=30,
             what=f"{role} to {verb} jobs",
         )
