@@ -208,7 +208,9 @@ def test_a_killed_owner_leaves_nothing_running(two_nodes: Cluster) -> None:
     script = """
         import sys
         from testbed.cluster import Cluster
-        cluster = Cluster([])
+        from testbed.images import list_project_images
+        from testbed.requirements import find_repository
+        cluster = Cluster(list_project_images(find_repository()))
         cluster.start()
         print(cluster.network.host_address, cluster.directory.name, flush=True)
         sys.stdin.read()

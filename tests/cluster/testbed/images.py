@@ -171,7 +171,7 @@ def _build(source: ImageSource) -> str:
     """Build ``source`` and write it to the OCI layout; returns its manifest's digest."""
     # The build downloads as this machine does, through whatever authority the machine trusts.
     trust = [f"--volume={CERTIFICATES}:{CERTIFICATES}:ro"] if CERTIFICATES.exists() else []
-    _buildah(
+    built = _buildah(
         "build",
         "--isolation=chroot",
         "--network=host",
@@ -184,21 +184,51 @@ def _build(source: ImageSource) -> str:
         *trust,
         str(source.context),
     )
-    _buildah(
-        "push",
-        "--disable-compression",
-        source.reference,
-        f"oci:{_images_directory() / 'oci'}:{source.name}",
-    )
-    return _read_manifest_digest(source.name)
+    image_id = built.split()[-1]
+    layout = _images_directory() / "oci"
+    if _find_pushed(layout, image_id) is None:
+        _buildah("push", image_id, f"oci:{layout}:{image_id}")
+    pushed = _find_pushed(layout, image_id)
+    assert pushed is not None, f"buildah left no manifest of {source.reference}"
+    return _restore_layers(layout / "blobs" / "sha256", pushed)
 
 
-def _read_manifest_digest(name: str) -> str:
-    index = json.loads((_images_directory() / "oci" / "index.json").read_text())
-    for manifest in index["manifests"]:
-        if manifest["annotations"]["org.opencontainers.image.ref.name"] == name:
+def _find_pushed(layout: Path, image_id: str) -> str | None:
+    """The digest of the manifest that an image was pushed as; None where it was not pushed."""
+    index = layout / "index.json"
+    manifests = json.loads(index.read_text())["manifests"] if index.exists() else []
+    for manifest in manifests:
+        if manifest["annotations"]["org.opencontainers.image.ref.name"] == image_id:
             return str(manifest["digest"])
-    raise RuntimeError(f"buildah left no manifest of {name}")
+    return None
+
+
+def _restore_layers(blobs: Path, pushed: str) -> str:
+    """Make a pushed manifest name compressed layers only; returns its final digest.
+
+    buildah compresses every layer anew for each push (a minute for the dependencies), except one
+    whose uncompressed digest it finds in the layout. So after a layer's first push we leave a
+    stand-in under that digest, which holds the compressed layer's descriptor, and put the
+    descriptor into every later manifest that names the stand-in.
+    """
+    manifest = json.loads((blobs / _hex(pushed)).read_text())
+    configuration = json.loads((blobs / _hex(manifest["config"]["digest"])).read_text())
+    layers = []
+    for layer, uncompressed in zip(
+        manifest["layers"], configuration["rootfs"]["diff_ids"], strict=True
+    ):
+        stand_in = blobs / _hex(uncompressed)
+        if layer["digest"] != uncompressed:
+            stand_in.write_text(json.dumps(layer))
+        layers.append(json.loads(stand_in.read_text()))
+    content = json.dumps(manifest | {"layers": layers}).encode()
+    digest = hashlib.sha256(content).hexdigest()
+    (blobs / digest).write_bytes(content)
+    return f"sha256:{digest}"
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")
 
 
 def _make_store(store: Path, manifests: dict[str, str]) -> None:
@@ -227,7 +257,7 @@ def _write_import_archive(archive: Path, manifests: dict[str, str], *, known: Pa
     entries: list[dict[str, Any]] = []
     wanted: set[str] = set()
     for reference, digest in manifests.items():
-        path = blobs / digest.removeprefix("sha256:")
+        path = blobs / _hex(digest)
         manifest = json.loads(path.read_text())
         parts = [manifest["config"], *manifest["layers"]]
         wanted |= {digest} | {part["digest"] for part in parts}
@@ -242,7 +272,7 @@ def _write_import_archive(archive: Path, manifests: dict[str, str], *, known: Pa
     with tarfile.open(archive, "w") as tar:
         _add_text(tar, "oci-layout", {"imageLayoutVersion": "1.0.0"})
         _add_text(tar, "index.json", {"schemaVersion": 2, "manifests": entries})
-        for name in sorted(digest.removeprefix("sha256:") for digest in wanted):
+        for name in sorted(_hex(digest) for digest in wanted):
             if not (known / name).exists():
                 tar.add(blobs / name, f"blobs/sha256/{name}")
 
@@ -282,7 +312,7 @@ wait %1
 
 def _share_blobs(stored: Path) -> None:
     """Let the OCI layout's blobs be the same files as the store's, which halves their disk."""
-    for blob in (_images_directory() / "oci" / "blobs" / "sha256").iterdir():
+    for blob in list((_images_directory() / "oci" / "blobs" / "sha256").iterdir()):
         twin = stored / blob.name
         if twin.exists() and not twin.samefile(blob):
             fresh = blob.with_suffix(".new")
