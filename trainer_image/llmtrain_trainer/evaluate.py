@@ -11,12 +11,12 @@ import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from llmtrain_api.records import RankPhase, StageResult
@@ -26,7 +26,7 @@ from llmtrain_trainer.export import download_export, locate_export
 from llmtrain_trainer.manifest import CURVES
 from llmtrain_trainer.measure import choose_sequences, measure_loss
 from llmtrain_trainer.model import count_parameters
-from llmtrain_trainer.parallel import count_threads, join_ranks
+from llmtrain_trainer.parallel import count_threads, join_ranks, place_model
 from llmtrain_trainer.progress import RankGroup, Reporter
 from llmtrain_trainer.report import Report, Sample, render_report
 from llmtrain_trainer.store import open_store
@@ -50,9 +50,9 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         dataset = open_run_dataset(store, config)
         with tempfile.TemporaryDirectory(prefix="llmtrain-evaluate-") as name:
             download_export(store, Path(name))
-            model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=False)
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        model.to(ranks.device).eval()
+            model = AutoModelForCausalLM.from_pretrained(name)
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        place_model(model, ranks.device).eval()
 
         reporter.enter(RankPhase.EVALUATING)
         sequence_length = config.training.sequence_length
@@ -121,7 +121,7 @@ def convert_to_bits_per_byte(loss: float, *, num_tokens: int, num_bytes: int) ->
 def write_samples(
     config: RunConfig,
     dataset: Dataset,
-    model: PreTrainedModel,
+    model: Any,  # `generate` has no type that the library's own models satisfy
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[Sample]:
     """Let the model continue the manifest's prompts, or starts of held-out documents.
@@ -146,8 +146,8 @@ def write_samples(
         )[0]
         samples.append(
             Sample(
-                prompt=tokenizer.decode(prompt[0]),
-                continuation=tokenizer.decode(written[length:], skip_special_tokens=True),
+                prompt=str(tokenizer.decode(prompt[0])),
+                continuation=str(tokenizer.decode(written[length:], skip_special_tokens=True)),
             )
         )
     return samples

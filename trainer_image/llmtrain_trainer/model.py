@@ -13,12 +13,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-from transformers.modeling_utils import PreTrainedModel
 
 from llmtrain_api.training import Architecture, ModelSpec
 
 MULTIPLE_OF_LLAMA_WIDTH = 32
 """The inner width of SwiGLU is rounded up to this, so that matrices stay well shaped."""
+
+
+CausalModel = GPT2LMHeadModel | LlamaForCausalLM
 
 
 def build_model(
@@ -28,7 +30,7 @@ def build_model(
     sequence_length: int,
     end_of_text: int,
     seed: int,
-) -> PreTrainedModel:
+) -> CausalModel:
     """Build the network of `spec` with random fp32 weights that depend on `seed` alone.
 
     GPT-2 is built with exact GELU instead of the tanh form of the original: the tanh form costs
@@ -51,7 +53,6 @@ def build_model(
                 attn_pdrop=spec.dropout,
                 bos_token_id=end_of_text,
                 eos_token_id=end_of_text,
-                attn_implementation="sdpa",
             )
         )
     return LlamaForCausalLM(
@@ -67,7 +68,6 @@ def build_model(
             tie_word_embeddings=True,
             bos_token_id=end_of_text,
             eos_token_id=end_of_text,
-            attn_implementation="sdpa",
         )
     )
 

@@ -63,7 +63,9 @@ class AdamW:
         With sharded parameters every rank must call it: it sums over the ranks.
         """
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-        norm = torch.stack(torch._foreach_norm([_find_local(g) for g in gradients])).norm()
+        norm: torch.Tensor = torch.stack(
+            torch._foreach_norm([_find_local(g) for g in gradients])
+        ).norm()
         sharded = next((g for g in gradients if isinstance(g, DTensor)), None)
         if sharded is not None:
             squared = norm.square()

@@ -139,15 +139,21 @@ def spread_model(
         cpu=ranks.device.type == "cpu",
         mixed_precision="bf16" if arithmetic.autocast and not sharded else "no",
         fsdp_plugin=plugin,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(gradient_as_bucket_view=True)
-        ],
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
     if sharded:
         # accelerate hands the plan on only where it finds GPUs; on CPUs it is the same plan.
         accelerator.state.fsdp_plugin = plugin
-        return fsdp2_prepare_model(accelerator, model.to(ranks.device))
-    return accelerator.prepare_model(model)
+        spread = fsdp2_prepare_model(accelerator, place_model(model, ranks.device))
+    else:
+        spread = accelerator.prepare_model(model)
+    assert isinstance(spread, nn.Module)
+    return spread
+
+
+def place_model(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move the model's tensors to `device`, in place."""
+    return model.to(device)
 
 
 def skip_gradient_sync(model: nn.Module) -> AbstractContextManager[None]:

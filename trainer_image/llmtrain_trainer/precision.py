@@ -13,7 +13,7 @@ where it is faster by a clear margin.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
@@ -87,7 +87,7 @@ def choose_arithmetic(
     return fastest if seconds[fastest] * CLEAR_MARGIN <= seconds[FP32] else FP32
 
 
-def multiplies_bfloat16(capabilities: dict[str, Any]) -> bool:
+def multiplies_bfloat16(capabilities: Mapping[str, Any]) -> bool:
     """Tell from `torch.cpu.get_capabilities()` whether the CPU multiplies bfloat16."""
     return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 

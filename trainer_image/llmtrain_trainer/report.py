@@ -67,9 +67,7 @@ class Report:
             "unigramLoss": self.unigram_loss,
             "heldOutTokens": self.held_out_tokens,
             "curve": list(self.curve),
-            "samples": [
-                {"prompt": s.prompt, "continuation": s.continuation} for s in self.samples
-            ],
+            "samples": [{"prompt": s.prompt, "continuation": s.continuation} for s in self.samples],
             "model": self.config.model.dump(),
             "training": self.config.training.dump(),
         }

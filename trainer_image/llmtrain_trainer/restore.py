@@ -70,7 +70,9 @@ def fetch_newest_checkpoint(store: Store, ranks: Ranks) -> Checkpoint | None:
             return checkpoint
         if damage is not None:
             logger.warning(
-                "checkpoint of step %d is damaged (%s); falling back to the one before", step, damage
+                "checkpoint of step %d is damaged (%s); falling back to the one before",
+                step,
+                damage,
             )
         if checkpoint is not None and ranks.group.local_rank == 0:
             shutil.rmtree(checkpoint.folder)

@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +40,7 @@ from llmtrain_trainer.failures import (
 )
 from llmtrain_trainer.manifest import CURVES
 from llmtrain_trainer.measure import choose_sequences, measure_loss
-from llmtrain_trainer.model import build_model, compute_token_losses, count_parameters
+from llmtrain_trainer.model import build_model, compute_token_losses
 from llmtrain_trainer.optim import AdamW, compute_learning_rate
 from llmtrain_trainer.order import select_samples
 from llmtrain_trainer.parallel import (
@@ -180,14 +179,14 @@ def _prepare(config: RunConfig, ranks: Ranks, reporter: Reporter) -> _Run:
         arithmetic = Arithmetic.load(ranks.share("arithmetic", chosen, source=0))
     arithmetic.apply()
 
-    model = build_model(
+    plain_model = build_model(
         config.model,
         vocabulary_size=dataset.vocabulary_size,
         sequence_length=training.sequence_length,
         end_of_text=dataset.end_of_text,
         seed=training.seed,
     )
-    model = spread_model(model, ranks, config.strategy, arithmetic)
+    model = spread_model(plain_model, ranks, config.strategy, arithmetic)
     model.train()
     run = _Run(
         config=config,

@@ -1,0 +1,178 @@
+"""The training stage by real ranks: exact, resumable, and the same however it is spread."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmtrain_api.records import ExitCode
+from llmtrain_trainer.failures import (
+    ConfigurationError,
+    DivergedError,
+    PreemptedError,
+    StoreError,
+)
+from llmtrain_trainer.manifest import CheckpointManifest
+from testbed.ranks import RunningRanks, run_ranks
+from testbed.tiny_run import configure_tiny_run, find_run_folder, prepare_tiny_run
+
+TWO_RANKS = {"processes_per_worker": 2}
+WITH_DROPOUT = {"model": {"layers": 2, "heads": 2, "hiddenSize": 32, "dropout": 0.1}}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that the runs of this module share, so that data is prepared once."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def losses(root: Path) -> list[float]:
+    """The loss of every step of an undisturbed run on one rank."""
+    return run_ranks(prepare_tiny_run(root, run="straight")).list_facts("loss")
+
+
+def list_checkpoints(folder: Path) -> list[str]:
+    return sorted(path.parent.name for path in folder.glob("checkpoints/*/manifest.json"))
+
+
+def test_loss_falls_and_two_checkpoints_are_kept(root: Path, losses: list[float]) -> None:
+    assert len(losses) == 12
+    assert losses[-1] < losses[0] - 1.0
+    folder = find_run_folder(configure_tiny_run(root, run="straight"))
+    kept = sorted(path.name for path in folder.glob("checkpoints/*") if any(path.rglob("*.*")))
+    assert kept == list_checkpoints(folder) == ["step-00000008", "step-00000012"]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_loss_does_not_depend_on_ranks_strategy_or_accumulation(
+    root: Path, losses: list[float], strategy: str
+) -> None:
+    training = {"microBatchSize": 2}
+    base = configure_tiny_run(root).training.dump()
+    config = prepare_tiny_run(
+        root, run=strategy, strategy=strategy, training={**base, **training}, **TWO_RANKS
+    )
+    assert run_ranks(config).list_facts("loss") == pytest.approx(losses, abs=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_killed_run_resumes_bit_for_bit(root: Path, strategy: str) -> None:
+    settings = {"strategy": strategy, **TWO_RANKS, **WITH_DROPOUT}
+    straight = run_ranks(prepare_tiny_run(root, run=f"{strategy}-whole", **settings))
+
+    config = prepare_tiny_run(root, run=f"{strategy}-killed", **settings)
+    ranks = RunningRanks(config)
+    first = ranks.logs[0]
+    ranks.watch(lambda: 4.0 in first.list_facts("checkpoint_step") and first.step >= 6)
+    ranks.kill()
+    assert first.step < 12
+    resumed = run_ranks(config, round_number=2)
+
+    (step,) = resumed.list_facts("resumed_step")
+    assert step >= 4
+    assert resumed.list_facts("loss") == straight.list_facts("loss")[int(step) :]
+    assert resumed.list_facts("validation_loss")[-1] == straight.list_facts("validation_loss")[-1]
+
+
+def test_sharded_checkpoint_resumes_on_one_rank(root: Path, losses: list[float]) -> None:
+    config = prepare_tiny_run(root, run="reshaped", strategy="fsdp", **TWO_RANKS)
+    ranks = RunningRanks(config)
+    ranks.watch(lambda: bool(ranks.logs[0].list_facts("checkpoint_step")))
+    ranks.kill()
+    alone = run_ranks(configure_tiny_run(root, run="reshaped"), round_number=2)
+    (step,) = alone.list_facts("resumed_step")
+    assert alone.list_facts("loss") == pytest.approx(losses[int(step) :], abs=1e-5)
+
+
+def test_stop_saves_on_all_ranks_and_the_next_round_goes_on(
+    root: Path, losses: list[float]
+) -> None:
+    config = prepare_tiny_run(root, run="stopped", **TWO_RANKS)
+    ranks = RunningRanks(config)
+    ranks.watch(lambda: ranks.logs[0].step >= 1)
+    ranks.request_stop()
+    with pytest.raises(PreemptedError) as stopped:
+        ranks.finish()
+    assert stopped.value.code is ExitCode.PREEMPTED
+    assert all(isinstance(log.error, PreemptedError) for log in ranks.logs)
+    saved = ranks.logs[0].list_facts("checkpoint_step")[-1]
+
+    resumed = run_ranks(config, round_number=2)
+    assert resumed.list_facts("resumed_step") == [saved]
+    assert resumed.list_facts("loss") == pytest.approx(losses[int(saved) :], abs=1e-5)
+
+
+def test_damaged_checkpoint_falls_back_to_the_one_before(root: Path, losses: list[float]) -> None:
+    config = prepare_tiny_run(root, run="damaged")
+    run_ranks(config)
+    folder = find_run_folder(config)
+    shard = next(folder.glob("checkpoints/step-00000012/*/*.safetensors"))
+    damaged = bytearray(shard.read_bytes())
+    damaged[-1] ^= 1
+    shard.write_bytes(damaged)
+
+    resumed = run_ranks(config, round_number=2)
+    assert resumed.list_facts("resumed_step") == [8]
+    assert resumed.list_facts("loss") == losses[8:]
+    assert list_checkpoints(folder) == ["step-00000008", "step-00000012"]
+    manifest = folder / "checkpoints/step-00000012/manifest.json"
+    assert CheckpointManifest.model_validate_json(manifest.read_bytes()).round == 2
+
+
+def test_run_without_a_whole_checkpoint_does_not_start_anew(root: Path) -> None:
+    config = prepare_tiny_run(root, run="lost")
+    run_ranks(config)
+    for shard in find_run_folder(config).glob("checkpoints/*/*/*.safetensors"):
+        shard.unlink()
+    with pytest.raises(StoreError, match="steps 12, 8") as failed:
+        run_ranks(config, round_number=2)
+    assert failed.value.reason == "CheckpointsDamaged"
+
+
+def test_finished_run_only_exports_again(root: Path, losses: list[float]) -> None:
+    config = prepare_tiny_run(root, run="again")
+    run_ranks(config)
+    folder = find_run_folder(config)
+    (folder / "export" / "manifest.json").unlink()
+    ranks = RunningRanks(config, round_number=2)
+    (result,) = ranks.finish()
+    assert ranks.logs[0].list_facts("loss") == []
+    assert (result.step, result.train_loss) == (12, losses[-1])
+    assert (folder / "export" / "manifest.json").exists()
+
+
+def test_bfloat16_learns_alike(root: Path, losses: list[float]) -> None:
+    training = {**configure_tiny_run(root).training.dump(), "precision": "bf16"}
+    for strategy, ranks in (("ddp", {}), ("fsdp", TWO_RANKS)):
+        config = prepare_tiny_run(
+            root, run=f"bf16-{strategy}", strategy=strategy, training=training, **ranks
+        )
+        found = run_ranks(config).list_facts("loss")
+        assert found != losses
+        assert found == pytest.approx(losses, abs=0.05)
+
+
+def test_infinite_loss_is_named(root: Path) -> None:
+    training = configure_tiny_run(root).training.dump()
+    training["optimizer"] = {"learningRate": 10.0, "warmupSteps": 0, "gradientClipNorm": 0}
+    training["steps"] = 400
+    config = prepare_tiny_run(
+        root,
+        run="diverged",
+        training=training,
+        model={"architecture": "llama", "layers": 2, "heads": 2, "hiddenSize": 32},
+        checkpoint={"everySteps": 1000},
+        evaluation={"everySteps": 1000},
+    )
+    with pytest.raises(DivergedError, match="the loss of step") as failed:
+        run_ranks(config)
+    assert "learningRate" in failed.value.next_step
+    assert list_checkpoints(find_run_folder(config)) == []
+
+
+def test_batch_that_ranks_cannot_share_is_refused(root: Path) -> None:
+    config = configure_tiny_run(root, run="uneven", processes_per_worker=3)
+    with pytest.raises(ConfigurationError, match=r"training\.batchSize \(8\)"):
+        run_ranks(config)
