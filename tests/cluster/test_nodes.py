@@ -17,7 +17,7 @@ from testbed.cluster import Cluster, sweep_leftovers
 from testbed.images import SANDBOX_IMAGE
 from testbed.minio import MinioServer
 from testbed.processes import wait_until
-from testbed.prometheus import Prometheus, discover_pods
+from testbed.prometheus import Prometheus, scrape_file, write_pod_targets
 
 pytestmark = pytest.mark.nodes
 
@@ -158,10 +158,11 @@ def test_pods_reach_the_api_and_processes_of_this_machine(
     assert read_log(two_nodes, node_namespace, "probe") == "v1.36.3\n200\n"
 
 
-def test_prometheus_discovers_and_scrapes_pods(
+def test_prometheus_scrapes_pods(
     two_nodes: Cluster,
     node_namespace: str,
     prometheus: Callable[[Sequence[dict[str, Any]]], Prometheus],
+    tmp_path: Path,
 ) -> None:
     script = """
         from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -173,16 +174,11 @@ def test_prometheus_discovers_and_scrapes_pods(
         HTTPServer(("", 8000), Metrics).serve_forever()
     """
     run_pods(two_nodes, node_namespace, build_pod("probe", "node-2", script))
-    server = prometheus(
-        [
-            discover_pods(
-                two_nodes.control_plane.kubeconfig,
-                job="probes",
-                selector="app=probe",
-                port_name="metrics",
-            )
-        ]
-    )
+    wait_for_phase(two_nodes, node_namespace, "probe", "Running")
+    pods = two_nodes.control_plane.kubectl_json("get", "pods", "-n", node_namespace)["items"]
+    targets = tmp_path / "targets.json"
+    write_pod_targets(targets, pods, port_name="metrics")
+    server = prometheus([scrape_file(targets, job="probes")])
     query = f'probe_loss{{namespace="{node_namespace}",pod="probe"}}'
     wait_until(lambda: bool(server.query(query)), seconds=READY_SECONDS, what="a scrape")
     assert server.query(query)[0]["value"][1] == "2.5"

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -122,10 +123,15 @@ def _buildah(*arguments: str) -> str:
     policy = directory / "policy.json"
     policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
     command, *rest = arguments
+    state = directory / "buildah-run"
+    state.mkdir(exist_ok=True)
+    # In a mount namespace of its own, so that no mount stays, however it ends.
+    private = f'mount -t tmpfs tmpfs {shlex.quote(str(state))} && exec "$0" "$@"'
     return _run(
+        *("unshare", "--mount", "--propagation=slave", "sh", "-c", private),
         "buildah",
         f"--root={directory / 'buildah'}",
-        f"--runroot={directory / 'buildah-run'}",
+        f"--runroot={state}",
         "--storage-driver=overlay",
         command,
         *([f"--signature-policy={policy}"] if command in {"build", "push"} else []),

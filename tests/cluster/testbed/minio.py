@@ -19,6 +19,7 @@ from testbed.processes import ServerProcess, find_free_port
 
 START_SECONDS = 30
 REQUEST_SECONDS = 10
+PROBE_SECONDS = 1
 
 
 class MinioServer:
@@ -90,25 +91,25 @@ class MinioServer:
 
     def connect(self) -> Minio:
         """A client with the root credentials."""
+        return self._connect(REQUEST_SECONDS)
+
+    def _connect(self, timeout_seconds: float) -> Minio:
         return Minio(
             f"{self.address}:{self.port}",
             access_key=self.access_key,
             secret_key=self.secret_key,
             secure=self.ca_bundle is not None,
-            http_client=self._build_http_client(),
-        )
-
-    def _build_http_client(self) -> urllib3.PoolManager:
-        return urllib3.PoolManager(
-            timeout=REQUEST_SECONDS,
-            retries=False,
-            ca_certs=str(self.ca_bundle) if self.ca_bundle else None,
+            http_client=urllib3.PoolManager(
+                timeout=timeout_seconds,
+                retries=False,
+                ca_certs=str(self.ca_bundle) if self.ca_bundle else None,
+            ),
         )
 
     def _is_ready(self) -> bool:
         # Its health endpoint says ready before the store takes requests, so ask the store.
         try:
-            self.connect().list_buckets()
+            self._connect(PROBE_SECONDS).list_buckets()
         except (MinioException, urllib3.exceptions.HTTPError):
             return False
         return True

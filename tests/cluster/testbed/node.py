@@ -151,9 +151,10 @@ def _render_script(containerd: Path, kubelet: list[str], directory: Path) -> str
         f"containerd --config {shlex.quote(str(containerd))} "
         f">> {shlex.quote(str(directory / 'containerd.log'))} 2>&1 &\n"
         f"until [ -S {SOCKET} ]; do sleep 0.1; done\n"
-        f"{shlex.join(kubelet)} &\n"
-        # This shell reaps the orphans of the process namespace, and ends it when a server ends.
-        "wait -n\n"
+        # As a service manager would: it gives up where containerd is not ready, or hiccups.
+        f"while :; do {shlex.join(kubelet)} || sleep 0.5; done &\n"
+        # This shell reaps the orphans of the process namespace, and ends it with containerd.
+        "wait %1\n"
     )
 
 

@@ -20,32 +20,33 @@ START_SECONDS = 30
 SCRAPE_SECONDS = 1
 
 
-def discover_pods(kubeconfig: Path, *, job: str, selector: str, port_name: str) -> dict[str, Any]:
-    """A scrape configuration that finds pods through the Kubernetes API.
+def write_pod_targets(path: Path, pods: Sequence[dict[str, Any]], *, port_name: str) -> None:
+    """Write the file of `scrape_file`: each pod that has an address and a port of that name.
 
-    ``selector`` is a label selector, ``port_name`` the container port to scrape; each series
-    carries the labels ``namespace`` and ``pod``.
+    Debian builds Prometheus without its Kubernetes discovery, so a test lists the pods itself,
+    and again after they changed. Each series carries the labels ``namespace`` and ``pod``.
     """
-    keep_port = {
-        "source_labels": ["__meta_kubernetes_pod_container_port_name"],
-        "regex": port_name,
-        "action": "keep",
-    }
-    copied = [
-        {"source_labels": [f"__meta_kubernetes_{source}"], "target_label": target}
-        for source, target in (("namespace", "namespace"), ("pod_name", "pod"))
+    groups = [
+        {
+            "targets": [f"{pod['status']['podIP']}:{port['containerPort']}"],
+            "labels": {
+                "namespace": pod["metadata"]["namespace"],
+                "pod": pod["metadata"]["name"],
+            },
+        }
+        for pod in pods
+        for container in pod["spec"]["containers"]
+        for port in container.get("ports", [])
+        if port.get("name") == port_name and pod["status"].get("podIP")
     ]
-    return {
-        "job_name": job,
-        "kubernetes_sd_configs": [
-            {
-                "role": "pod",
-                "kubeconfig_file": str(kubeconfig),
-                "selectors": [{"role": "pod", "label": selector}],
-            }
-        ],
-        "relabel_configs": [keep_port, *copied],
-    }
+    partial = path.with_suffix(".new")
+    partial.write_text(json.dumps(groups))
+    partial.replace(path)
+
+
+def scrape_file(path: Path, *, job: str) -> dict[str, Any]:
+    """A scrape configuration of the targets in ``path`` (JSON), which may change at any time."""
+    return {"job_name": job, "file_sd_configs": [{"files": [str(path)]}]}
 
 
 def scrape_addresses(*targets: str, job: str) -> dict[str, Any]:
