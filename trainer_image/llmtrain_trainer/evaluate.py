@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -45,6 +46,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
     """
     reporter.enter(RankPhase.RESTORING)
     threads = count_threads(config.threads_per_process, ranks_on_host=1)
+    transformers.utils.logging.disable_progress_bar()
     with join_ranks(RankGroup(), threads=threads) as ranks:
         store = open_store(config.run_uri, config.storage)
         dataset = open_run_dataset(store, config)

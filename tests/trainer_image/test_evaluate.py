@@ -1,0 +1,81 @@
+"""From a trained run to its report, through the exported model."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from llmtrain_api.run import RunConfig
+from llmtrain_trainer.evaluate import (
+    compute_unigram_loss,
+    convert_to_bits_per_byte,
+    run_evaluate,
+)
+from llmtrain_trainer.failures import StoreError
+from llmtrain_trainer.progress import Reporter
+from testbed.ranks import run_ranks
+from testbed.tiny_run import find_run_folder, prepare_tiny_run
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    root = tmp_path_factory.mktemp("store")
+    model = {"architecture": request.param, "layers": 2, "heads": 2, "hiddenSize": 32}
+    sections = {"model": model, "evaluation": {"maxSequences": 100_000}}
+    config = prepare_tiny_run(root, run=request.param, **sections)
+    run_ranks(config)
+    return config
+
+
+def evaluate(config: RunConfig) -> dict[str, float]:
+    return dict(run_evaluate(config, Reporter(0, lambda update: None)).dump())
+
+
+def test_export_loads_and_measures_as_training_did(trained: RunConfig) -> None:
+    result = evaluate(trained)
+    folder = find_run_folder(trained)
+    report = json.loads((folder / "evaluation/report.json").read_text())
+    trained_loss = report["curve"][-1]["validationLoss"]
+
+    assert result["validationLoss"] == pytest.approx(trained_loss, abs=1e-5)
+    assert result["perplexity"] == pytest.approx(math.exp(trained_loss), rel=1e-4)
+    assert result["validationLoss"] < math.log(257) - 1.0
+    (sample,) = report["samples"]
+    assert sample["prompt"] == "The "
+    assert len(sample["continuation"]) > 0
+    assert "<svg" in (folder / "evaluation/report.html").read_text()
+
+
+def test_export_is_what_transformers_expects(trained: RunConfig) -> None:
+    folder = find_run_folder(trained) / "export"
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    inputs = tokenizer("The ", return_tensors="pt")
+    written = model.generate(**inputs, max_new_tokens=5, do_sample=False)
+    assert written.shape[1] == inputs["input_ids"].shape[1] + 5
+    assert "library_name: transformers" in (folder / "README.md").read_text()
+
+
+def test_damaged_or_missing_export_is_named(trained: RunConfig) -> None:
+    folder = find_run_folder(trained) / "export"
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    with pytest.raises(StoreError, match=r"model\.safetensors is not what its manifest says"):
+        evaluate(trained)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(StoreError, match="no finished export"):
+        evaluate(trained)
+
+
+def test_unigram_loss_is_the_cross_entropy_of_smoothed_frequencies() -> None:
+    loss = compute_unigram_loss(np.array([5, 1, 0]), np.array([1, 0, 1]))
+    assert loss == pytest.approx(-(math.log(6 / 9) + math.log(1 / 9)) / 2)
+
+
+def test_bits_per_byte() -> None:
+    assert convert_to_bits_per_byte(math.log(16), num_tokens=10, num_bytes=40) == 1.0
