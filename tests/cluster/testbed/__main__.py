@@ -89,7 +89,7 @@ def serve() -> None:
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     cluster = Cluster(list_project_images(find_repository()))
-    minio = MinioServer(cache_directory() / "cluster-minio", address=cluster.host_address)
+    minio = MinioServer(cluster.directory / "minio", address=cluster.host_address)
     try:
         cluster.start()
         minio.start()

@@ -136,6 +136,8 @@ def _build(binaries: list[Binary]) -> None:
             "GOFLAGS": "-mod=readonly",
             "GOWORK": "off",
             "GOTOOLCHAIN": "local",
+            # The compiler lives for seconds: it had better not collect its garbage.
+            "GOGC": "400",
         }
         built = subprocess.run(
             command,

@@ -76,9 +76,8 @@ class Cluster:
         """Stop everything and remove what it left on the machine; its logs stay in the cache."""
         for node in reversed(self.nodes):
             node.kill()
-        # The apiserver would wait for the watches of the network's services.
-        self.network.stop()
         self.control_plane.stop()
+        self.network.stop()
         self._keep_logs()
         self._lock.release()
         shutil.rmtree(self.directory)

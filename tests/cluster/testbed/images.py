@@ -123,11 +123,14 @@ def _buildah(*arguments: str) -> str:
     policy = directory / "policy.json"
     policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
     command, *rest = arguments
-    state = directory / "buildah-run"
-    state.mkdir(exist_ok=True)
-    # In a mount namespace of its own, so that no mount stays, however it ends.
+    state, temporary = directory / "buildah-run", directory / "tmp"
+    for folder in (state, temporary):
+        folder.mkdir(exist_ok=True)
+    # In a mount namespace of its own, so that no mount stays, however it ends. The cache mounts
+    # of Dockerfiles, which keep what a build downloads, lie where TMPDIR says.
     private = f'mount -t tmpfs tmpfs {shlex.quote(str(state))} && exec "$0" "$@"'
     return _run(
+        *("env", f"TMPDIR={temporary}"),
         *("unshare", "--mount", "--propagation=slave", "sh", "-c", private),
         "buildah",
         f"--root={directory / 'buildah'}",

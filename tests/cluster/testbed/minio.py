@@ -20,6 +20,7 @@ from testbed.processes import ServerProcess, find_free_port
 START_SECONDS = 30
 REQUEST_SECONDS = 10
 PROBE_SECONDS = 1
+STOP_SECONDS = 2
 
 
 class MinioServer:
@@ -82,8 +83,8 @@ class MinioServer:
         self._server.kill()
 
     def stop(self) -> None:
-        """Stop as an administrator would."""
-        self._server.stop()
+        """Stop as an administrator would; not for long, as it waits for idle connections."""
+        self._server.stop(grace_seconds=STOP_SECONDS)
 
     def create_bucket(self, name: str) -> None:
         """Make an empty bucket."""
