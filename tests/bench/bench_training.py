@@ -23,6 +23,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 import click
 import numpy as np
@@ -36,6 +37,7 @@ from llmtrain_api.run import RunConfig
 from llmtrain_api.training import ModelSpec, Precision
 from llmtrain_trainer.model import build_model
 from llmtrain_trainer.parallel import count_usable_cores
+from llmtrain_trainer.precision import choose_arithmetic
 from llmtrain_trainer.progress import RankGroup, RankUpdate, Reporter
 from llmtrain_trainer.train import run_train
 
@@ -93,7 +95,7 @@ def main(output: Path, rounds: int) -> None:
     """Measure every shape and write raw figures and ratios to OUTPUT as JSON."""
     threads = count_usable_cores()
     torch.set_num_threads(threads)
-    results = {}
+    results: dict[str, dict[str, Any]] = {}
     for shape in SHAPES:
         rates: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
         with tempfile.TemporaryDirectory() as root:
@@ -115,6 +117,9 @@ def main(output: Path, rounds: int) -> None:
             "tokensPerSecond": rates,
             "ratioToPlain": {name: medians[name] / medians[PLAIN] for name in CONTESTANTS},
         }
+        results[shape.name]["auto"] = choose_arithmetic(
+            Precision.AUTO, torch.device("cpu"), hidden_size=shape.hidden_size
+        ).dump()
         click.echo(f"{shape.name}: {results[shape.name]['ratioToPlain']}")
     machine = {
         "processor": str(torch.cpu.get_capabilities().get("cpu_name", platform.processor())),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_export_loads_and_measures_as_training_did(trained: RunConfig) -> None:
 
 def test_export_is_what_transformers_expects(trained: RunConfig) -> None:
     folder = find_run_folder(trained) / "export"
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     inputs = tokenizer("The ", return_tensors="pt")
     written = model.generate(**inputs, max_new_tokens=5, do_sample=False)

@@ -37,7 +37,7 @@ def test_tied_parameters_count_once() -> None:
 
 @pytest.mark.parametrize("architecture", list(Architecture))
 def test_token_losses_are_of_the_next_token(architecture: Architecture) -> None:
-    model = build(architecture).eval()
+    model = build(architecture).train(mode=False)
     sequences = torch.randint(50, (3, 13), generator=torch.Generator().manual_seed(0))
     losses = compute_token_losses(model, sequences)
     logits = model(input_ids=sequences[:, :-1]).logits.log_softmax(dim=-1)
@@ -48,7 +48,7 @@ def test_token_losses_are_of_the_next_token(architecture: Architecture) -> None:
 
 @pytest.mark.parametrize("architecture", list(Architecture))
 def test_a_token_does_not_see_what_follows(architecture: Architecture) -> None:
-    model = build(architecture).eval()
+    model = build(architecture).train(mode=False)
     sequences = torch.zeros(2, 13, dtype=torch.int64)
     sequences[1, 8] = 7
     first, changed = compute_token_losses(model, sequences)
