@@ -1,0 +1,189 @@
+"""Prepared data as it lies in the store: shards of tokens, and the manifest that makes a dataset.
+
+Below: numpy, the contract's base model. Above: `prepare` writes shards here, `data` reads them.
+
+    datasets/<fingerprint>/train-00000.tokens    uint16 or uint32, little endian
+                           train-00000.offsets   uint64: where its documents begin
+                           train.counts          int64: how often each token occurs in training
+                           validation-00000.…    the same of the held-out split
+                           tokenizer/            a Hugging Face tokenizer
+                           manifest.json         last
+
+The tokens of a split are one stream over its shards; every document ends with the end-of-text
+token, and offsets count from the start of the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from llmtrain_api.base import Model
+from llmtrain_api.data import DataSpec
+from llmtrain_trainer.manifest import ManifestObject
+
+DATASET = "dataset.json"
+"""Key, below a run, of the record that says which dataset the run trains on."""
+
+MANIFEST = "manifest.json"
+TRAIN_COUNTS = "train.counts"
+TOKENIZER = "tokenizer/"
+
+SHARD_TOKENS = 64 * 1024 * 1024
+"""A shard is closed when it holds this many tokens: 128 MiB where a token takes two bytes."""
+
+SMALL_VOCABULARY = 1 << 16
+"""Vocabularies of at most so many tokens are stored in two bytes a token."""
+
+OFFSET_TYPE = np.dtype("<u8")
+COUNT_TYPE = np.dtype("<i8")
+
+
+class RunDataset(Model):
+    """The record that ties a run to its data."""
+
+    fingerprint: str
+    """Digest of all that the data follows from."""
+
+    uri: str
+    """Where it lies."""
+
+
+class SourceObject(Model):
+    """An object that documents were read from."""
+
+    uri: str
+    size: int = Field(ge=0)
+    """Bytes."""
+
+    etag: str
+    """As the store gave it."""
+
+
+class Shard(Model):
+    """One file of tokens and one of document offsets."""
+
+    tokens: str
+    """Key of the tokens, relative to the dataset."""
+
+    offsets: str
+    """Key of the offsets of the documents that begin in this shard."""
+
+    num_tokens: int = Field(ge=1)
+
+
+class SplitManifest(Model):
+    """What one split consists of."""
+
+    num_documents: int = Field(ge=1)
+    num_tokens: int = Field(ge=1)
+    """Ends of documents included."""
+
+    num_bytes: int = Field(ge=1)
+    """Of the split's text in UTF-8."""
+
+    shards: list[Shard] = Field(min_length=1)
+
+
+class DatasetManifest(Model):
+    """The record that makes a set of objects a dataset."""
+
+    format_version: Literal[1] = 1
+
+    fingerprint: str
+    recipe: DataSpec
+    sources: list[SourceObject]
+
+    num_documents: int = Field(ge=1)
+    """Documents read, before any was divided over the splits."""
+
+    vocabulary_size: int = Field(ge=2)
+    end_of_text: int = Field(ge=0)
+    """Id of the token that ends every document."""
+
+    token_type: Literal["<u2", "<u4"]
+    """How a token is stored, as numpy writes it."""
+
+    train: SplitManifest
+    validation: SplitManifest
+    objects: list[ManifestObject]
+    """Every object but this one, keys relative to the dataset."""
+
+
+class ShardWriter:
+    """Writes the documents of one split to files of a folder."""
+
+    def __init__(self, folder: Path, split: str, *, shard_tokens: int = SHARD_TOKENS) -> None:
+        """Write to `folder`; the files are called after `split`."""
+        self._folder = folder
+        self._split = split
+        self._shard_tokens = shard_tokens
+        self._file: BinaryIO | None = None
+        self._offsets: list[int] = []
+        self._shards: list[Shard] = []
+        self._num_tokens = 0
+        self._shard_start = 0
+        self._num_documents = 0
+        self._num_bytes = 0
+
+    def append(self, document: NDArray[np.uint16] | NDArray[np.uint32], *, num_bytes: int) -> None:
+        """Append a document's tokens, which end with end of text, of `num_bytes` of UTF-8."""
+        if self._file is None:
+            name = f"{self._split}-{len(self._shards):05d}"
+            self._file = (self._folder / f"{name}.tokens").open("wb")
+            self._shard_start = self._num_tokens
+        self._offsets.append(self._num_tokens)
+        self._file.write(document.data)
+        self._num_tokens += len(document)
+        self._num_documents += 1
+        self._num_bytes += num_bytes
+        if self._num_tokens - self._shard_start >= self._shard_tokens:
+            self._close_shard()
+
+    def finish(self) -> SplitManifest | None:
+        """Close the last shard; return what was written, or None where nothing was."""
+        self._close_shard()
+        if self._num_documents == 0:
+            return None
+        return SplitManifest(
+            num_documents=self._num_documents,
+            num_tokens=self._num_tokens,
+            num_bytes=self._num_bytes,
+            shards=self._shards,
+        )
+
+    def _close_shard(self) -> None:
+        if self._file is None:
+            return
+        self._file.close()
+        self._file = None
+        name = f"{self._split}-{len(self._shards):05d}"
+        offsets = np.array(self._offsets, dtype=OFFSET_TYPE)
+        (self._folder / f"{name}.offsets").write_bytes(offsets.data)
+        self._offsets.clear()
+        self._shards.append(
+            Shard(
+                tokens=f"{name}.tokens",
+                offsets=f"{name}.offsets",
+                num_tokens=self._num_tokens - self._shard_start,
+            )
+        )
+
+
+def choose_token_type(vocabulary_size: int) -> np.dtype[np.uint16] | np.dtype[np.uint32]:
+    """Return how tokens of a vocabulary are stored."""
+    return np.dtype("<u2") if vocabulary_size <= SMALL_VOCABULARY else np.dtype("<u4")
+
+
+def count_tokens(streams: Sequence[NDArray[np.unsignedinteger]], size: int) -> NDArray[np.int64]:
+    """Return how often each token occurs in the streams [`size`]."""
+    counts = np.zeros(size, dtype=np.int64)
+    for stream in streams:
+        for start in range(0, len(stream), SHARD_TOKENS // 16):
+            counts += np.bincount(stream[start : start + SHARD_TOKENS // 16], minlength=size)
+    return counts
