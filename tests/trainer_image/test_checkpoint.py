@@ -14,6 +14,7 @@ from testbed.tiny_run import configure_tiny_run
 
 
 def open_empty(root: Path) -> Store:
+    (root / "tiny-bucket").mkdir()
     config = configure_tiny_run(root)
     return open_store(config.run_uri, config.storage)
 
