@@ -185,11 +185,14 @@ class JobStatus(Model):
     restarts: int = Field(default=0, ge=0)
     """Processes that ended without success and were replaced, over all stages."""
 
+    failures: int = Field(default=0, ge=0)
+    """Those of them that count against runPolicy.restartLimit."""
+
     process_restarts: int = Field(default=0, ge=0)
     """Times that ranks were started anew within their pods."""
 
     incarnations: dict[str, int] = Field(default={}, max_length=20_000)
-    """Newest incarnation of each `<stage>-<index>` that had more than one."""
+    """Incarnation that each `<stage>-<index>` is at; absent: the first, 0."""
 
     attempts: list[Attempt] = Field(default=[], max_length=MAX_ATTEMPTS_KEPT)
     """Newest attempts that ended without success."""

@@ -1,0 +1,65 @@
+# Every command of the project. `make` lists them.
+# What is built or downloaded lands in $(CACHE), outside the checkout, addressed by version.
+
+CACHE ?= $(or $(LLMTRAIN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/llmtrain)
+UV_VERSION := 0.13.9
+UV := $(CACHE)/tools/uv-$(UV_VERSION)/bin/uv
+PYTHON ?= python3
+RUN := .venv/bin
+STAMP := .venv/.installed
+IMPORTED := crds operator trainer_image tests
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the commands
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(UV):
+	$(PYTHON) -m venv $(dir $(@D))
+	$(@D)/pip install --quiet uv==$(UV_VERSION)
+
+$(STAMP): $(UV) pyproject.toml uv.lock
+	$(UV) sync --quiet --frozen --all-extras
+	@touch $@
+
+.PHONY: setup
+setup: $(STAMP) ## Install everything into .venv, from the lock file
+
+.PHONY: check
+check: $(STAMP) ## Style, types, import layers, generated files
+	$(RUN)/ruff check $(IMPORTED)
+	$(RUN)/ruff format --check $(IMPORTED)
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+	$(RUN)/python -m llmtrain_api --check
+
+.PHONY: format
+format: $(STAMP) ## Format the code and mend what ruff can
+	$(RUN)/ruff check --fix $(IMPORTED)
+	$(RUN)/ruff format $(IMPORTED)
+
+.PHONY: generate
+generate: $(STAMP) ## Write the CRD and the plain install manifest anew
+	$(RUN)/python -m llmtrain_api
+	$(RUN)/python -m testbed render > manifests/install/llmtrain.yaml
+
+.PHONY: test
+test: $(STAMP) ## Every test that needs no root
+	$(RUN)/pytest -m "not nodes" tests
+
+.PHONY: e2e
+e2e: $(STAMP) ## The tests that need real nodes: root and Debian's containerd
+	$(RUN)/pytest -m nodes tests
+
+.PHONY: demo
+demo: $(STAMP) ## Train a small model on this machine and look at what it writes
+	$(RUN)/llmtrain demo
+
+.PHONY: cluster-up
+cluster-up: $(STAMP) ## Start a real two-node cluster on this machine
+	cd tests/cluster && ../../$(RUN)/python -m testbed up
+
+.PHONY: cluster-down
+cluster-down: $(STAMP) ## Stop it and leave nothing behind
+	cd tests/cluster && ../../$(RUN)/python -m testbed down

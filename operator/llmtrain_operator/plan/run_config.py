@@ -1,0 +1,57 @@
+"""What a pod is told, from what the user wrote.
+
+Below: the contract. Above: both worlds, which know where the store and the leader are.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from llmtrain_api import LLMTrainingJob, RunConfig
+from llmtrain_api.naming import locate_run
+from llmtrain_api.run import Rendezvous, StorageConfig
+
+_MILLI = 1000
+_CPU = re.compile(r"([0-9]+(?:\.[0-9]+)?)(m?)")
+
+
+def build_run_config(
+    job: LLMTrainingJob, *, storage: StorageConfig, rendezvous: Rendezvous
+) -> RunConfig:
+    """Return the configuration that every process of the job reads."""
+    spec, metadata = job.spec, job.metadata
+    return RunConfig(
+        namespace=metadata.namespace,
+        name=metadata.name,
+        uid=metadata.uid,
+        run_uri=locate_run(spec.storage.uri, metadata.namespace, metadata.name, metadata.uid),
+        data=spec.data,
+        model=spec.model,
+        training=spec.training,
+        evaluation=spec.evaluation,
+        checkpoint=spec.checkpoint,
+        strategy=spec.workers.strategy,
+        replicas=spec.workers.replicas,
+        processes_per_worker=spec.workers.processes_per_worker,
+        threads_per_process=count_threads(job),
+        storage=storage,
+        rendezvous=rendezvous,
+    )
+
+
+def count_threads(job: LLMTrainingJob) -> int:
+    """Return the processor threads of a rank: its share of the worker's cores, rounded up.
+
+    It follows from the manifest alone, so that a run computes the same numbers in both worlds.
+    """
+    workers = job.spec.workers
+    return max(1, math.ceil(parse_cores(workers.resources.cpu) / workers.processes_per_worker))
+
+
+def parse_cores(quantity: str) -> float:
+    """Read an amount of processor cores as Kubernetes writes it: 2, 1.5 or 500m."""
+    match = _CPU.fullmatch(quantity)
+    if match is None:
+        raise ValueError(f"workers.resources.cpu: {quantity!r} is not cores, as 2, 1.5 or 500m")
+    return float(match[1]) / (_MILLI if match[2] else 1)

@@ -1,0 +1,51 @@
+"""The stages of a job: which one it is at, and how many workers that one has.
+
+Below: `types`, `workers`. Above: `plan_job`.
+
+A stage is done when its worker 0 has succeeded: worker 0 commits what the stage is for (the
+data's manifest, the export, the report) as its last act, so its success is the proof.
+"""
+
+from __future__ import annotations
+
+from llmtrain_api import JobSpec, JobStatus
+from llmtrain_api.records import Stage, StageResult
+from llmtrain_operator.plan.types import Observed, ObservedProcess, ProcessState
+
+STAGES = tuple(Stage)
+
+
+def count_workers(spec: JobSpec, stage: Stage) -> int:
+    """Return how many processes a stage has."""
+    return spec.workers.replicas if stage is Stage.TRAIN else 1
+
+
+def find_stage(status: JobStatus, observed: Observed) -> Stage | None:
+    """Return the first stage that is not done; None where all are.
+
+    The status never goes back: what it has passed is done, even if its processes are gone.
+    """
+    first = STAGES.index(status.stage) if status.stage is not None else 0
+    for stage in STAGES[first:]:
+        if find_success(stage, observed) is None:
+            return stage
+    return None
+
+
+def find_success(stage: Stage, observed: Observed) -> ObservedProcess | None:
+    """Return the process of worker 0 that completed the stage, if one did."""
+    for candidate in observed.processes:
+        of_leader = candidate.process.stage is stage and candidate.process.index == 0
+        if of_leader and candidate.state is ProcessState.SUCCEEDED:
+            return candidate
+    return None
+
+
+def merge_results(status: JobStatus, observed: Observed) -> StageResult | None:
+    """Return what came of all stages so far: each one fills its own fields."""
+    merged = status.results.model_dump(exclude_none=True) if status.results else {}
+    for stage in STAGES:
+        success = find_success(stage, observed)
+        if success and success.exit_record and success.exit_record.result:
+            merged |= success.exit_record.result.model_dump(exclude_none=True)
+    return StageResult(**merged) if merged else None

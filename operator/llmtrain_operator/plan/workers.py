@@ -1,0 +1,119 @@
+"""Which incarnation of each worker should exist. Never two of one worker at once.
+
+Below: `types`. Above: `plan_job`. A worker's incarnation grows when the present one has ended;
+the next one starts when the present one is surely gone or over.
+
+The status remembers only the number (`status.incarnations`), written together with the
+failure that raised it. So a process whose incarnation is below that number has been counted,
+one at or above it has not, and an operator that is killed between any two writes counts each
+failure exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from llmtrain_api.records import Stage
+from llmtrain_api.status import JobStatus
+from llmtrain_operator.plan.types import ObservedProcess, Process, ProcessState
+
+LIVE_STATES = frozenset({ProcessState.WAITING, ProcessState.RUNNING, ProcessState.LEAVING})
+"""States in which a process is, or may still be, at work."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """One index of a stage: its incarnations that can be seen, and the number it is at."""
+
+    job: str
+    stage: Stage
+    index: int
+    incarnation: int
+    """The incarnation that the status counts it at."""
+    seen: tuple[ObservedProcess, ...]
+    """Its processes, oldest incarnation first."""
+
+    @property
+    def key(self) -> str:
+        """Its name in `status.incarnations`."""
+        return f"{self.stage}-{self.index}"
+
+    @property
+    def newest(self) -> ObservedProcess | None:
+        """The process of the highest incarnation, unless that has been counted as ended."""
+        if self.seen and self.seen[-1].process.incarnation >= self.incarnation:
+            return self.seen[-1]
+        return None
+
+    @property
+    def is_live(self) -> bool:
+        """Some incarnation of it is, or may still be, at work."""
+        return any(process.state in LIVE_STATES for process in self.seen)
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Its newest incarnation did what it was for."""
+        return self.newest is not None and self.newest.state is ProcessState.SUCCEEDED
+
+    def start(self, incarnation: int) -> Process:
+        """Name the process of an incarnation of this worker."""
+        return Process(job=self.job, stage=self.stage, index=self.index, incarnation=incarnation)
+
+
+def group_workers(
+    job: str,
+    stage: Stage,
+    num_workers: int,
+    status: JobStatus,
+    processes: Iterable[ObservedProcess],
+) -> tuple[Worker, ...]:
+    """Return the workers of a stage, by index, each with the processes that can be seen."""
+    seen: dict[int, list[ObservedProcess]] = {index: [] for index in range(num_workers)}
+    for observed in processes:
+        if observed.process.stage is stage and observed.process.index in seen:
+            seen[observed.process.index].append(observed)
+    return tuple(
+        Worker(
+            job=job,
+            stage=stage,
+            index=index,
+            incarnation=status.incarnations.get(f"{stage}-{index}", 0),
+            seen=tuple(sorted(found, key=lambda o: o.process.incarnation)),
+        )
+        for index, found in seen.items()
+    )
+
+
+def find_uncounted_failures(worker: Worker) -> tuple[ObservedProcess, ...]:
+    """Return the worker's failed processes that no status has counted yet."""
+    return tuple(
+        observed
+        for observed in worker.seen
+        if observed.state is ProcessState.FAILED
+        and observed.process.incarnation >= worker.incarnation
+    )
+
+
+def has_vanished(worker: Worker, were_all_there: bool) -> bool:
+    """Tell whether the worker's present incarnation was there once and left without a trace."""
+    return were_all_there and worker.newest is None and not worker.is_live
+
+
+def must_run_again(worker: Worker, leader: Worker) -> bool:
+    """Tell whether a worker that succeeded is needed anew, since the leader was replaced.
+
+    Ranks train together: where worker 0 has to repeat the end of the stage, the others are
+    needed as well.
+    """
+    ended, lead = worker.newest, leader.newest
+    if ended is None or not worker.has_succeeded or worker.index == leader.index:
+        return False
+    if lead is None or lead.state not in LIVE_STATES:
+        return leader.incarnation > 0 and not leader.has_succeeded
+    return _is_before(ended.finished_at, lead.created_at)
+
+
+def _is_before(earlier: datetime | None, later: datetime | None) -> bool:
+    return earlier is not None and later is not None and earlier < later

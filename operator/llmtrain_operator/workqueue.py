@@ -1,0 +1,111 @@
+"""Keys to look at: each once, one worker for a key at a time, retried with backoff.
+
+Below: asyncio. Above: handlers enqueue keys, the queue calls `reconcile`. It owns retry, since
+kopf drops errors of event handlers. Modelled on client-go's rate-limited work queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+logger = logging.getLogger(__name__)
+
+FIRST_BACKOFF_SECONDS = 0.05
+MAX_BACKOFF_SECONDS = 60.0
+JITTER = 0.2
+"""Share by which a delay is made longer or shorter, so that keys do not march in step."""
+
+
+class WorkQueue:
+    """A deduplicating queue of keys and the workers that handle them."""
+
+    def __init__(
+        self,
+        handle: Callable[[str], Awaitable[float | None]],
+        *,
+        num_workers: int,
+        rng: random.Random,
+    ) -> None:
+        """Handle keys by `handle`, which returns the seconds until the key's next turn."""
+        self._handle = handle
+        self._num_workers = num_workers
+        self._rng = rng
+        self._ready: asyncio.Queue[str] = asyncio.Queue()
+        self._waiting: set[str] = set()
+        self._running: set[str] = set()
+        self._again: set[str] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._failures: dict[str, int] = {}
+
+    @property
+    def depth(self) -> int:
+        """Keys that wait for a worker."""
+        return len(self._waiting)
+
+    def enqueue(self, key: str) -> None:
+        """Look at the key soon. A key that waits already is not added again."""
+        self._cancel_timer(key)
+        if key in self._running:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self._ready.put_nowait(key)
+
+    def enqueue_after(self, key: str, seconds: float) -> None:
+        """Look at the key after a while, or earlier if it is enqueued before."""
+        self._cancel_timer(key)
+        loop = asyncio.get_running_loop()
+        self._timers[key] = loop.call_later(self._add_jitter(seconds), self.enqueue, key)
+
+    async def run(self) -> None:
+        """Handle keys until cancelled; a key in hand is then finished first."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._num_workers):
+                    group.create_task(self._work())
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
+            self._timers.clear()
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._ready.get()
+            self._waiting.discard(key)
+            self._running.add(key)
+            try:
+                await self._handle_once(key)
+            finally:
+                self._running.discard(key)
+                if key in self._again:
+                    self._again.discard(key)
+                    self.enqueue(key)
+
+    async def _handle_once(self, key: str) -> None:
+        try:
+            requeue_after = await self._handle(key)
+        except Exception as error:  # whatever went wrong with one key must not stop the others
+            failures = self._failures.get(key, 0)
+            self._failures[key] = failures + 1
+            delay = min(FIRST_BACKOFF_SECONDS * 2.0**failures, MAX_BACKOFF_SECONDS)
+            logger.warning("%s: %s; again in %.1f s", key, _describe(error), delay)
+            self.enqueue_after(key, delay)
+            return
+        self._failures.pop(key, None)
+        if requeue_after is not None and key not in self._again:
+            self.enqueue_after(key, requeue_after)
+
+    def _cancel_timer(self, key: str) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _add_jitter(self, seconds: float) -> float:
+        return seconds * self._rng.uniform(1.0 - JITTER, 1.0 + JITTER)
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
