@@ -1,0 +1,80 @@
+"""Rendered pods: what they say, and that a real apiserver takes them under `restricted`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from llmtrain_api import LLMTrainingJob
+from llmtrain_api.records import Stage
+from llmtrain_operator.plan.types import Process
+from llmtrain_operator.render.pods import render_pod
+from llmtrain_operator.render.services import render_service
+from testbed.control_plane import ControlPlane
+
+
+def make_job(namespace: str = "default", **workers: Any) -> LLMTrainingJob:
+    return LLMTrainingJob.model_validate(
+        {
+            "metadata": {"name": "tiny", "namespace": namespace, "uid": "0123456789ab"},
+            "spec": {
+                "data": {"sources": [{"uri": "s3://corpus/books/"}]},
+                "training": {"steps": 100},
+                "workers": {"image": "trainer:1", **workers},
+                "storage": {
+                    "uri": "s3://models/tiny",
+                    "credentialsSecret": "store",
+                    "caConfigMap": "store-ca",
+                },
+            },
+        }
+    )
+
+
+def name_trainer(index: int = 1, stage: Stage = Stage.TRAIN) -> Process:
+    return Process(job="tiny", stage=stage, index=index, incarnation=2)
+
+
+def test_the_name_changes_with_the_incarnation_and_the_host_name_does_not() -> None:
+    pod = render_pod(make_job(replicas=2), name_trainer(), pull_policy="Never")
+    assert pod["metadata"]["name"] == "tiny-train-1-2"
+    assert pod["spec"]["hostname"] == "tiny-train-1"
+    service = render_service(make_job(), Stage.TRAIN)
+    assert pod["spec"]["subdomain"] == service["metadata"]["name"]
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+
+
+def test_only_stages_that_train_get_gpus() -> None:
+    job = make_job(resources={"gpu": 2})
+    limits = {
+        stage: render_pod(job, name_trainer(0, stage), pull_policy="Never")["spec"]["containers"][
+            0
+        ]["resources"]["limits"].get("nvidia.com/gpu")
+        for stage in Stage
+    }
+    assert limits == {Stage.PREPARE: None, Stage.TRAIN: "2", Stage.EVALUATE: "2"}
+
+
+def test_the_apiserver_takes_every_field_under_the_restricted_standard(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    control_plane.kubectl(
+        "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"
+    )
+    job = make_job(
+        namespace,
+        replicas=4,
+        nodeSelector={"pool": "gpu"},
+        tolerations=[{"key": "gpu", "operator": "Exists"}],
+    )
+    for kind, manifest in (
+        ("pods", render_pod(job, name_trainer(), pull_policy="IfNotPresent")),
+        ("services", render_service(job, Stage.TRAIN)),
+    ):
+        answer = control_plane.kubectl(
+            "create", "--raw",
+            f"/api/v1/namespaces/{namespace}/{kind}?dryRun=All&fieldValidation=Strict",
+            "-f", "-",
+            input=json.dumps(manifest),
+        )  # fmt: skip
+        assert json.loads(answer)["metadata"]["name"] == manifest["metadata"]["name"]
