@@ -138,9 +138,7 @@ def _decode(data: bytes, place: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start)
         where = f"line {line + 1}, byte {error.start}" if line else f"byte {error.start}"
-        raise _refuse(
-            f"{place}: not valid UTF-8 at {where}", "convert the text to UTF-8"
-        ) from None
+        raise _refuse(f"{place}: not valid UTF-8 at {where}", "convert the text to UTF-8") from None
 
 
 def _require_text(text: str, place: str) -> str:

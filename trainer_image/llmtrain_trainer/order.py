@@ -27,9 +27,7 @@ WEYL_STEP = 0x9E3779B97F4A7C15
 MASK_64 = (1 << 64) - 1
 
 
-def select_samples(
-    step: int, batch_size: int, num_samples: int, seed: int
-) -> NDArray[np.int64]:
+def select_samples(step: int, batch_size: int, num_samples: int, seed: int) -> NDArray[np.int64]:
     """Return the samples of a step, in their global order.
 
     Args:
