@@ -1,0 +1,54 @@
+"""The command `llmtrain`: the operator on one machine, and a helping hand beside `kubectl`.
+
+Below: one module for each command. This one holds the words of the command line and nothing
+heavy, so that `llmtrain --help` answers at once: every command imports what it needs when it is
+called.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+DEFAULT_STORE = Path("llmtrain-store")
+
+MANIFEST = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+store_option = click.option(
+    "--store",
+    type=FOLDER,
+    default=DEFAULT_STORE,
+    show_default=True,
+    help="Folder that takes the place of the object store: s3://bucket/key is STORE/bucket/key.",
+)
+namespace_option = click.option(
+    "--namespace", "-n", default=None, help="Namespace of the job, as in a cluster."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="llmtrain", prog_name="llmtrain")
+def main() -> None:
+    """Train language models from raw text to an evaluated model."""
+
+
+@main.command()
+@click.argument("manifest", type=MANIFEST)
+@store_option
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Workers that train, in place of workers.replicas.",
+)
+@namespace_option
+def run(manifest: Path, store: Path, workers: int | None, namespace: str | None) -> None:
+    """Run a job on this machine, from the same MANIFEST as in a cluster.
+
+    Ctrl-C saves and stops; the same command again goes on from there.
+    """
+    from llmtrain_operator.cli.manifest import load_job
+
+    load_job(manifest, namespace=namespace, replicas=workers)
