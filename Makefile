@@ -7,6 +7,7 @@ UV := $(CACHE)/tools/uv-$(UV_VERSION)/bin/uv
 PYTHON ?= python3
 RUN := .venv/bin
 STAMP := .venv/.installed
+FIND_HELM := 'from testbed.binaries import ensure_binary; print(ensure_binary("helm"))'
 IMPORTED := crds operator trainer_image tests
 
 .DEFAULT_GOAL := help
@@ -42,15 +43,20 @@ format: $(STAMP) ## Format the code and mend what ruff can
 .PHONY: generate
 generate: $(STAMP) ## Write the CRD and the plain install manifest anew
 	$(RUN)/python -m llmtrain_api
-	$(RUN)/python -m testbed render > manifests/install/llmtrain.yaml
+	$$(PYTHONPATH=tests/cluster $(RUN)/python -c $(FIND_HELM)) template llmtrain helm/llmtrain \
+		--namespace llmtrain-system > manifests/install/llmtrain.yaml
 
 .PHONY: test
-test: $(STAMP) ## Every test that needs no root
+test: $(STAMP) build-testbed ## Every test that needs no root
 	$(RUN)/pytest -m "not nodes" tests
 
 .PHONY: e2e
-e2e: $(STAMP) ## The tests that need real nodes: root and Debian's containerd
+e2e: $(STAMP) build-testbed ## The tests that need real nodes: root and Debian's containerd
 	$(RUN)/pytest -m nodes tests
+
+.PHONY: build-testbed
+build-testbed: $(STAMP) ## Build the servers that tests run (kube-apiserver, MinIO, …) into the cache
+	PYTHONPATH=tests/cluster $(RUN)/python -m testbed build
 
 .PHONY: demo
 demo: $(STAMP) ## Train a small model on this machine and look at what it writes
@@ -58,8 +64,8 @@ demo: $(STAMP) ## Train a small model on this machine and look at what it writes
 
 .PHONY: cluster-up
 cluster-up: $(STAMP) ## Start a real two-node cluster on this machine
-	cd tests/cluster && ../../$(RUN)/python -m testbed up
+	PYTHONPATH=tests/cluster $(RUN)/python -m testbed up
 
 .PHONY: cluster-down
 cluster-down: $(STAMP) ## Stop it and leave nothing behind
-	cd tests/cluster && ../../$(RUN)/python -m testbed down
+	PYTHONPATH=tests/cluster $(RUN)/python -m testbed down

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from llmtrain_trainer.store import Store, open_store
 
 from llmtrain_trainer.checkpoint import delete_old_checkpoints
 from llmtrain_trainer.manifest import MANIFEST, locate_round, locate_step, read_step
 from llmtrain_trainer.restore import list_steps
+from llmtrain_trainer.store import Store, open_store
 from testbed.tiny_run import configure_tiny_run
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from llmtrain_trainer.data import open_run_dataset
-from llmtrain_trainer.store import open_store
 
 from llmtrain_api.training import ModelSpec
+from llmtrain_trainer.data import open_run_dataset
 from llmtrain_trainer.measure import choose_sequences, measure_loss
 from llmtrain_trainer.model import build_model
 from llmtrain_trainer.parallel import join_ranks
 from llmtrain_trainer.progress import RankGroup
+from llmtrain_trainer.store import open_store
 from testbed.tiny_run import prepare_tiny_run
 
 

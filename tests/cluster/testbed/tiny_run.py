@@ -9,9 +9,8 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
-from llmtrain_trainer.prepare import run_prepare
-
 from llmtrain_api.run import RunConfig
+from llmtrain_trainer.prepare import run_prepare
 from llmtrain_trainer.progress import Reporter
 
 NUM_TOPICS = 12
