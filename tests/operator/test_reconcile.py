@@ -1,0 +1,164 @@
+"""Reconciling in a simulated world, with the operator killed before and after every write."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from llmtrain_api import JobStatus, LLMTrainingJob
+from llmtrain_api.records import ExitCode, Stage
+from llmtrain_api.status import Phase
+from llmtrain_operator.plan.types import (
+    Event,
+    Observed,
+    ObservedProcess,
+    Plan,
+    Process,
+    ProcessState,
+)
+from llmtrain_operator.plan.workers import LIVE_STATES
+from llmtrain_operator.reconcile import reconcile
+from testbed.jobs import make_job, record_failure, record_success
+
+START = datetime.fromisoformat("2026-11-24T12:00:00+00:00")
+
+
+class OperatorKilledError(Exception):
+    """The operator is gone, between two writes."""
+
+
+class SimulatedWorld:
+    """Processes in memory. The operator may be killed around every write."""
+
+    def __init__(self, job: LLMTrainingJob, rng: random.Random, kill_chance: float) -> None:
+        self.job = job
+        self.rng = rng
+        self.kill_chance = kill_chance
+        self.processes: dict[str, ObservedProcess] = {}
+        self.failed: set[str] = set()
+        self.status_writes = 0
+        self.told: list[Event] = []
+        self.now = START
+
+    async def read_job(self, key: str) -> LLMTrainingJob | None:
+        return self.job if key == self.job.key else None
+
+    async def observe(self, job: LLMTrainingJob) -> Observed:
+        return Observed(processes=tuple(self.processes.values()))
+
+    async def apply(self, job: LLMTrainingJob, plan: Plan) -> tuple[str, ...]:
+        for process in plan.start:
+            self._maybe_kill_operator()
+            self._start(process)
+            self._maybe_kill_operator()
+        for process in plan.remove:
+            self._maybe_kill_operator()
+            self.processes.pop(process.name, None)
+        return ()
+
+    async def write_status(self, job: LLMTrainingJob, status: JobStatus) -> None:
+        self._maybe_kill_operator()
+        self.job = self.job.model_copy(update={"status": status})
+        self.status_writes += 1
+        self._maybe_kill_operator()
+
+    async def publish(self, job: LLMTrainingJob, events: tuple[Event, ...]) -> None:
+        self.told.extend(events)
+
+    def _start(self, process: Process) -> None:
+        if process.name in self.processes:
+            return  # what an apiserver answers with 409
+        twins = [
+            other.process.name
+            for other in self.processes.values()
+            if (other.process.stage, other.process.index) == (process.stage, process.index)
+            and other.state in LIVE_STATES
+        ]
+        assert not twins, f"{process.name} starts while {twins} may be at work"
+        self.processes[process.name] = ObservedProcess(
+            process=process, state=ProcessState.RUNNING, created_at=self.now
+        )
+
+    def _maybe_kill_operator(self) -> None:
+        if self.rng.random() < self.kill_chance:
+            raise OperatorKilledError
+
+    def disturb(self, failures_left: int) -> None:
+        """Let one process fail, or a stage succeed."""
+        live = [o for o in self.processes.values() if o.state is ProcessState.RUNNING]
+        if not live:
+            return
+        victim = self.rng.choice(live)
+        if failures_left > 0 and self.rng.random() < 0.5:
+            self.failed.add(victim.process.name)
+            self._end(victim, ProcessState.FAILED, failed=True)
+        elif self._is_stage_complete(victim.process.stage):
+            for peer in live:
+                self._end(peer, ProcessState.SUCCEEDED, failed=False)
+
+    def _is_stage_complete(self, stage: Stage) -> bool:
+        count = 2 if stage is Stage.TRAIN else 1
+        running = [
+            o
+            for o in self.processes.values()
+            if o.process.stage is stage and o.state is ProcessState.RUNNING
+        ]
+        return len(running) == count
+
+    def _end(self, observed: ObservedProcess, state: ProcessState, *, failed: bool) -> None:
+        record = record_failure(ExitCode.PEER_LOST, "PeerLost") if failed else record_success()
+        self.processes[observed.process.name] = replace(
+            observed, state=state, finished_at=self.now, exit_record=record
+        )
+
+
+def list_keys(world: SimulatedWorld) -> Iterator[str]:
+    while world.job.status.phase not in (Phase.SUCCEEDED, Phase.FAILED):
+        yield world.job.key
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_each_failure_counts_once_wherever_the_operator_is_killed(seed: int) -> None:
+    rng = random.Random(seed)
+    world = SimulatedWorld(make_job("tiny"), rng, kill_chance=0.15)
+    failures_left = 8
+    passes = 0
+    for key in list_keys(world):
+        passes += 1
+        assert passes < 5000, world.job.status
+        world.now += timedelta(seconds=rng.choice([1, 30, 300]))
+        before = len(world.failed)
+        try:
+            await reconcile(key, world, lambda: world.now)
+        except OperatorKilledError:
+            continue
+        world.disturb(failures_left)
+        failures_left -= len(world.failed) - before
+
+    assert world.job.status.phase is Phase.SUCCEEDED
+    assert world.failed, "nothing failed, so nothing was tested"
+    assert world.job.status.restarts == len(world.failed)
+    ended = {f"tiny-{a.stage}-{a.index}-{a.incarnation}" for a in world.job.status.attempts}
+    assert ended == world.failed
+
+
+async def test_a_second_pass_over_the_same_facts_writes_nothing() -> None:
+    world = SimulatedWorld(make_job("tiny"), random.Random(0), kill_chance=0.0)
+    for _ in range(3):
+        await reconcile("team/tiny", world, lambda: START)
+    writes = world.status_writes
+
+    for _ in range(5):
+        await reconcile("team/tiny", world, lambda: START + timedelta(hours=1))
+
+    assert world.status_writes == writes
+
+
+async def test_a_job_that_is_gone_needs_nothing() -> None:
+    world = SimulatedWorld(make_job("tiny"), random.Random(0), kill_chance=0.0)
+
+    assert await reconcile("team/other", world, lambda: START) is None

@@ -1,0 +1,110 @@
+"""The work queue: once each, one at a time, again after an error."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from llmtrain_operator.workqueue import WorkQueue
+
+
+class Handler:
+    """Remembers what it was asked to handle."""
+
+    def __init__(self, answers: dict[int, float | Exception] | None = None) -> None:
+        self.calls: list[str] = []
+        self.at_work: set[str] = set()
+        self.answers = answers or {}
+        self.called = asyncio.Condition()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def __call__(self, key: str) -> float | None:
+        assert key not in self.at_work, "a key is handled twice at once"
+        self.at_work.add(key)
+        self.calls.append(key)
+        number = len(self.calls)
+        async with self.called:
+            self.called.notify_all()
+        await self.gate.wait()
+        self.at_work.discard(key)
+        answer = self.answers.get(number)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def wait_for_calls(self, count: int) -> None:
+        async with asyncio.timeout(10), self.called:
+            await self.called.wait_for(lambda: len(self.calls) >= count)
+
+
+def make_queue(handler: Handler) -> WorkQueue:
+    return WorkQueue(handler, num_workers=4, rng=random.Random(0))
+
+
+async def stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_key_that_waits_is_not_added_again() -> None:
+    handler = Handler()
+    queue = make_queue(handler)
+    for _ in range(5):
+        queue.enqueue("a")
+    queue.enqueue("b")
+    assert queue.depth == 2
+
+    task = asyncio.create_task(queue.run())
+    await handler.wait_for_calls(2)
+    await asyncio.sleep(0.05)
+
+    assert sorted(handler.calls) == ["a", "b"]
+    await stop(task)
+
+
+async def test_a_key_that_is_in_hand_is_handled_once_more_afterwards() -> None:
+    handler = Handler()
+    handler.gate.clear()
+    queue = make_queue(handler)
+    task = asyncio.create_task(queue.run())
+    queue.enqueue("a")
+    await handler.wait_for_calls(1)
+    for _ in range(3):
+        queue.enqueue("a")
+    handler.gate.set()
+
+    await handler.wait_for_calls(2)
+    await asyncio.sleep(0.05)
+
+    assert handler.calls == ["a", "a"]
+    await stop(task)
+
+
+async def test_an_error_is_tried_again_and_stops_no_other_key() -> None:
+    handler = Handler({1: ValueError("not today")})
+    queue = make_queue(handler)
+    task = asyncio.create_task(queue.run())
+    queue.enqueue("a")
+    await handler.wait_for_calls(1)
+    queue.enqueue("b")
+
+    await handler.wait_for_calls(3)
+
+    assert handler.calls.count("a") == 2
+    await stop(task)
+
+
+async def test_a_key_comes_back_after_the_time_it_asked_for() -> None:
+    handler = Handler({1: 0.01})
+    queue = make_queue(handler)
+    task = asyncio.create_task(queue.run())
+    queue.enqueue("a")
+
+    await handler.wait_for_calls(2)
+
+    assert handler.calls == ["a", "a"]
+    await stop(task)
