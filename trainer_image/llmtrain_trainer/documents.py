@@ -105,7 +105,7 @@ def _read_line(line: bytes, text_field: str, place: str) -> str:
         record = json.loads(_decode(line, place))
     except json.JSONDecodeError as error:
         raise _refuse(
-            f"{place}: not valid JSON: {error.msg} at column {error.colno}",
+            f"{place}: not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}",
             "correct the line; a JSON lines file has one JSON object on each",
         ) from None
     if not isinstance(record, dict):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,9 @@ SHARD_TOKENS = 64 * 1024 * 1024
 
 SMALL_VOCABULARY = 1 << 16
 """Vocabularies of at most so many tokens are stored in two bytes a token."""
+
+TokenArray = NDArray[np.unsignedinteger[Any]]
+"""Tokens as they are stored: uint16 or uint32."""
 
 OFFSET_TYPE = np.dtype("<u8")
 COUNT_TYPE = np.dtype("<i8")
@@ -131,7 +134,7 @@ class ShardWriter:
         self._num_documents = 0
         self._num_bytes = 0
 
-    def append(self, document: NDArray[np.uint16] | NDArray[np.uint32], *, num_bytes: int) -> None:
+    def append(self, document: TokenArray, *, num_bytes: int) -> None:
         """Append a document's tokens, which end with end of text, of `num_bytes` of UTF-8."""
         if self._file is None:
             name = f"{self._split}-{len(self._shards):05d}"
@@ -175,12 +178,12 @@ class ShardWriter:
         )
 
 
-def choose_token_type(vocabulary_size: int) -> np.dtype[np.uint16] | np.dtype[np.uint32]:
+def choose_token_type(vocabulary_size: int) -> np.dtype[np.unsignedinteger[Any]]:
     """Return how tokens of a vocabulary are stored."""
     return np.dtype("<u2") if vocabulary_size <= SMALL_VOCABULARY else np.dtype("<u4")
 
 
-def count_tokens(streams: Sequence[NDArray[np.unsignedinteger]], size: int) -> NDArray[np.int64]:
+def count_tokens(streams: Sequence[TokenArray], size: int) -> NDArray[np.int64]:
     """Return how often each token occurs in the streams [`size`]."""
     counts = np.zeros(size, dtype=np.int64)
     for stream in streams:

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from llmtrain_api.data import Tokenizer as TokenizerSpec
 from llmtrain_api.data import TokenizerKind
 from llmtrain_trainer.failures import ConfigurationError
-from llmtrain_trainer.shards import choose_token_type
+from llmtrain_trainer.shards import TokenArray, choose_token_type
 from llmtrain_trainer.store import Store
 
 END_OF_TEXT = "<|endoftext|>"
@@ -36,18 +35,20 @@ PRETRAINED_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")
 class TextEncoder:
     """A tokenizer, ready to turn documents into tokens that end with end of text."""
 
-    def __init__(self, tokenizer: Tokenizer, end_of_text: int) -> None:
-        """Encode with `tokenizer`; `end_of_text` is the id that ends a document."""
+    def __init__(self, tokenizer: Tokenizer, end_of_text: str) -> None:
+        """Encode with `tokenizer`; `end_of_text` is the token that ends a document."""
+        number = tokenizer.token_to_id(end_of_text)
+        assert number is not None
         self._tokenizer = tokenizer
         # A document that mentions a special token is text, not the end of a document.
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self.end_of_text = end_of_text
+        self.end_of_text = number
         self.vocabulary_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.token_type = choose_token_type(self.vocabulary_size)
 
-    def encode(self, texts: Sequence[str]) -> Iterator[NDArray[np.uint16] | NDArray[np.uint32]]:
+    def encode(self, texts: Sequence[str]) -> Iterator[TokenArray]:
         """Yield the tokens of each text, end of text included."""
         for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False):
             yield np.array([*encoding.ids, self.end_of_text], dtype=self.token_type)
@@ -64,7 +65,7 @@ def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str], folder: Path) -> T
     folder.mkdir()
     tokenizer.save(str(folder / TOKENIZER_FILE))
     (folder / CONFIG_FILE).write_text(json.dumps(_describe(tokenizer), indent=1), encoding="utf-8")
-    return TextEncoder(tokenizer, tokenizer.token_to_id(END_OF_TEXT))
+    return TextEncoder(tokenizer, END_OF_TEXT)
 
 
 def make_byte_tokenizer() -> Tokenizer:
@@ -131,7 +132,7 @@ def fetch_tokenizer(store: Store, folder: Path) -> TextEncoder:
         if candidate is not None and tokenizer.token_to_id(candidate) is not None:
             if not config_path.exists():
                 config_path.write_text(json.dumps(_describe(tokenizer, candidate)), "utf-8")
-            return TextEncoder(tokenizer, tokenizer.token_to_id(candidate))
+            return TextEncoder(tokenizer, candidate)
     raise _refuse(store, f"{CONFIG_FILE} names no eos_token that the vocabulary has")
 
 

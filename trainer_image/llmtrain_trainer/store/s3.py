@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import certifi
 import urllib3
 from minio import Minio
-from minio.credentials import Credentials
+from minio.credentials.credentials import Credentials
 from minio.credentials.providers import Provider
 from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
@@ -66,7 +66,7 @@ CREATE_RETRIES = RETRIES.new(
 PART_BYTES = 64 * 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
 MAX_CONNECTIONS = 16
-MAX_RESUMES = 3
+MAX_FRUITLESS_RESUMES = 3
 URL_LIFETIME = timedelta(minutes=15)
 
 DENIED_CODES = frozenset(
@@ -223,20 +223,24 @@ class S3Store:
     def _read(
         self, key: str, target: IO[bytes], *, start: int = 0, length: int | None = None
     ) -> None:
-        """Write an object's bytes to `target`, resuming where the connection breaks off."""
-        done = 0
-        for resumes_left in range(MAX_RESUMES, -1, -1):
+        """Write an object's bytes to `target`, resuming where the connection breaks off.
+
+        It gives up when `MAX_FRUITLESS_RESUMES` in a row brought nothing.
+        """
+        done = fruitless = 0
+        while True:
             remaining = 0 if length is None else length - done
             try:
                 with self._explain(key):
-                    done += self._copy_body(key, target, start + done, remaining)
+                    self._copy_body(key, target, start + done, remaining)
                 return
             except _BrokenBodyError as error:
                 done += error.num_bytes
-                if resumes_left == 0 or done == length:
+                fruitless = 0 if error.num_bytes else fruitless + 1
+                if fruitless == MAX_FRUITLESS_RESUMES:
                     raise explain_unreachable(self._place, str(error)) from error
 
-    def _copy_body(self, key: str, target: IO[bytes], start: int, length: int) -> int:
+    def _copy_body(self, key: str, target: IO[bytes], start: int, length: int) -> None:
         answer = self._client.get_object(
             self._bucket, self._prefix + key, offset=start, length=length
         )
@@ -250,7 +254,6 @@ class S3Store:
         finally:
             answer.close()
             answer.release_conn()
-        return copied
 
     @contextmanager
     def _explain(self, key: str) -> Iterator[None]:

@@ -1,0 +1,216 @@
+"""How an S3 store fails and recovers, with a real server that is broken on purpose."""
+
+from __future__ import annotations
+
+import pickle
+import secrets
+import shutil
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmtrain_api.records import ExitCode
+from llmtrain_api.run import StorageConfig
+from llmtrain_trainer.failures import StoreError
+from llmtrain_trainer.store import (
+    AccessDeniedError,
+    BucketMissingError,
+    CredentialsMissingError,
+    StorageUnreachableError,
+    open_store,
+)
+from testbed.certificates import CertificateAuthority
+from testbed.minio import MinioServer
+from testbed.processes import find_free_port
+
+MAX_UNREACHABLE_SECONDS = 20
+"""Twice what the store promises: a bound on being stuck, not a measurement."""
+
+
+@pytest.fixture
+def bucket(minio: MinioServer) -> str:
+    name = f"s3-{secrets.token_hex(4)}"
+    minio.create_bucket(name)
+    return name
+
+
+def configure(server: MinioServer, folder: Path, bucket: str, **fields: Any) -> StorageConfig:
+    """Write the server's credentials to `folder`, and say how it is reached."""
+    folder.mkdir(exist_ok=True)
+    (folder / "accessKey").write_text(server.access_key)
+    (folder / "secretKey").write_text(server.secret_key)
+    return StorageConfig(
+        uri=f"s3://{bucket}",
+        **{"endpoint": server.endpoint, "credentials_directory": str(folder), **fields},
+    )
+
+
+def test_missing_bucket_is_named(minio: MinioServer, tmp_path: Path) -> None:
+    store = open_store("s3://no-such-bucket/a", configure(minio, tmp_path / "keys", "unused"))
+    for use in (
+        store.check,
+        lambda: list(store.list_objects()),
+        lambda: store.read_bytes("key"),
+        lambda: store.write_bytes("key", b""),
+        lambda: store.create_bytes("key", b""),
+    ):
+        with pytest.raises(BucketMissingError) as failed:
+            use()
+        assert failed.value.message == f"bucket no-such-bucket does not exist at {minio.endpoint}"
+        assert failed.value.code is ExitCode.STORAGE
+
+
+def test_wrong_and_missing_credentials_are_named(
+    minio: MinioServer, bucket: str, tmp_path: Path
+) -> None:
+    config = configure(minio, tmp_path / "keys", bucket)
+    store = open_store(config.uri, config)
+    store.check()
+    (tmp_path / "keys/secretKey").write_text("wrong")
+    for use in (store.check, lambda: store.write_bytes("key", b"")):
+        with pytest.raises(AccessDeniedError, match="SignatureDoesNotMatch"):
+            use()
+    with pytest.raises(AccessDeniedError, match=r"refuses access to s3://s3-.*/key"):
+        store.find_object("key")
+    (tmp_path / "keys/secretKey").unlink()
+    with pytest.raises(CredentialsMissingError, match=r"no file .*/keys/secretKey"):
+        open_store(config.uri, config)
+    anonymous = config.model_copy(update={"credentials_directory": None})
+    with pytest.raises(AccessDeniedError, match="AccessDenied"):
+        open_store(config.uri, anonymous).check()
+
+
+def test_rotated_credentials_are_read_anew(minio: MinioServer, bucket: str, tmp_path: Path) -> None:
+    config = configure(minio, tmp_path / "keys", bucket)
+    (tmp_path / "keys/accessKey").write_text("retired")
+    store = open_store(config.uri, config)
+    with pytest.raises(AccessDeniedError, match="InvalidAccessKeyId"):
+        store.check()
+    (tmp_path / "keys/accessKey").write_text(minio.access_key)
+    store.check()
+
+
+def test_refused_connections_fail_soon(minio: MinioServer, tmp_path: Path) -> None:
+    endpoint = f"http://127.0.0.1:{find_free_port('127.0.0.1')}"
+    config = configure(minio, tmp_path / "keys", "bucket", endpoint=endpoint)
+    assert_unreachable(config, endpoint)
+
+
+def test_silent_addresses_fail_soon(minio: MinioServer, tmp_path: Path) -> None:
+    # A full backlog drops further connections, as a host that is gone does.
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            endpoint = f"http://127.0.0.1:{port}"
+            config = configure(minio, tmp_path / "keys", "bucket", endpoint=endpoint)
+            assert_unreachable(config, endpoint)
+
+
+def assert_unreachable(config: StorageConfig, endpoint: str) -> None:
+    store = open_store(config.uri, config)
+    started = time.monotonic()
+    with pytest.raises(StorageUnreachableError, match=endpoint) as failed:
+        store.check()
+    assert time.monotonic() - started < MAX_UNREACHABLE_SECONDS
+    assert failed.value.next_step
+    again = pickle.loads(pickle.dumps(failed.value))  # it crosses from a rank to its agent
+    assert (type(again), again.message) == (StorageUnreachableError, failed.value.message)
+
+
+def test_store_works_again_when_its_server_does(tmp_path: Path) -> None:
+    server = MinioServer(tmp_path / "minio")
+    server.start()
+    try:
+        server.create_bucket("bucket")
+        config = configure(server, tmp_path / "keys", "bucket")
+        store = open_store(config.uri, config)
+        store.write_bytes("key", b"data")
+        server.kill()
+        with pytest.raises(StorageUnreachableError):
+            store.read_bytes("key")
+        server.start()
+        assert store.read_bytes("key") == b"data"
+    finally:
+        server.stop()
+
+
+def test_broken_download_is_resumed(minio: MinioServer, bucket: str, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 40_000
+    direct = configure(minio, tmp_path / "keys", bucket)
+    open_store(direct.uri, direct).write_bytes("key", data)
+    with cut_connections(minio, after_bytes=3_000_000) as (endpoint, counts):
+        config = direct.model_copy(update={"endpoint": endpoint})
+        open_store(config.uri, config).download("key", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == data
+    assert counts["cut"] >= 2
+
+
+@contextmanager
+def cut_connections(
+    server: MinioServer, *, after_bytes: int
+) -> Iterator[tuple[str, dict[str, int]]]:
+    """Forward connections to `server` and cut each after so many bytes of answers."""
+    counts = {"cut": 0}
+
+    class Forwarder(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection((server.address, server.port)) as upstream:
+                thread = threading.Thread(
+                    target=copy_bytes, args=(self.request, upstream), daemon=True
+                )
+                thread.start()
+                left = after_bytes
+                while left > 0 and (data := upstream.recv(min(left, 65_536))):
+                    self.request.sendall(data)
+                    left -= len(data)
+                counts["cut"] += left == 0
+                self.request.shutdown(socket.SHUT_RDWR)
+                upstream.shutdown(socket.SHUT_RDWR)
+                thread.join()
+
+    class Proxy(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Proxy(("127.0.0.1", 0), Forwarder) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{proxy.server_address[1]}", counts
+        finally:
+            proxy.shutdown()
+            thread.join()
+
+
+def copy_bytes(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(65_536):
+            target.sendall(data)
+    except OSError:
+        return
+
+
+def test_tls_needs_the_authority(tmp_path: Path) -> None:
+    authority = CertificateAuthority(tmp_path / "pki")
+    server = MinioServer(tmp_path / "minio", authority=authority)
+    server.start()
+    try:
+        server.create_bucket("bucket")
+        assert server.ca_bundle is not None
+        ca_file = shutil.copy(server.ca_bundle, tmp_path / "ca.crt")
+        trusting = configure(server, tmp_path / "keys", "bucket", ca_file=str(ca_file))
+        open_store("s3://bucket", trusting).check()
+        stranger = configure(server, tmp_path / "keys", "bucket")
+        with pytest.raises(StoreError) as failed:
+            open_store("s3://bucket", stranger).check()
+        assert "caConfigMap" in failed.value.next_step
+    finally:
+        server.stop()

@@ -1,0 +1,228 @@
+"""Preparation from end to end, on the text of Python's own documentation."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from llmtrain_api.naming import locate_dataset
+from llmtrain_api.records import StageResult
+from llmtrain_api.run import RunConfig
+from llmtrain_trainer.data import Dataset, open_dataset
+from llmtrain_trainer.failures import DataError
+from llmtrain_trainer.prepare import run_prepare
+from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.store import BucketMissingError, open_store
+from testbed.minio import MinioServer
+from testbed.tiny_run import configure_tiny_run
+
+DOCUMENTS = [topics[name] for name in sorted(topics)]
+
+JSONL_DATA = {
+    "sources": [{"uri": "s3://tiny-bucket/topics/*.jsonl", "textField": "body"}],
+    "tokenizer": {"kind": "bpe", "vocabularySize": 1000},
+    "split": {"method": "document", "validationFraction": 0.1},
+}
+
+ConfigureAt = Callable[..., RunConfig]
+
+
+@pytest.fixture(scope="module")
+def configure_folder(tmp_path_factory: pytest.TempPathFactory) -> ConfigureAt:
+    """Describes runs whose store is a folder with the topics."""
+    root = tmp_path_factory.mktemp("folder")
+
+    def configure(run: str = "run", **sections: Any) -> RunConfig:
+        return configure_tiny_run(root, run=run, **sections)
+
+    write_topics(configure())
+    return configure
+
+
+@pytest.fixture(scope="module")
+def configure_minio(minio: MinioServer, tmp_path_factory: pytest.TempPathFactory) -> ConfigureAt:
+    """Describes runs whose store is a MinIO with the topics."""
+    folder = tmp_path_factory.mktemp("minio-keys")
+    (folder / "accessKey").write_text(minio.access_key)
+    (folder / "secretKey").write_text(minio.secret_key)
+    minio.create_bucket("tiny-bucket")
+
+    def configure(run: str = "run", **sections: Any) -> RunConfig:
+        storage = {
+            "localRoot": None,
+            "endpoint": minio.endpoint,
+            "credentialsDirectory": str(folder),
+        }
+        return configure_tiny_run(folder, run=run, storage=storage, **sections)
+
+    write_topics(configure())
+    return configure
+
+
+def write_topics(config: RunConfig) -> None:
+    """Put the topics into two JSON lines files."""
+    store = open_store("s3://tiny-bucket/topics", config.storage)
+    half = len(DOCUMENTS) // 2
+    for name, documents in (("a", DOCUMENTS[:half]), ("b", DOCUMENTS[half:])):
+        lines = [json.dumps({"body": text}) for text in documents]
+        store.write_bytes(f"{name}.jsonl", "\n".join(lines).encode())
+
+
+def prepare(config: RunConfig) -> StageResult:
+    return run_prepare(config, Reporter(0, lambda update: None))
+
+
+def open_result(config: RunConfig, result: StageResult, cache: Path) -> Dataset:
+    assert result.dataset is not None
+    uri = locate_dataset(config.storage.uri, result.dataset)
+    return open_dataset(open_store(uri, config.storage), cache)
+
+
+def list_documents(dataset: Dataset, folder: Path) -> list[list[str]]:
+    """Return the text of the training and the held-out documents."""
+    folder.mkdir()
+    dataset.save_tokenizer(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return [
+        [tokenizer.decode(split.read_document(i)) for i in range(split.num_documents)]
+        for split in (dataset.train, dataset.validation)
+    ]
+
+
+def test_folder_and_minio_give_the_same_data(
+    configure_folder: ConfigureAt, configure_minio: ConfigureAt, tmp_path: Path
+) -> None:
+    manifests = []
+    for name, configure in (("folder", configure_folder), ("minio", configure_minio)):
+        config = configure(data=JSONL_DATA)
+        result = prepare(config)
+        assert (result.documents, result.dataset_reused) == (len(DOCUMENTS), False)
+        assert result.vocabulary_size == 1000
+        uri = locate_dataset(config.storage.uri, str(result.dataset))
+        manifests.append(json.loads(open_store(uri, config.storage).read_bytes("manifest.json")))
+
+        dataset = open_result(config, result, tmp_path / f"{name}-cache")
+        train, held_out = list_documents(dataset, tmp_path / f"{name}-tokenizer")
+        assert sorted(train + held_out) == sorted(DOCUMENTS)
+        assert [text for text in DOCUMENTS if text in set(train)] == train
+        assert 0.02 < len(held_out) / len(DOCUMENTS) < 0.25
+        assert dataset.validation_bytes == sum(len(text.encode()) for text in held_out)
+        assert dataset.unigram_counts.sum() == dataset.train.num_tokens == result.train_tokens
+        assert dataset.unigram_counts[dataset.end_of_text] == len(train)
+        assert dataset.validation.num_tokens == result.validation_tokens
+    assert manifests[0]["objects"] == manifests[1]["objects"]
+
+
+def test_second_job_uses_the_data_of_the_first(configure_minio: ConfigureAt) -> None:
+    data = {**JSONL_DATA, "tokenizer": {"kind": "byte"}}
+    first = prepare(configure_minio("first", data=data))
+    second_config = configure_minio("second", data=data)
+    second = prepare(second_config)
+    assert (first.dataset_reused, second.dataset_reused) == (False, True)
+    assert second.model_copy(update={"dataset_reused": False}) == first
+    store = open_store(second_config.run_uri, second_config.storage)
+    record = json.loads(store.read_bytes("dataset.json"))
+    assert record["fingerprint"] == first.dataset
+    other = configure_minio("third", data={**data, "split": {"validationFraction": 0.2}})
+    assert prepare(other).dataset != first.dataset
+
+
+def test_changed_source_is_prepared_anew(configure_minio: ConfigureAt) -> None:
+    data = {"sources": [{"uri": "s3://tiny-bucket/changing.txt"}]}
+    config = configure_minio("changing", data=data)
+    store = open_store("s3://tiny-bucket", config.storage)
+    results = []
+    for text in ("one " * 100, "two " * 100):
+        store.write_bytes("changing.txt", text.encode())
+        results.append(prepare(config))
+    assert results[0].dataset != results[1].dataset
+    assert results[1].dataset_reused is False
+
+
+def test_jobs_at_the_same_time_agree(configure_minio: ConfigureAt, tmp_path: Path) -> None:
+    data = {**JSONL_DATA, "tokenizer": {"kind": "character"}}
+    configs = [configure_minio(f"rival-{i}", data=data) for i in range(3)]
+    with ThreadPoolExecutor(len(configs)) as pool:
+        results = list(pool.map(prepare, configs))
+    assert len({result.dataset for result in results}) == 1
+    assert [result.dataset_reused for result in results].count(False) == 1
+    dataset = open_result(configs[0], results[0], tmp_path / "cache")
+    train, held_out = list_documents(dataset, tmp_path / "tokenizer")
+    assert sorted(train + held_out) == sorted(DOCUMENTS)
+
+
+def test_tail_split_holds_out_the_end_of_each_document(
+    configure_folder: ConfigureAt, tmp_path: Path
+) -> None:
+    data = {**JSONL_DATA, "split": {"method": "tail", "validationFraction": 0.25}}
+    config = configure_folder("tail", data={**data, "tokenizer": {"kind": "byte"}})
+    dataset = open_result(config, prepare(config), tmp_path / "cache")
+    train, held_out = list_documents(dataset, tmp_path / "tokenizer")
+    joined = [start + end for start, end in zip(train, held_out, strict=True)]
+    assert joined == DOCUMENTS
+    share = sum(map(len, held_out)) / sum(map(len, DOCUMENTS))
+    assert share == pytest.approx(0.25, abs=0.001)
+
+
+def test_bad_line_stops_the_stage_and_leaves_no_dataset(configure_folder: ConfigureAt) -> None:
+    data = {"sources": [{"uri": "s3://tiny-bucket/bad/"}]}
+    config = configure_folder("bad", data=data)
+    store = open_store("s3://tiny-bucket/bad", config.storage)
+    store.write_bytes("lines.jsonl", b'{"text": "fine"}\n' * 811 + b'{"text": \n')
+    listing = open_store("s3://tiny-bucket/datasets", config.storage)
+    before = [item.key for item in listing.list_objects()]
+    with pytest.raises(DataError, match=r"s3://tiny-bucket/bad/lines\.jsonl:812: not valid JSON"):
+        prepare(config)
+    assert [item.key for item in listing.list_objects()] == before
+
+
+def test_missing_sources_are_named(configure_minio: ConfigureAt) -> None:
+    def prepare_from(uri: str) -> None:
+        prepare(configure_minio("missing", data={"sources": [{"uri": uri}]}))
+
+    with pytest.raises(BucketMissingError, match="bucket elsewhere does not exist at http://"):
+        prepare_from("s3://elsewhere/*.txt")
+    with pytest.raises(DataError, match=r"data\.sources\[0\]\.uri: no object matches"):
+        prepare_from("s3://tiny-bucket/nothing/")
+
+
+def test_split_of_one_document_is_refused(configure_folder: ConfigureAt) -> None:
+    config = configure_folder(
+        "single",
+        data={"sources": [{"uri": "s3://tiny-bucket/one.txt"}], "split": {"method": "document"}},
+    )
+    open_store("s3://tiny-bucket", config.storage).write_bytes("one.txt", b"one document")
+    with pytest.raises(DataError, match="all 1 documents on one side") as failed:
+        prepare(config)
+    assert "method: tail" in failed.value.next_step
+
+
+def test_stage_needs_neither_torch_nor_transformers() -> None:
+    check = (
+        "import sys, llmtrain_trainer.prepare, llmtrain_trainer.store.s3;"
+        "print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "[]"
+
+
+def test_counts_of_held_out_tokens(configure_folder: ConfigureAt, tmp_path: Path) -> None:
+    data = {**JSONL_DATA, "tokenizer": {"kind": "byte"}}
+    config = configure_folder("counts", data=data)
+    dataset = open_result(config, prepare(config), tmp_path / "cache")
+    _, held_out = list_documents(dataset, tmp_path / "tokenizer")
+    counts = np.bincount(np.frombuffer("".join(held_out).encode(), np.uint8), minlength=257)
+    counts[256] = len(held_out)
+    assert dataset.validation.count_tokens(dataset.vocabulary_size).tolist() == counts.tolist()
