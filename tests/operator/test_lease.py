@@ -65,7 +65,7 @@ async def test_a_restart_under_the_same_name_goes_on_at_once(
 async def test_a_dead_holder_is_replaced_whatever_its_clock_said(
     kube: KubeClient, namespace: str, monkeypatch: pytest.MonkeyPatch, skew: float
 ) -> None:
-    monkeypatch.setattr(lease_module, "LEASE_SECONDS", 2)
+    monkeypatch.setattr(lease_module, "DURATION_SECONDS", 2)
     monkeypatch.setattr(lease_module, "RETRY_SECONDS", 0.1)
     await compete(kube, namespace, "dead", skew=skew).acquire()
     await asyncio.wait_for(compete(kube, namespace, "b").acquire(), HAND_OVER_SECONDS)
@@ -75,12 +75,12 @@ async def test_a_dead_holder_is_replaced_whatever_its_clock_said(
 async def test_a_holder_that_renews_is_not_replaced(
     kube: KubeClient, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease_module, "LEASE_SECONDS", 2)
+    monkeypatch.setattr(lease_module, "DURATION_SECONDS", 2)
     monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.3)
     monkeypatch.setattr(lease_module, "RETRY_SECONDS", 0.1)
     holder = compete(kube, namespace, "a")
     await holder.acquire()
-    renewing = asyncio.create_task(holder.renew())
+    renewing = asyncio.create_task(holder.keep())
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(compete(kube, namespace, "b").acquire(), 5)
     renewing.cancel()
@@ -90,13 +90,13 @@ async def test_a_holder_that_renews_is_not_replaced(
 async def test_a_holder_learns_that_another_took_it(
     kube: KubeClient, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease_module, "LEASE_SECONDS", 1)
+    monkeypatch.setattr(lease_module, "DURATION_SECONDS", 1)
     monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.1)
     frozen = compete(kube, namespace, "frozen")
     await frozen.acquire()
     await compete(kube, namespace, "b").acquire()
-    with pytest.raises(LeaseLostError, match="held by b"):
-        await asyncio.wait_for(frozen.renew(), HAND_OVER_SECONDS)
+    with pytest.raises(LeaseLostError, match="another took"):
+        await asyncio.wait_for(frozen.keep(), HAND_OVER_SECONDS)
     # What is not held is not released.
     await frozen.release()
     assert await read_holder(kube, namespace) == "b"
@@ -111,9 +111,9 @@ async def test_a_holder_that_cannot_renew_gives_up_before_another_may_begin(
     await holder.acquire()
     # A port that nothing listens on stands for an apiserver that is away.
     monkeypatch.setattr(kube, "server", "https://127.0.0.1:1")
-    with pytest.raises(LeaseLostError, match="not renewed for 1 s"):
-        await asyncio.wait_for(holder.renew(), HAND_OVER_SECONDS)
+    with pytest.raises(LeaseLostError, match="could not be renewed"):
+        await asyncio.wait_for(holder.keep(), HAND_OVER_SECONDS)
 
 
 def test_giving_up_comes_before_the_lease_runs_out() -> None:
-    assert lease_module.RENEW_SECONDS < lease_module.GIVE_UP_SECONDS < lease_module.LEASE_SECONDS
+    assert lease_module.RENEW_SECONDS < lease_module.GIVE_UP_SECONDS < lease_module.DURATION_SECONDS
