@@ -41,7 +41,8 @@ def test_sequences_and_documents_cross_shards(tmp_path: Path, shard_tokens: int)
         count = split.num_sequences(length)
         assert count == (len(stream) - 1) // length
         sequences = split.read_sequences(np.arange(count)[::-1], length)
-        assert (sequences.dtype, sequences.shape) == (np.int64, (count, length + 1))
+        assert sequences.dtype == np.int64
+        assert sequences.shape == (count, length + 1)
         assert sequences[::-1].tolist() == [
             stream[i * length : (i + 1) * length + 1] for i in range(count)
         ]

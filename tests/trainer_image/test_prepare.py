@@ -94,7 +94,7 @@ def list_documents(dataset: Dataset, folder: Path) -> list[list[str]]:
     dataset.save_tokenizer(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     return [
-        [tokenizer.decode(split.read_document(i)) for i in range(split.num_documents)]
+        [str(tokenizer.decode(split.read_document(i))) for i in range(split.num_documents)]
         for split in (dataset.train, dataset.validation)
     ]
 

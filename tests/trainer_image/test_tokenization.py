@@ -12,9 +12,21 @@ from transformers import AutoTokenizer
 from llmtrain_api.data import Tokenizer, TokenizerKind
 from llmtrain_trainer.failures import ConfigurationError
 from llmtrain_trainer.store.folder import FolderStore
-from llmtrain_trainer.tokenization import END_OF_TEXT, fetch_tokenizer, make_tokenizer
+from llmtrain_trainer.tokenization import (
+    END_OF_TEXT,
+    cut_at_lines,
+    fetch_tokenizer,
+    make_tokenizer,
+)
 
-TEXTS = [*list(topics.values())[:8], "Größe  naïve\t\n\n  🙂 <|endoftext|>\r\n", "x" * 3000]
+LONG_TEXT = "\n \t\n".join(topics.values()).replace(". ", ".\n")
+TEXTS = [
+    *list(topics.values())[:8],
+    "",
+    LONG_TEXT,
+    "Größe  naïve\t\n\n  🙂 <|endoftext|>\r\n",
+    "x" * 3000,
+]
 
 
 @pytest.mark.parametrize("kind", ["byte", "character", "bpe"])
@@ -31,6 +43,12 @@ def test_text_survives_and_transformers_agrees(kind: TokenizerKind, tmp_path: Pa
         assert theirs.decode(tokens[:-1]) == text
         if END_OF_TEXT not in text:
             assert theirs.encode(text) == tokens[:-1].tolist()
+
+
+def test_long_text_is_cut_and_whole() -> None:
+    pieces = cut_at_lines(LONG_TEXT)
+    assert "".join(pieces) == LONG_TEXT
+    assert len(pieces) > 3
 
 
 def test_byte_tokens_are_bytes(tmp_path: Path) -> None:
