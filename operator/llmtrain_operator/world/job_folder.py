@@ -1,18 +1,18 @@
-"""What a local run remembers: the job, its status and its processes, as files in the store folder.
+"""What a local run remembers: the job, its processes and their logs, as files in the store.
 
-Below: the contract and the file system. Above: `local` keeps its world here; `llmtrain status`
-and `llmtrain logs` read it.
+Below: the contract and the file system. Above: `processes` and `local` keep the world here;
+`llmtrain status` and `llmtrain logs` read it.
 
-    <store>/<bucket>/…                     objects: s3://bucket/key is <store>/bucket/key
-    <store>/_jobs/<namespace>/<name>/      `_` cannot begin a bucket's name
-        job.json  status.json              the job as it was first run, and what became of it
-        run.json                           what its processes are told
-        events.jsonl                       what people were told
-        processes/<process>.json           one incarnation: when it ran and how it ended
-        processes/<process>.{log,exit}     its output and its exit record
+    <store>/<bucket>/…                      objects: s3://bucket/key is <store>/bucket/key
+    <store>/_jobs/<namespace>/<name>/       `_` cannot begin a bucket's name
+        job.json                            the job with its status
+        run.json                            what its processes are told
+        events.jsonl                        what people were told
+        processes/<process>.{json,exit.json,lock}
+        logs/<process>.log                  one incarnation's output
 
-Every JSON file is replaced as a whole, so that a reader never sees half of one, and a run that is
-killed leaves the last whole state behind.
+Files are replaced whole, so that a reader never sees half of one, and a run that is killed at
+any instruction leaves the last whole state behind.
 """
 
 from __future__ import annotations
@@ -20,158 +20,176 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
+from llmtrain_api import JobStatus, LLMTrainingJob
+from llmtrain_api.job import FIXED_SPEC_FIELDS
+from llmtrain_api.status import Phase
+from llmtrain_operator.plan.types import Event
 
-from llmtrain_api import ExitRecord, JobStatus, LLMTrainingJob, RunConfig
-from llmtrain_api.base import Model
-from llmtrain_api.records import Stage
-from llmtrain_operator.plan.types import Event, Process
-
-S3_SCHEME = "s3://"
+JOBS_FOLDER = "_jobs"
 
 
-class JobRunsError(Exception):
-    """Another `llmtrain run` works on the same job."""
+class JobBusyError(Exception):
+    """Another `llmtrain run` has the job."""
 
 
-class ProcessFile(Model):
-    """One incarnation of one worker, as far as it has come."""
+class JobChangedError(Exception):
+    """A job of that name exists, and what is fixed in its spec differs."""
 
-    stage: Stage
-    index: int
-    incarnation: int
-    created_at: datetime
-    finished_at: datetime | None = None
-    exit_code: int | None = None
-    """As a shell gives it: 128 and the signal's number for a process that was killed."""
-    ended_by: str = ""
-
-    def name_process(self, job: str) -> Process:
-        """Return the process in the plan's words."""
-        return Process(job=job, stage=self.stage, index=self.index, incarnation=self.incarnation)
+    def __init__(self, changes: list[str]) -> None:
+        """Name the changed fields, as `spec.field: old → new`."""
+        super().__init__(", ".join(changes))
+        self.changes = changes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JobFolder:
-    """The files of one job."""
+    """Where one local job keeps what Kubernetes would keep of it."""
 
-    store: Path
-    namespace: str
-    name: str
-
-    @property
-    def path(self) -> Path:
-        """The folder of the job."""
-        return self.store / "_jobs" / self.namespace / self.name
+    def __init__(self, store: Path, namespace: str, name: str) -> None:
+        """Name the folder of a job; it need not exist."""
+        self.store = store.absolute()
+        self.path = self.store / JOBS_FOLDER / namespace / name
+        self.key = f"{namespace}/{name}"
+        self.config_path = self.path / "run.json"
+        self.processes_path = self.path / "processes"
+        self.logs_path = self.path / "logs"
+        self._job_path = self.path / "job.json"
 
     def locate(self, uri: str) -> Path:
         """Return where an object or prefix of the store lies on this machine."""
-        return self.store / uri.removeprefix(S3_SCHEME)
+        return self.store / uri.removeprefix("s3://")
 
-    def locate_log(self, process: Process) -> Path:
-        """Return where the output of a process is kept."""
-        return self._processes / f"{process.name}.log"
-
-    def locate_exit_record(self, process: Process) -> Path:
-        """Return where a process writes why it ended."""
-        return self._processes / f"{process.name}.exit"
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the job, so that one `llmtrain run` works on it; the kernel frees it at the end.
-
-        Raises:
-            JobRunsError: another one holds it.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise JobRunsError(self.name) from None
-            yield
-
-    def is_running(self) -> bool:
-        """Tell whether some `llmtrain run` works on the job."""
-        try:
-            with self.lock():
-                return False
-        except JobRunsError:
-            return True
+    def list_logs(self) -> list[Path]:
+        """Return the logs of all processes, the one that began last at the end."""
+        return sorted(self.logs_path.glob("*.log"), key=lambda path: path.stat().st_ctime_ns)
 
     def read_job(self) -> LLMTrainingJob | None:
-        """Return the job with its status, or None where it was never run."""
+        """Return the job with its status, or None where there is none."""
         try:
-            job = json.loads((self.path / "job.json").read_text())
+            text = self._job_path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
-        try:
-            job["status"] = json.loads((self.path / "status.json").read_text())
-        except FileNotFoundError:
-            job.pop("status", None)
-        return LLMTrainingJob.read_lenient(job)
+        return LLMTrainingJob.read_lenient(json.loads(text))
 
     def write_job(self, job: LLMTrainingJob) -> None:
-        """Keep the job, but for its status."""
-        data = job.dump()
-        data.pop("status")
-        _write_json(self.path / "job.json", data)
-
-    def write_status(self, status: JobStatus) -> None:
-        """Keep the status."""
-        _write_json(self.path / "status.json", status.dump())
-
-    def write_config(self, config: RunConfig) -> Path:
-        """Write what the processes are told, and return where."""
-        path = self.path / "run.json"
-        _write_json(path, config.dump())
-        return path.absolute()
+        """Replace the job, status included."""
+        replace_file(self._job_path, json.dumps(job.dump(), indent=1))
 
     def append_event(self, event: Event, now: datetime) -> None:
         """Keep what people are told."""
-        data = {"time": now.isoformat(), "reason": event.reason, "message": event.message}
-        with (self.path / "events.jsonl").open("a") as file:
-            file.write(json.dumps(data) + "\n")
+        data = {
+            "time": now.isoformat(timespec="seconds"),
+            "type": event.kind.value,
+            "reason": event.reason,
+            "message": event.message,
+        }
+        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(data, ensure_ascii=False) + "\n")
 
-    def list_processes(self) -> list[ProcessFile]:
-        """Return the processes that are remembered, by stage, index and incarnation."""
-        files = [
-            ProcessFile.read_lenient(json.loads(path.read_text()))
-            for path in self._processes.glob("*.json")
-        ]
-        stages = list(Stage)
-        return sorted(files, key=lambda f: (stages.index(f.stage), f.index, f.incarnation))
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Have the job for oneself; the kernel frees it at the holder's end, however it comes.
 
-    def write_process(self, file: ProcessFile) -> None:
-        """Remember a process."""
-        process = file.name_process(self.name)
-        _write_json(self._processes / f"{process.name}.json", file.dump())
+        Raises:
+            JobBusyError: another process has it.
+        """
+        for folder in (self.processes_path, self.logs_path):
+            folder.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise JobBusyError(
+                    f"{self.key} is run by another process: wait for it, or stop it with Ctrl-C"
+                ) from None
+            yield
 
-    def forget_process(self, process: Process) -> None:
-        """Forget a process; its output and exit record stay for people."""
-        (self._processes / f"{process.name}.json").unlink(missing_ok=True)
-
-    def read_exit_record(self, process: Process) -> ExitRecord | None:
-        """Return why a process ended, if it could say so."""
+    def is_held(self) -> bool:
+        """Tell whether some `llmtrain run` has the job."""
         try:
-            return ExitRecord.read_lenient(json.loads(self.locate_exit_record(process).read_text()))
-        except (FileNotFoundError, ValueError, ValidationError):
-            return None
+            with self.hold():
+                return False
+        except JobBusyError:
+            return True
 
-    @property
-    def _processes(self) -> Path:
-        return self.path / "processes"
+    def submit(self, wanted: LLMTrainingJob, now: datetime) -> LLMTrainingJob:
+        """Create the job or go on with the one of that name, as `kubectl apply` would.
+
+        A job that failed is tried again: its counts start anew, its checkpoints stay. The caller
+        holds the job, and none of its processes lives.
+
+        Raises:
+            JobChangedError: it exists, and differs in what is fixed once a job exists.
+        """
+        present = self.read_job()
+        if present is None:
+            metadata = wanted.metadata.model_copy(
+                update={
+                    "uid": str(uuid.uuid4()),
+                    "generation": 1,
+                    "resource_version": "1",
+                    "creation_timestamp": now.isoformat(timespec="seconds"),
+                }
+            )
+            job = wanted.model_copy(update={"metadata": metadata, "status": JobStatus()})
+        else:
+            changes = list_changes(present, wanted)
+            if changes:
+                raise JobChangedError(changes)
+            status, generation = present.status, present.metadata.generation
+            if status.phase is Phase.FAILED:
+                status = JobStatus()
+                self._forget_processes()
+            metadata = present.metadata.model_copy(
+                update={"generation": generation + (present.spec != wanted.spec)}
+            )
+            job = wanted.model_copy(update={"metadata": metadata, "status": status})
+        self.write_job(job)
+        return job
+
+    def forget(self) -> None:
+        """Forget the job and its processes; logs, data and checkpoints stay."""
+        self._job_path.unlink(missing_ok=True)
+        self._forget_processes()
+
+    def _forget_processes(self) -> None:
+        shutil.rmtree(self.processes_path, ignore_errors=True)
+        self.processes_path.mkdir(parents=True, exist_ok=True)
 
 
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    whole.write_text(json.dumps(data, indent=2) + "\n")
-    whole.replace(path)
+def list_changes(present: LLMTrainingJob, wanted: LLMTrainingJob) -> list[str]:
+    """Return `spec.field: old → new` for everything fixed that differs."""
+    before, after = present.spec.dump(), wanted.spec.dump()
+    return [
+        change
+        for field in FIXED_SPEC_FIELDS
+        for change in _compare(f"spec.{field}", before.get(field), after.get(field))
+    ]
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file under a passing name, then give it its name."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _compare(path: str, before: object, after: object) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for field in sorted({*before, *after}):
+            yield from _compare(f"{path}.{field}", before.get(field), after.get(field))
+    elif before != after:
+        yield f"{path}: {_show(before)} → {_show(after)}"
+
+
+def _show(value: object) -> str:
+    return "absent" if value is None else json.dumps(value, ensure_ascii=False)

@@ -1,8 +1,7 @@
-"""The world of one machine: agents are child processes, a folder is the store.
+"""The world of one machine: agents are processes, the store is a folder, the job is a file.
 
-Below: `job_folder` remembers, `subprocesses` starts and ends. Above: `reconcile`, as in a cluster,
-called by `llmtrain run`. Nothing is decided here: who starts, who goes and what is said of it is
-the plan's word.
+Below: `processes` and `job_folder`. Above: `reconcile`, which decides here as it does in a
+cluster, and `llmtrain run`. Every worker listens on a port of its own at 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -10,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import logging
 import os
 import socket
 import sys
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from pydantic import ValidationError
@@ -26,249 +27,177 @@ from llmtrain_operator.plan.types import (
     Observed,
     ObservedProcess,
     Plan,
-    Process,
     ProcessState,
 )
-from llmtrain_operator.world.job_folder import JobFolder, ProcessFile
-from llmtrain_operator.world.subprocesses import Child, start_child
+from llmtrain_operator.plan.workers import LIVE_STATES
+from llmtrain_operator.world import ConflictError
+from llmtrain_operator.world.job_folder import JobFolder, replace_file
+from llmtrain_operator.world.processes import AgentProcesses
 
 HOST = "127.0.0.1"
-GRACE_SECONDS = 120.0
-"""Until an agent that was told to leave is killed; as long as a pod's."""
-PROGRESS_TIMEOUT_SECONDS = 1.0
-
 FIRST_PORT, LAST_PORT = 20_000, 32_000
 """Agents listen here: below the ports that systems give to outgoing connections."""
 
+PROGRESS_TIMEOUT_SECONDS = 2.0
+
+TRAINER_COMMAND = (sys.executable, "-m", "llmtrain_trainer")
+
+logger = logging.getLogger(__name__)
+
+_open_url = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+"""Agents on this machine are not to be asked for through a proxy."""
+
 
 class LocalWorld:
-    """One job, its agents and its store on this machine."""
+    """One job on this machine. The caller holds the job's folder (`JobFolder.hold`)."""
 
     def __init__(
         self,
         folder: JobFolder,
         *,
-        port: int,
         clock: Callable[[], datetime],
-        tell: Callable[[Event], None],
+        publish: Callable[[Event], None],
+        trainer: Sequence[str] = TRAINER_COMMAND,
     ) -> None:
-        """Look after the job of a folder.
+        """Look after the job of a folder, and tell people by `publish`.
 
         Args:
-            folder: Where the job is remembered; this process holds its lock.
-            port: Worker i listens on port + i of the loopback interface.
+            folder: Where the job is remembered; objects are kept in its store.
             clock: Gives the time, with a zone.
-            tell: Is handed every event.
+            publish: Is handed every event.
+            trainer: The command whose `agent` runs a process.
         """
         self._folder = folder
-        self._port = port
         self._clock = clock
-        self._tell = tell
-        self._children: dict[str, Child] = {}
-        self._waits: set[asyncio.Task[None]] = set()
-        self._change = asyncio.Event()
-        self._status: JobStatus | None = None
-        self._is_suspended = False
+        self._publish = publish
+        self._processes = AgentProcesses(folder, trainer, clock)
+        self._first_port = 0
+        self.is_suspended = False
+        """Reads as runPolicy.suspend: true, so that the plan itself stops the run (Ctrl-C)."""
         self.progress: ProgressRecord | None = None
-        """What worker 0 said when it was last asked."""
+        """What worker 0 of the current stage said last."""
 
-    @property
-    def is_idle(self) -> bool:
-        """No agent is at work."""
-        return not any(child.is_live for child in self._children.values())
+    def configure(self, job: LLMTrainingJob) -> None:
+        """Find free ports and write down what the job's processes are told.
 
-    def suspend(self) -> None:
-        """Let the plan see `runPolicy.suspend`: agents save and leave."""
-        self._is_suspended = True
-        self._change.set()
+        Raises:
+            OSError: there are no free ports, or the folder cannot be written.
+        """
+        # Runs that start together look in different places first.
+        offset = os.getpid() % ((LAST_PORT - FIRST_PORT) // 2)
+        self._first_port = find_free_ports(job.spec.workers.replicas, FIRST_PORT + offset)
+        config = build_run_config(
+            job,
+            storage=StorageConfig(uri=job.spec.storage.uri, local_root=str(self._folder.store)),
+            rendezvous=Rendezvous(leader_host=HOST, port=self._first_port, port_per_worker=True),
+        )
+        replace_file(self._folder.config_path, json.dumps(config.dump(), indent=1))
 
-    def kill(self) -> None:
-        """End every agent now, with nothing saved since the last checkpoint."""
-        for child in self._children.values():
-            if child.is_live:
-                child.kill()
+    def has_live_processes(self) -> bool:
+        """Tell whether some process is, or may still be, at work."""
+        return any(observed.state in LIVE_STATES for observed in self._processes.observe())
 
-    async def close(self) -> None:
-        """End what still runs, and wait until it has ended."""
-        self.kill()
-        await asyncio.gather(*self._waits)
-
-    async def wait_for_change(self, seconds: float) -> None:
-        """Return when a process ended or the run is to stop, or after a while."""
-        try:
-            await asyncio.wait_for(self._change.wait(), seconds)
-        except TimeoutError:
-            return
-        self._change.clear()
+    def kill_all(self) -> None:
+        """End every process at once, without saving."""
+        self._processes.kill_all()
 
     async def read_job(self, key: str) -> LLMTrainingJob | None:
-        """Return the job of the folder."""
+        """Return the job."""
+        assert key == self._folder.key
         job = self._folder.read_job()
-        if job is None or job.key != key:
-            return None
-        if not self._is_suspended:
+        if job is None or not self.is_suspended:
             return job
         policy = job.spec.run_policy.model_copy(update={"suspend": True})
         return job.model_copy(update={"spec": job.spec.model_copy(update={"run_policy": policy})})
 
     async def observe(self, job: LLMTrainingJob) -> Observed:
-        """Return the processes that are remembered, and what worker 0 says of itself."""
-        found = [self._observe_process(file) for file in self._folder.list_processes()]
-        leaders = [
-            o for o in found if o.process.index == 0 and o.state is ProcessState.RUNNING
-        ]
-        if leaders:
-            record = await asyncio.to_thread(fetch_progress, self._port)
-            if record is not None and record.stage is leaders[-1].process.stage:
-                self.progress = record
-        return Observed(processes=tuple(found), progress=self.progress)
+        """Return the job's processes and what worker 0 of the running stage says of itself."""
+        processes = self._processes.observe()
+        leader = next(
+            (o for o in processes if o.state is ProcessState.RUNNING and o.process.index == 0),
+            None,
+        )
+        if leader is not None and leader.address is not None:
+            answer = await asyncio.to_thread(fetch_progress, leader.address)
+            if answer is not None and _speaks_for(answer, leader):
+                self.progress = answer
+        return Observed(processes=processes, progress=self.progress)
 
     async def apply(self, job: LLMTrainingJob, plan: Plan) -> tuple[str, ...]:
-        """Start and remove processes."""
+        """Start and remove processes; a machine refuses only for want of processes or memory."""
+        living = {o.process for o in self._processes.observe() if o.state in LIVE_STATES}
         for process in plan.remove:
-            self._remove(process)
-        config = None
+            if process in living:
+                self._processes.tell_to_leave(process)
+            else:
+                self._processes.forget(process)
         refusals = []
         for process in plan.start:
-            child = self._children.get(process.name)
-            if child is not None and child.is_live:
-                continue
-            config = config or self._folder.write_config(
-                build_run_config(
-                    job,
-                    storage=StorageConfig(
-                        uri=job.spec.storage.uri,
-                        local_root=str(self._folder.store.absolute()),
-                    ),
-                    rendezvous=Rendezvous(
-                        leader_host=HOST, port=self._port, port_per_worker=True
-                    ),
-                )
-            )
             try:
-                await self._start(process, str(config))
+                self._processes.start(process, host=HOST, port=self._first_port + process.index)
             except OSError as error:
+                self._processes.forget(process)
                 refusals.append(f"{process.name}: {error}")
         return tuple(refusals)
 
     async def write_status(self, job: LLMTrainingJob, status: JobStatus) -> None:
-        """Keep the status. Nobody else writes it: this process holds the folder's lock."""
-        self._folder.write_status(status)
+        """Replace the job's status.
+
+        Raises:
+            ConflictError: the job changed since `read_job`.
+        """
+        stored = self._folder.read_job()
+        version = job.metadata.resource_version
+        if stored is None or stored.metadata.resource_version != version:
+            raise ConflictError(f"{job.key} changed since version {version}")
+        metadata = stored.metadata.model_copy(update={"resource_version": str(int(version) + 1)})
+        self._folder.write_job(stored.model_copy(update={"metadata": metadata, "status": status}))
 
     async def publish(self, job: LLMTrainingJob, events: tuple[Event, ...]) -> None:
-        """Tell people, now and in the folder."""
+        """Keep events, and hand them to whoever shows them."""
         for event in events:
             self._folder.append_event(event, self._clock())
-            self._tell(event)
-
-    async def _start(self, process: Process, config: str) -> None:
-        exit_record = self._folder.locate_exit_record(process).absolute()
-        exit_record.unlink(missing_ok=True)
-        child = await start_child(
-            [
-                *(sys.executable, "-m", "llmtrain_trainer", "agent"),
-                *("--config", config),
-                *("--stage", process.stage),
-                *("--index", str(process.index)),
-                *("--incarnation", str(process.incarnation)),
-                *("--termination-log", str(exit_record)),
-                *("--host", HOST),
-            ],
-            environment={**os.environ, "PYTHONUNBUFFERED": "1"},
-            log=self._folder.locate_log(process),
-        )
-        file = ProcessFile(
-            stage=process.stage,
-            index=process.index,
-            incarnation=process.incarnation,
-            created_at=self._clock(),
-        )
-        self._folder.write_process(file)
-        self._children[process.name] = child
-        wait = asyncio.create_task(self._wait(process, child, file))
-        self._waits.add(wait)
-        wait.add_done_callback(self._waits.discard)
-
-    async def _wait(self, process: Process, child: Child, file: ProcessFile) -> None:
-        await child.wait()
-        if child.is_leaving:
-            self._folder.forget_process(process)
-        else:
-            ended = {"finished_at": self._clock(), "exit_code": child.exit_code}
-            self._folder.write_process(file.model_copy(update=ended))
-        self._change.set()
-
-    def _remove(self, process: Process) -> None:
-        child = self._children.get(process.name)
-        if child is not None and child.is_live:
-            child.leave(GRACE_SECONDS)
-        else:
-            self._folder.forget_process(process)
-
-    def _observe_process(self, file: ProcessFile) -> ObservedProcess:
-        process = file.name_process(self._folder.name)
-        child = self._children.get(process.name)
-        if file.finished_at is None and (child is None or not child.is_live):
-            # Its parent was killed before it could write down the end.
-            file = file.model_copy(update={"finished_at": self._clock(), "ended_by": "Deleted"})
-            self._folder.write_process(file)
-        return ObservedProcess(
-            process=process,
-            state=_find_state(file, child),
-            address=f"{HOST}:{self._port + file.index}",
-            node=socket.gethostname(),
-            created_at=file.created_at,
-            finished_at=file.finished_at,
-            exit_code=file.exit_code,
-            exit_record=self._folder.read_exit_record(process) if file.finished_at else None,
-            ended_by=file.ended_by,
-        )
+            self._publish(event)
 
 
-def _find_state(file: ProcessFile, child: Child | None) -> ProcessState:
-    if file.finished_at is not None:
-        return ProcessState.SUCCEEDED if file.exit_code == 0 else ProcessState.FAILED
-    assert child is not None
-    return ProcessState.LEAVING if child.is_leaving else ProcessState.RUNNING
-
-
-def fetch_progress(port: int) -> ProgressRecord | None:
-    """Ask the agent on a port of this machine how far it is; None where it does not answer."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=PROGRESS_TIMEOUT_SECONDS)
+def fetch_progress(address: str) -> ProgressRecord | None:
+    """Ask an agent how far it is; None where it does not answer (yet)."""
+    url = f"http://{address}/progress"
     try:
-        connection.request("GET", "/progress")
-        response = connection.getresponse()
-        return ProgressRecord.read_lenient(json.loads(response.read()))
-    except (OSError, http.client.HTTPException, ValueError, ValidationError):
+        with _open_url(url, timeout=PROGRESS_TIMEOUT_SECONDS) as answer:
+            return ProgressRecord.read_lenient(json.load(answer))
+    except (OSError, http.client.HTTPException):
         return None
-    finally:
-        connection.close()
+    except (json.JSONDecodeError, ValidationError) as error:
+        logger.warning("%s answered what is no progress record: %s", url, error)
+        return None
 
 
-def find_ports(count: int, *, first: int) -> int:
-    """Return the first of so many free ports in a row on the loopback interface.
-
-    Args:
-        count: Ports that are needed.
-        first: Where to look first, from FIRST_PORT to LAST_PORT; a varied one keeps runs that
-            start together apart.
+def find_free_ports(num_ports: int, first: int) -> int:
+    """Return the first of that many free ports in a row, looking from `first` on.
 
     Raises:
         OSError: there are none.
     """
     port = first
-    while port + count <= LAST_PORT:
-        taken = next((p for p in range(port, port + count) if not _is_free(p)), None)
+    while port + num_ports <= LAST_PORT:
+        taken = next((p for p in range(port, port + num_ports) if not _is_free(p)), None)
         if taken is None:
             return port
         port = taken + 1
-    raise OSError(f"no {count} free ports in a row from {first} to {LAST_PORT}")
+    raise OSError(f"no {num_ports} free ports in a row between {first} and {LAST_PORT}")
 
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError:
             return False
         return True
+
+
+def _speaks_for(record: ProgressRecord, leader: ObservedProcess) -> bool:
+    process = leader.process
+    return (record.stage, record.incarnation) == (process.stage, process.incarnation)

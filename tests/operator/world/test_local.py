@@ -22,7 +22,7 @@ from llmtrain_operator.plan.workers import LIVE_STATES
 from llmtrain_operator.reconcile import reconcile
 from llmtrain_operator.world import ConflictError
 from llmtrain_operator.world.job_folder import JobBusyError, JobChangedError, JobFolder
-from llmtrain_operator.world.local import LocalWorld, fetch_progress, find_free_ports
+from llmtrain_operator.world.local import FIRST_PORT, LocalWorld, fetch_progress, find_free_ports
 
 DEADLINE_SECONDS = 60.0
 STAND_IN = Path(__file__).with_name("stand_in_agent.py")
@@ -58,7 +58,6 @@ class Run:
         self._hold.__enter__()
         self.folder.submit(_read_manifest(), _now())
         self.world = LocalWorld(
-            store,
             self.folder,
             clock=_now,
             publish=lambda event: self.told.append(event.reason),
@@ -221,12 +220,12 @@ def test_status_of_a_stale_read_is_refused(run: Run) -> None:
 
 
 def test_ports_in_use_are_passed_over() -> None:
-    first = find_free_ports(2)
+    first = find_free_ports(2, FIRST_PORT)
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", first + 1))
         taken.listen()
-        assert find_free_ports(2) > first + 1
+        assert find_free_ports(2, FIRST_PORT) > first + 1
 
 
 def _find_pids(run: Run) -> dict[str, int]:
