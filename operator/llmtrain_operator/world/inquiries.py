@@ -1,0 +1,202 @@
+"""What no watch tells: the progress of a run, why a pod does not start, whether a node is lost.
+
+Below: `kube`, `pod_store`, the agents' /progress. Above: `cluster` says which jobs are of
+interest, `__main__` runs the rounds. A round is bounded in requests for each second, so that a
+thousand running jobs cost no more than their share, and each answer comes less often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from http import HTTPStatus
+
+import aiohttp
+from pydantic import ValidationError
+
+from llmtrain_api import LLMTrainingJob, ProgressRecord
+from llmtrain_operator.metrics import PROGRESS_PULLS
+from llmtrain_operator.plan.types import ProcessState
+from llmtrain_operator.world.kube import ApiError, KubeClient
+from llmtrain_operator.world.pod_facts import PodFacts
+from llmtrain_operator.world.pod_store import PodStore
+
+logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 2.0
+"""How long an agent may take to answer."""
+PULLS_PER_SECOND = 20
+"""Inquiries in a second, over all jobs."""
+CONCURRENT_PULLS = 16
+MAX_UNREACHABLE_ROUNDS = 8
+"""A pod that does not answer is asked in every 2nd, 4th, 8th round only."""
+STARTING_SECONDS = 4.0
+"""A pod that is bound to a node and does not run after this may lack something."""
+LOST_SECONDS = 10.0
+"""A pod that is still there so long after its grace ended may be on a lost node."""
+
+
+@dataclass(slots=True)
+class Inquiry:
+    """What is asked about one job, and what was answered last."""
+
+    job: LLMTrainingJob
+    progress: ProgressRecord | None = None
+    hindrance: tuple[str, str] | None = None
+    """Name of a pod that does not start, and why."""
+    silent_rounds: int = 0
+    skip: int = field(default=0)
+
+
+class Inquiries:
+    """Asks about the jobs that it was told of, round by round."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        agents: aiohttp.ClientSession,
+        pods: PodStore,
+        *,
+        on_news: Callable[[str], None],
+        clock: Callable[[], datetime],
+        round_seconds: float,
+    ) -> None:
+        """Tell `on_news` the key of each job of which something new was heard.
+
+        `agents` is a session without credentials: pods must not see the operator's token.
+        """
+        self._client = client
+        self._agents = agents
+        self._pods = pods
+        self._on_news = on_news
+        self._clock = clock
+        self._round_seconds = round_seconds
+        self._inquiries: dict[str, Inquiry] = {}
+        self._slots = asyncio.Semaphore(CONCURRENT_PULLS)
+
+    def follow(self, job: LLMTrainingJob) -> Inquiry:
+        """Ask about a job from now on; returns what is known."""
+        inquiry = self._inquiries.get(job.key)
+        if inquiry is None or inquiry.job.metadata.uid != job.metadata.uid:
+            inquiry = self._inquiries[job.key] = Inquiry(job)
+        inquiry.job = job
+        return inquiry
+
+    def forget(self, key: str) -> None:
+        """Ask no more about a job."""
+        self._inquiries.pop(key, None)
+
+    async def run(self) -> None:
+        """Make rounds until cancelled."""
+        while True:
+            keys = list(self._inquiries)
+            began = asyncio.get_running_loop().time()
+            seconds = max(self._round_seconds, len(keys) / PULLS_PER_SECOND)
+            async with asyncio.TaskGroup() as group:
+                for position, key in enumerate(keys):
+                    await asyncio.sleep(
+                        began + seconds * position / len(keys) - asyncio.get_running_loop().time()
+                    )
+                    if (inquiry := self._inquiries.get(key)) is not None:
+                        group.create_task(self._ask(inquiry))
+            remaining = began + seconds - asyncio.get_running_loop().time()
+            await asyncio.sleep(min(remaining, 1.0) if not keys else remaining)
+
+    async def _ask(self, inquiry: Inquiry) -> None:
+        async with self._slots:
+            try:
+                for facts in list(self._pods.iterate_facts(inquiry.job.metadata.uid)):
+                    await self._check_leaving(facts)
+                news = await self._ask_progress(inquiry)
+                news |= await self._ask_hindrance(inquiry)
+            except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
+                logger.warning("%s: asking about its pods: %s", inquiry.job.key, error)
+                return
+        if news:
+            self._on_news(inquiry.job.key)
+
+    async def _ask_progress(self, inquiry: Inquiry) -> bool:
+        address = self._find_leader(inquiry.job)
+        if address is None:
+            return False
+        if inquiry.skip > 0:
+            inquiry.skip -= 1
+            return False
+        record = await self._pull(address)
+        PROGRESS_PULLS.labels("unreachable" if record is None else "answered").inc()
+        if record is None:
+            inquiry.silent_rounds = min(max(1, inquiry.silent_rounds * 2), MAX_UNREACHABLE_ROUNDS)
+            inquiry.skip = inquiry.silent_rounds - 1
+            return False
+        inquiry.silent_rounds = 0
+        inquiry.progress = record
+        return True
+
+    def _find_leader(self, job: LLMTrainingJob) -> str | None:
+        for observed in self._pods.list_of(job.metadata.uid):
+            is_leader = observed.process.index == 0 and observed.process.stage is job.status.stage
+            if is_leader and observed.state is ProcessState.RUNNING and observed.ready:
+                return observed.address
+        return None
+
+    async def _pull(self, address: str) -> ProgressRecord | None:
+        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        try:
+            async with self._agents.get(f"http://{address}/progress", timeout=timeout) as answer:
+                return ProgressRecord.model_validate_json(await answer.read(), extra="ignore")
+        except (aiohttp.ClientError, TimeoutError, ValidationError):
+            return None
+
+    async def _ask_hindrance(self, inquiry: Inquiry) -> bool:
+        """Look for Warning events of the first pod that should have started by now.
+
+        A Secret or ConfigMap that is missing is told nowhere else: the pod says only that its
+        container is being created.
+        """
+        stuck = self._find_stuck(inquiry.job)
+        found = None if stuck is None else await self._read_warning(stuck)
+        before, inquiry.hindrance = inquiry.hindrance, found
+        return before != found
+
+    def _find_stuck(self, job: LLMTrainingJob) -> PodFacts | None:
+        limit = self._clock() - timedelta(seconds=STARTING_SECONDS)
+        for facts in self._pods.iterate_facts(job.metadata.uid):
+            pod = facts.observed
+            is_waiting = pod.state is ProcessState.WAITING and not pod.waiting_reason
+            if is_waiting and pod.node and pod.created_at and pod.created_at < limit:
+                return facts
+        return None
+
+    async def _read_warning(self, facts: PodFacts) -> tuple[str, str] | None:
+        namespace = facts.key.split("/")[0]
+        answer = await self._client.get(
+            f"/api/v1/namespaces/{namespace}/events",
+            fieldSelector=f"involvedObject.uid={facts.uid},type=Warning",
+        )
+        warnings = sorted(answer["items"], key=lambda e: e.get("lastTimestamp") or "")
+        return (facts.observed.process.name, warnings[-1]["message"]) if warnings else None
+
+    async def _check_leaving(self, facts: PodFacts) -> None:
+        """Declare a pod lost that should long be gone, where its node is gone or does not answer.
+
+        Its kubelet would have said that it ended; without one nobody ever will.
+        """
+        node = facts.observed.node
+        if facts.deadline is None or facts.observed.state is not ProcessState.LEAVING or not node:
+            return
+        if self._clock() < facts.deadline + timedelta(seconds=LOST_SECONDS):
+            return
+        try:
+            conditions = (await self._client.get(f"/api/v1/nodes/{node}"))["status"]["conditions"]
+            is_lost = not any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        except ApiError as error:
+            if error.status == HTTPStatus.FORBIDDEN:  # as where only some namespaces are watched
+                return
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            is_lost = True
+        if is_lost:
+            self._pods.declare_lost(facts)
