@@ -104,6 +104,10 @@ def test_stop_saves_on_all_ranks_and_the_next_round_goes_on(
     assert resumed.list_facts("loss") == pytest.approx(losses[int(saved) :], abs=1e-5)
 
 
+def list_steps_of(folder: Path) -> list[int]:
+    return [int(name.removeprefix("step-")) for name in list_checkpoints(folder)]
+
+
 def test_damaged_checkpoint_falls_back_to_the_one_before(root: Path, losses: list[float]) -> None:
     config = prepare_tiny_run(root, run="damaged")
     run_ranks(config)
@@ -113,10 +117,13 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(root: Path, losses: lis
     damaged[-1] ^= 1
     shard.write_bytes(damaged)
 
+    # A save is skipped while the one before it is still under way: which steps exist may vary.
+    [before] = [step for step in list_steps_of(folder) if step < 12]
+
     resumed = run_ranks(config, round_number=2)
-    assert resumed.list_facts("resumed_step") == [8]
-    assert resumed.list_facts("loss") == losses[8:]
-    assert list_checkpoints(folder) == ["step-00000008", "step-00000012"]
+    assert resumed.list_facts("resumed_step") == [before]
+    assert resumed.list_facts("loss") == losses[before:]
+    assert list_steps_of(folder)[-1] == 12
     manifest = folder / "checkpoints/step-00000012/manifest.json"
     assert CheckpointManifest.model_validate_json(manifest.read_bytes()).round == 2
 
