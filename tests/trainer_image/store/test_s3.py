@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,9 @@ def test_wrong_and_missing_credentials_are_named(
             use()
     with pytest.raises(AccessDeniedError, match=r"refuses access to s3://s3-.*/key"):
         store.find_object("key")
+    (tmp_path / "keys/secretKey").write_text("\n")
+    with pytest.raises(CredentialsMissingError, match="it is empty"):
+        open_store(config.uri, config)
     (tmp_path / "keys/secretKey").unlink()
     with pytest.raises(CredentialsMissingError, match=r"no file .*/keys/secretKey"):
         open_store(config.uri, config)
@@ -115,6 +119,13 @@ def test_silent_addresses_fail_soon(minio: MinioServer, tmp_path: Path) -> None:
             assert_unreachable(config, endpoint)
 
 
+def test_servers_that_never_answer_fail_soon(minio: MinioServer, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as listener:
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        config = configure(minio, tmp_path / "keys", "bucket", endpoint=endpoint)
+        assert_unreachable(config, endpoint)
+
+
 def assert_unreachable(config: StorageConfig, endpoint: str) -> None:
     store = open_store(config.uri, config)
     started = time.monotonic()
@@ -124,6 +135,53 @@ def assert_unreachable(config: StorageConfig, endpoint: str) -> None:
     assert failed.value.next_step
     again = pickle.loads(pickle.dumps(failed.value))  # it crosses from a rank to its agent
     assert (type(again), again.message) == (StorageUnreachableError, failed.value.message)
+
+
+def test_other_servers_are_told_from_s3(minio: MinioServer, tmp_path: Path) -> None:
+    with answer_always(200, b"<html><body>console</body></html>") as endpoint:
+        config = configure(minio, tmp_path / "keys", "bucket", endpoint=endpoint)
+        with pytest.raises(StorageUnreachableError, match="is no S3 server") as failed:
+            open_store(config.uri, config).check()
+    assert "spec.storage.endpoint" in failed.value.next_step
+
+
+@pytest.mark.parametrize("body", [b"", b"<html><body>Forbidden</body></html>", b"Forbidden"])
+def test_refusals_of_a_proxy_have_a_name(minio: MinioServer, tmp_path: Path, body: bytes) -> None:
+    with answer_always(403, body) as endpoint:
+        config = configure(minio, tmp_path / "keys", "bucket", endpoint=endpoint)
+        store = open_store(config.uri, config)
+        for use in (store.check, lambda: store.create_bytes("key", b"")):
+            with pytest.raises(StoreError, match="403"):
+                use()
+
+
+@contextmanager
+def answer_always(status: int, body: bytes) -> Iterator[str]:
+    """Serve one answer of HTML to every request, as a proxy or a console does."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_PUT(self) -> None:
+            self.do_GET()
+
+        def log_request(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_store_works_again_when_its_server_does(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def explain_denied(place: str, uri: str, why: str) -> AccessDeniedError:
 def explain_missing_credentials(path: str) -> CredentialsMissingError:
     """Say which file of the credentials is not there."""
     return CredentialsMissingError(
-        f"the store's credentials are missing: there is no file {path}",
+        f"the store's credentials are missing: there is no file {path}, or it is empty",
         reason="CredentialsMissing",
         next_step="give the Secret spec.storage.credentialsSecret the keys accessKey and secretKey",
     )
@@ -85,6 +85,16 @@ def explain_existing_object(uri: str) -> ObjectExistsError:
         f"{uri} exists already",
         reason="ObjectExists",
         next_step="another writer was first; what it wrote stays",
+    )
+
+
+def explain_foreign_server(place: str, why: str) -> StorageUnreachableError:
+    """Say that what answers at `place` is no S3 server."""
+    return StorageUnreachableError(
+        f"what answers at {place} is no S3 server: {why}",
+        reason="StorageUnreachable",
+        next_step="give the address of the S3 API in spec.storage.endpoint; "
+        "a console for browsers listens on another port",
     )
 
 

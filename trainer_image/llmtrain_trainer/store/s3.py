@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
+from xml.etree.ElementTree import ParseError
 
 import certifi
 import urllib3
@@ -33,6 +34,7 @@ from llmtrain_trainer.store.errors import (
     explain_denied,
     explain_existing_object,
     explain_failure,
+    explain_foreign_server,
     explain_missing_bucket,
     explain_missing_credentials,
     explain_missing_object,
@@ -46,6 +48,9 @@ CONNECT_SECONDS = 2.0
 READ_SECONDS = 30.0
 """Longest silence within a request."""
 
+CHECK_SECONDS = 8.0
+"""The same where the question is only whether the store is there."""
+
 RETRIES = urllib3.Retry(
     total=3,
     read=1,
@@ -58,6 +63,8 @@ RETRIES = urllib3.Retry(
     raise_on_status=False,
     respect_retry_after_header=False,  # MinIO asks for a minute, which is no answer in ten seconds
 )
+
+CHECK_RETRIES = RETRIES.new(read=0)
 
 CREATE_RETRIES = RETRIES.new(
     status_forcelist=[*RETRIES.status_forcelist, 409]  # a rival's create is not decided yet
@@ -89,7 +96,7 @@ class FileCredentials(Provider):
     """
 
     def __init__(self, directory: Path) -> None:
-        """Raise `CredentialsMissingError` where a file is not there."""
+        """Raise `CredentialsMissingError` where a file is not there or is empty."""
         self._directory = directory
         self.retrieve()
 
@@ -100,9 +107,12 @@ class FileCredentials(Provider):
     def _read(self, name: str) -> str:
         path = self._directory / name
         try:
-            return path.read_text(encoding="utf-8").strip()
+            text = path.read_text(encoding="utf-8").strip()
         except OSError:
-            raise explain_missing_credentials(str(path)) from None
+            text = ""
+        if not text:
+            raise explain_missing_credentials(str(path))
+        return text
 
 
 class S3Store:
@@ -117,23 +127,14 @@ class S3Store:
         self._place = (config.endpoint or AWS_ENDPOINT).rstrip("/")
         self._bucket = bucket
         self._prefix = f"{prefix.rstrip('/')}/" if prefix else ""
-        address = urlsplit(self._place)
-        self._http = urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-            retries=RETRIES,
-            maxsize=MAX_CONNECTIONS,
-            ca_certs=config.ca_file or certifi.where(),
-        )
-        self._client = Minio(
-            address.netloc,
-            secure=address.scheme == "https",
-            region=config.region,
-            http_client=self._http,
-            credentials=FileCredentials(Path(config.credentials_directory))
+        self._config = config
+        self._credentials = (
+            FileCredentials(Path(config.credentials_directory))
             if config.credentials_directory
-            else None,
+            else None
         )
-        self._client.disable_virtual_style_endpoint()
+        self._http = self._open_pool(READ_SECONDS, RETRIES)
+        self._client = self._connect(self._http)
 
     @property
     def uri(self) -> str:
@@ -141,8 +142,13 @@ class S3Store:
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
     def check(self) -> None:
-        """List one object: that needs the server, the bucket and the credentials."""
-        next(self.list_objects(), None)
+        """List objects: that needs the server, the bucket and the credentials."""
+        with self._explain(""), self._open_pool(CHECK_SECONDS, CHECK_RETRIES) as pool:
+            objects = self._connect(pool).list_objects(self._bucket, prefix=self._prefix)
+            try:
+                next(objects, None)
+            except (ValueError, ParseError) as error:
+                raise explain_foreign_server(self._place, str(error)) from error
 
     def list_objects(self, prefix: str = "") -> Iterator[StoredObject]:
         """Yield the objects whose key begins with `prefix`."""
@@ -213,7 +219,7 @@ class S3Store:
             if answer.status == EXISTS_STATUS:
                 raise explain_existing_object(f"{self.uri}/{key}")
             if answer.status >= 300:
-                raise S3Error.fromxml(answer)
+                raise self._read_refusal(key, answer)
 
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there is no error."""
@@ -254,6 +260,36 @@ class S3Store:
         finally:
             answer.close()
             answer.release_conn()
+
+    def _read_refusal(self, key: str, answer: urllib3.BaseHTTPResponse) -> Exception:
+        try:
+            error = S3Error.fromxml(answer)
+        except (ValueError, ParseError):  # of a proxy before the store, or without a body
+            error = None
+        if error is not None and error.code:
+            return error
+        why = f"HTTP status {answer.status}"
+        return explain_failure(self._place, f"{self.uri}/{key}", why)
+
+    def _open_pool(self, read_seconds: float, retries: urllib3.Retry) -> urllib3.PoolManager:
+        return urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=read_seconds),
+            retries=retries,
+            maxsize=MAX_CONNECTIONS,
+            ca_certs=self._config.ca_file or certifi.where(),
+        )
+
+    def _connect(self, pool: urllib3.PoolManager) -> Minio:
+        address = urlsplit(self._place)
+        client = Minio(
+            address.netloc,
+            secure=address.scheme == "https",
+            region=self._config.region,
+            http_client=pool,
+            credentials=self._credentials,
+        )
+        client.disable_virtual_style_endpoint()
+        return client
 
     @contextmanager
     def _explain(self, key: str) -> Iterator[None]:
