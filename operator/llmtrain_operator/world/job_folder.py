@@ -34,6 +34,9 @@ from llmtrain_operator.plan.types import Event
 
 JOBS_FOLDER = "_jobs"
 
+PROCESS_FILES = ("exit.json", "lock", "json")
+"""Endings of a process's files, in the order that they are removed: what names it last."""
+
 
 class JobBusyError(Exception):
     """Another `llmtrain run` has the job."""
@@ -112,6 +115,8 @@ class JobFolder:
 
     def is_held(self) -> bool:
         """Tell whether some `llmtrain run` has the job."""
+        if not self._job_path.exists():
+            return False
         try:
             with self.hold():
                 return False
@@ -121,8 +126,8 @@ class JobFolder:
     def submit(self, wanted: LLMTrainingJob, now: datetime) -> LLMTrainingJob:
         """Create the job or go on with the one of that name, as `kubectl apply` would.
 
-        A job that failed is tried again: its counts start anew, its checkpoints stay. The caller
-        holds the job, and none of its processes lives.
+        A job that failed is tried again, stage by stage (prepared data is found and reused): its
+        counts start anew, its checkpoints stay. The caller holds the job.
 
         Raises:
             JobChangedError: it exists, and differs in what is fixed once a job exists.
@@ -144,8 +149,10 @@ class JobFolder:
                 raise JobChangedError(changes)
             status, generation = present.status, present.metadata.generation
             if status.phase is Phase.FAILED:
-                status = JobStatus()
-                self._forget_processes()
+                # A process that a killed run left behind may still be leaving: the next
+                # incarnation of its worker must not take its name.
+                status = JobStatus(incarnations=status.incarnations)
+                self._forget_ended()
             metadata = present.metadata.model_copy(
                 update={"generation": generation + (present.spec != wanted.spec)}
             )
@@ -156,11 +163,19 @@ class JobFolder:
     def forget(self) -> None:
         """Forget the job and its processes; logs, data and checkpoints stay."""
         self._job_path.unlink(missing_ok=True)
-        self._forget_processes()
+        shutil.rmtree(self.processes_path)
+        self.processes_path.mkdir()
 
-    def _forget_processes(self) -> None:
-        shutil.rmtree(self.processes_path, ignore_errors=True)
-        self.processes_path.mkdir(parents=True, exist_ok=True)
+    def list_records(self) -> list[Path]:
+        """Return the files that hold what is known of each process."""
+        paths = self.processes_path.glob("*.json")
+        return sorted(path for path in paths if not path.name.endswith(".exit.json"))
+
+    def _forget_ended(self) -> None:
+        for path in self.list_records():
+            if json.loads(path.read_text(encoding="utf-8"))["finishedAt"] is not None:
+                for kind in PROCESS_FILES:
+                    path.with_name(path.name.removesuffix("json") + kind).unlink(missing_ok=True)
 
 
 def list_changes(present: LLMTrainingJob, wanted: LLMTrainingJob) -> list[str]:

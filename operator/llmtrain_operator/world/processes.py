@@ -25,7 +25,7 @@ from llmtrain_api.records import Stage
 from llmtrain_operator.plan.failures import SIGNAL_EXIT_CODE_BASE
 from llmtrain_operator.plan.types import ObservedProcess, Process, ProcessState
 from llmtrain_operator.world import tether
-from llmtrain_operator.world.job_folder import JobFolder, replace_file
+from llmtrain_operator.world.job_folder import PROCESS_FILES, JobFolder, replace_file
 
 LEAVE_SECONDS = 60.0
 """From SIGTERM to SIGKILL: time to save and leave. As long as the pods get."""
@@ -97,7 +97,7 @@ class AgentProcesses:
 
     def forget(self, process: Process) -> None:
         """Remove what is on disk about a process that has ended, but for its log."""
-        for kind in ("json", "exit.json", "lock"):
+        for kind in PROCESS_FILES:
             self._locate(process, kind).unlink(missing_ok=True)
         self._leave_by.pop(process.name, None)
 
@@ -203,8 +203,7 @@ class AgentProcesses:
             return None
 
     def _read_records(self) -> list[ProcessRecord]:
-        paths = self._folder.processes_path.glob("*.json")
-        return [_read_record(path) for path in sorted(paths) if ".exit." not in path.name]
+        return [_read_record(path) for path in self._folder.list_records()]
 
     def _write_record(self, record: ProcessRecord) -> None:
         process = record.process

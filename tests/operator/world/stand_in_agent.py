@@ -1,7 +1,8 @@
 """A stand-in for the trainer's agent: the same command line, port, answers and endings.
 
 What it does is read from `<store>/behaviour/<stage>-<index>-<incarnation>`, where there is such
-a file: an exit code to end with at once, or `wait`: work until SIGTERM, then save and leave.
+a file: an exit code to end with at once; `wait`: work with one rank until SIGTERM, then save and
+leave; `ignore`: do not leave at all. A rank's process id is written to `<behaviour>.rank`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,8 +48,14 @@ def main() -> int:
     name = f"{options.stage}-{options.index}-{options.incarnation}"
     behaviour = Path(config.storage.local_root, "behaviour", name)
     wish = behaviour.read_text() if behaviour.exists() else "0"
-    if wish == "wait":
+    if wish in ("wait", "ignore"):
+        rank = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        behaviour.with_suffix(".rank").write_text(str(rank.pid))
         leave.wait()
+        while wish == "ignore":
+            time.sleep(600)
+        rank.kill()
+        rank.wait()
         wish = str(int(ExitCode.PREEMPTED))
     code = ExitCode(int(wish))
     record: dict[str, Any] = {

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from llmtrain_operator.reconcile import reconcile
 from llmtrain_operator.world import ConflictError
 from llmtrain_operator.world.job_folder import JobBusyError, JobChangedError, JobFolder
 from llmtrain_operator.world.local import FIRST_PORT, LocalWorld, fetch_progress, find_free_ports
+from llmtrain_operator.world.processes import LEAVE_SECONDS
 
 DEADLINE_SECONDS = 60.0
 STAND_IN = Path(__file__).with_name("stand_in_agent.py")
@@ -41,6 +42,16 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+class Clock:
+    """The real time, and more of it where a test wants so."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return _now() + self.ahead
+
+
 def _read_manifest(**training: int) -> LLMTrainingJob:
     job = LLMTrainingJob.model_validate(MANIFEST)
     section = job.spec.training.model_copy(update=training)
@@ -54,12 +65,13 @@ class Run:
         self.store = store
         self.folder = JobFolder(store, "default", "tiny")
         self.told: list[str] = []
+        self.clock = Clock()
         self._hold = self.folder.hold()
         self._hold.__enter__()
         self.folder.submit(_read_manifest(), _now())
         self.world = LocalWorld(
             self.folder,
-            clock=_now,
+            clock=self.clock,
             publish=lambda event: self.told.append(event.reason),
             trainer=(sys.executable, str(STAND_IN)),
         )
@@ -81,7 +93,7 @@ class Run:
         return {o.process.name: o for o in processes}
 
     def step(self) -> None:
-        asyncio.run(reconcile("default/tiny", self.world, _now))
+        asyncio.run(reconcile("default/tiny", self.world, self.clock))
         lives = [
             (o.process.stage, o.process.index)
             for o in self.observe().values()
@@ -97,6 +109,7 @@ class Run:
             time.sleep(0.02)
 
     def close(self) -> None:
+        self.world.is_suspended = True
         self.world.kill_all()
         self.step_until(lambda: not self.world.has_live_processes())
         self._hold.__exit__(None, None, None)
@@ -106,7 +119,6 @@ class Run:
 def run(tmp_path: Path) -> Iterator[Run]:
     run = Run(tmp_path)
     yield run
-    run.world.is_suspended = True
     run.close()
 
 
@@ -162,6 +174,30 @@ def test_killed_worker_is_replaced_and_the_signal_is_named(run: Run) -> None:
     assert run.job.status.attempts[0].exit_code == 128 + signal.SIGKILL
 
 
+def test_ranks_of_a_killed_agent_go_with_it(run: Run) -> None:
+    for name in ("train-0-0", "train-1-0", "train-1-1"):
+        run.behave(name, "wait")
+    run.step_until(lambda: len(_find_pids(run)) == 2)
+    rank = run.store / "behaviour" / "train-1-0.rank"
+    run.step_until(rank.exists)
+    assert _is_alive(int(rank.read_text()))
+    os.kill(_find_pids(run)["tiny-train-1-0"], signal.SIGKILL)
+    run.step_until(lambda: not _is_alive(int(rank.read_text())))
+
+
+def test_agent_that_does_not_leave_is_killed(run: Run) -> None:
+    run.behave("train-0-0", "wait")
+    run.behave("train-1-0", "ignore")
+    run.step_until(lambda: len(_find_pids(run)) == 2)
+    run.world.is_suspended = True
+    run.step_until(lambda: _list_live(run) == ["tiny-train-1-0"])
+    assert run.observe()["tiny-train-1-0"].state is ProcessState.LEAVING
+
+    run.clock.ahead = timedelta(seconds=LEAVE_SECONDS)
+    run.step_until(lambda: not run.world.has_live_processes())
+    assert run.observe()["tiny-train-1-0"].exit_code == 128 + signal.SIGKILL
+
+
 def test_configuration_error_ends_the_run_with_the_agents_words(run: Run) -> None:
     run.behave("train-0-0", "wait")
     run.behave("train-1-0", ExitCode.CONFIGURATION)
@@ -205,6 +241,7 @@ def test_failed_job_is_tried_again_from_its_checkpoints(run: Run) -> None:
     run.folder.submit(_read_manifest(), _now())
     run.step_until(lambda: run.job.status.phase is Phase.SUCCEEDED)
     assert run.job.metadata.uid == uid
+    assert run.job.status.failures == 0
 
 
 def test_only_one_run_has_the_job(run: Run) -> None:
@@ -226,6 +263,17 @@ def test_ports_in_use_are_passed_over() -> None:
         taken.bind(("127.0.0.1", first + 1))
         taken.listen()
         assert find_free_ports(2, FIRST_PORT) > first + 1
+
+
+def _list_live(run: Run) -> list[str]:
+    return [name for name, o in run.observe().items() if o.state in LIVE_STATES]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
 
 
 def _find_pids(run: Run) -> dict[str, int]:
