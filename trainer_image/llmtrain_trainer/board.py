@@ -1,26 +1,57 @@
-"""What a pod knows of its ranks: the newest word of each, for `/progress` and `/metrics`.
+"""What the ranks of a pod last said, put together: the state behind `/progress` and `/metrics`.
 
-Below: the updates that ranks send. Above: `agent` posts them here, `server` and `metrics` read.
-Read and written from several threads; every method takes the lock.
+Below: the updates of `progress`. Above: `launcher` feeds it, `server` and `metrics` read it.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from llmtrain_api.records import ProgressRecord, RankPhase, RankProgress, Stage
-from llmtrain_trainer.exit_record import Whereabouts
 from llmtrain_trainer.progress import RankUpdate
 
-KEPT_OVER_ROUNDS = ("validation_loss", "checkpoint_step", "storage_safe")
-"""Facts that stay true when the ranks are started anew."""
+ROUND_FACTS = ("resumed_step",)
+"""Facts that end with their round; the others keep their last value."""
 
 
-class ProgressBoard:
-    """The newest facts of one pod."""
+@dataclass(slots=True, kw_only=True)
+class Recovery:
+    """The way from one round's end to the next round's first step. Unix seconds on this pod."""
+
+    lost_at: float
+    """The agent learned that the round is over."""
+    reached: dict[RankPhase, float] = field(default_factory=dict)
+    """When this pod's first rank came to a phase, in the order of phases."""
+    stepped_at: float | None = None
+    """It had done its first step."""
+
+    def list_parts(self) -> dict[str, float]:
+        """Return seconds by part, as far as they have passed.
+
+        respawn: killing what is left, agreeing on a round, forking. rendezvous: joining the
+        other ranks. restore: data, model and checkpoint. first_step: the first step.
+        """
+        moments = [
+            self.lost_at,
+            self.reached.get(RankPhase.RENDEZVOUS),
+            self.reached.get(RankPhase.RESTORING),
+            self.reached.get(RankPhase.TRAINING),
+            self.stepped_at,
+        ]
+        parts: dict[str, float] = {}
+        names = ("respawn", "rendezvous", "restore", "first_step")
+        for name, begin, end in zip(names, moments, moments[1:], strict=False):
+            if begin is None or end is None:
+                break
+            parts[name] = end - begin
+        return parts
+
+
+class Board:
+    """Everything that an agent can tell about its ranks."""
 
     def __init__(
         self,
@@ -31,82 +62,86 @@ class ProgressBoard:
         total_steps: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Begin with nothing known; `clock` gives Unix seconds."""
-        self._lock = threading.Lock()
-        self._stage = stage
-        self._index = index
-        self._incarnation = incarnation
+        """Begin with nothing said; `clock` gives Unix seconds."""
+        self._identity = {"stage": stage, "index": index, "incarnation": incarnation}
         self._total_steps = total_steps
         self._clock = clock
-        self._rounds = 0
-        self._step = 0
         self._facts: dict[str, float | bool] = {}
         self._ranks: dict[int, RankProgress] = {}
-        self._round_seconds: dict[str, float] = {}
-        self._earlier_seconds: Counter[str] = Counter()
+        self._phase_seconds: dict[str, float] = {}
+        self._step = 0
+        self.starts = 0
+        """How many times ranks were started in this pod."""
+        self.restarts: Counter[str] = Counter()
+        """How many rounds ended without success, by how they ended."""
+        self.recovery: Recovery | None = None
+        """The newest recovery, possibly still under way."""
+        self.checkpoint_at: float | None = None
+        """When the newest checkpoint was heard of (Unix seconds)."""
 
-    def begin_round(self) -> None:
-        """Take note that the ranks are started (again)."""
-        with self._lock:
-            self._rounds += 1
-            self._facts = {n: v for n, v in self._facts.items() if n in KEPT_OVER_ROUNDS}
-            self._ranks = {}
-            self._earlier_seconds.update(self._round_seconds)
-            self._round_seconds = {}
-
-    def post(self, update: RankUpdate) -> None:
-        """Take what a rank says. Facts and phases are the word of the pod's first rank."""
-        with self._lock:
-            self._ranks[update.rank] = RankProgress(
-                rank=update.rank,
-                phase=update.phase,
-                step=update.step,
-                heartbeat=update.sent_at,
-            )
-            if update.rank == min(self._ranks):
-                self._facts.update(update.facts)
-                self._round_seconds = update.phase_seconds
-                # A rank that is still restoring says step 0, which is not the run's step.
-                self._step = update.step or self._step
-
-    def read_progress(self) -> ProgressRecord:
-        """Return everything as the contract has it."""
-        with self._lock:
-            return ProgressRecord.model_validate(
-                {
-                    "stage": self._stage,
-                    "index": self._index,
-                    "incarnation": self._incarnation,
-                    "round": self._rounds,
-                    "step": self._step,
-                    "total_steps": self._total_steps,
-                    **self._facts,
-                    "phase_seconds": self._round_seconds,
-                    "ranks": [self._ranks[rank] for rank in sorted(self._ranks)],
-                    "now": self._clock(),
-                }
-            )
-
-    def sum_phase_seconds(self) -> dict[str, float]:
-        """Return the seconds of the pod's first rank by phase, over all rounds of this pod."""
-        with self._lock:
-            return dict(self._earlier_seconds + Counter(self._round_seconds))
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self._step
 
     @property
     def checkpoint_step(self) -> int | None:
-        """Newest committed checkpoint that is known here."""
-        with self._lock:
-            step = self._facts.get("checkpoint_step")
-            return None if step is None else int(step)
+        """Step of the newest checkpoint that is known here."""
+        step = self._facts.get("checkpoint_step")
+        return None if step is None else int(step)
 
-    @property
-    def phases(self) -> dict[int, RankPhase]:
-        """Return the phase of each rank that has said something in this round."""
-        with self._lock:
-            return {rank: progress.phase for rank, progress in self._ranks.items()}
+    def begin_round(self) -> None:
+        """Ranks are about to be started."""
+        self.starts += 1
+        self._ranks.clear()
+        self._phase_seconds = {}
+        for name in ROUND_FACTS:
+            self._facts.pop(name, None)
 
-    def locate(self, rank: int | None = None) -> Whereabouts:
-        """Say where the pod is, for its exit record."""
-        checkpoint_step = self.checkpoint_step
-        with self._lock:
-            return Whereabouts(rank=rank, step=self._step or None, checkpoint_step=checkpoint_step)
+    def lose_round(self, cause: str) -> None:
+        """A round ended without success."""
+        self.restarts[cause] += 1
+        self.recovery = Recovery(lost_at=self._clock())
+
+    def note_checkpoint(self, step: int | None) -> None:
+        """Another worker tells of a checkpoint."""
+        if step is not None and step > (self.checkpoint_step or 0):
+            self._facts["checkpoint_step"] = step
+            self.checkpoint_at = self._clock()
+
+    def record(self, update: RankUpdate) -> None:
+        """Take in what a rank says."""
+        known = self._ranks.get(update.rank)
+        self._ranks[update.rank] = RankProgress(
+            rank=update.rank, phase=update.phase, step=update.step, heartbeat=update.sent_at
+        )
+        if update.rank != min(self._ranks):
+            return
+        if update.facts.get("checkpoint_step", self.checkpoint_step) != self.checkpoint_step:
+            self.checkpoint_at = update.sent_at
+        self._facts.update(update.facts)
+        self._phase_seconds = update.phase_seconds
+        if self.recovery is not None and self.recovery.stepped_at is None:
+            reached = self.recovery.reached
+            reached.setdefault(update.phase, update.sent_at)
+            stepped = known is not None and update.step > known.step
+            if RankPhase.TRAINING in reached and stepped:
+                self.recovery.stepped_at = update.sent_at
+        if update.step > 0:
+            self._step = update.step
+
+    def read(self) -> ProgressRecord:
+        """Return everything, as of now."""
+        return ProgressRecord.model_validate(
+            {
+                **self._identity,
+                **self._facts,
+                "round": self.starts,
+                "step": self._step,
+                "total_steps": self._total_steps,
+                "phase_seconds": self._phase_seconds,
+                "ranks": [self._ranks[rank] for rank in sorted(self._ranks)],
+                "now": self._clock(),
+            },
+            extra="ignore",
+        )

@@ -1,122 +1,112 @@
-"""What Prometheus reads from a pod.
+"""The trainer's metrics, made from the board when Prometheus asks.
 
-Below: `board`, and prometheus_client's text format. Above: `server` answers `/metrics` with it.
+Below: `board`, prometheus_client. Above: `server` answers `/metrics` with them.
 
-Names follow Prometheus' rules: prefix `llmtrain_`, base units, `_total` on counters. Worker 0
-alone exports what is one value for the whole run, so that sums and averages over pods are right;
-every worker exports the heartbeats of its own ranks.
+What is true of the whole run (loss, step, checkpoint) comes from worker 0 only; every worker
+tells of its own ranks and restarts.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    Metric,
-)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from llmtrain_api.records import ProgressRecord
-from llmtrain_trainer.board import ProgressBoard
+from llmtrain_api.records import ProgressRecord, Stage
+from llmtrain_api.run import RunConfig
+from llmtrain_trainer.board import Board
 
-GAUGES = {
-    "loss": ("llmtrain_train_loss", "Training loss of the newest step, nats per token."),
-    "validation_loss": (
-        "llmtrain_validation_loss",
-        "Newest loss on held-out text, nats per token.",
-    ),
-    "learning_rate": ("llmtrain_learning_rate", "Learning rate of the newest step."),
-    "gradient_norm": (
-        "llmtrain_gradient_norm",
-        "L2 norm of the newest gradient, before clipping.",
-    ),
-    "tokens_per_second": (
-        "llmtrain_tokens_per_second",
-        "Training tokens of all ranks in a second, over the last steps.",
-    ),
-    "step": ("llmtrain_step", "Optimizer steps done."),
-    "total_steps": ("llmtrain_planned_steps", "Optimizer steps of the run."),
-    "checkpoint_step": (
-        "llmtrain_checkpoint_last_committed_step",
-        "Step of the newest committed checkpoint.",
-    ),
-    "storage_safe": (
-        "llmtrain_storage_safe",
-        "Whether the store refuses to overwrite a manifest (1) or not (0).",
-    ),
+RUN_GAUGES = {
+    "llmtrain_train_loss": ("loss", "Training loss of the newest step, nats per token."),
+    "llmtrain_eval_loss": ("validation_loss", "Newest loss on held-out text, nats per token."),
+    "llmtrain_learning_rate": ("learning_rate", "Learning rate of the newest step."),
+    "llmtrain_grad_norm": ("gradient_norm", "L2 norm of the newest gradient before clipping."),
+    "llmtrain_tokens_per_second": ("tokens_per_second", "Training tokens of all ranks a second."),
+    "llmtrain_step": ("step", "Optimizer steps done."),
+    "llmtrain_steps": ("total_steps", "Optimizer steps of the whole run."),
+    "llmtrain_checkpoint_last_committed_step": ("checkpoint_step", "Newest committed checkpoint."),
 }
-"""Field of `ProgressRecord` → name and help text of the gauge that shows it."""
+"""Metric name → field of the progress record, help text."""
 
 
-@dataclass(slots=True)
-class RestartCounter:
-    """How often the ranks of this pod were started anew, by cause."""
+class BoardCollector(Collector):
+    """Reads the board at each scrape, so that nothing is counted twice."""
 
-    by_cause: Counter[str] = field(default_factory=Counter)
-
-
-class TrainerCollector(Collector):
-    """Turns the newest progress into metrics whenever Prometheus asks."""
-
-    def __init__(
-        self, board: ProgressBoard, restarts: RestartCounter, *, namespace: str, job: str
-    ) -> None:
-        """Read `board` and `restarts`; every sample carries namespace and job as labels."""
+    def __init__(self, board: Board, config: RunConfig, *, stage: Stage, index: int) -> None:
+        """Label everything with the job that `config` names."""
         self._board = board
-        self._restarts = restarts
-        self._labels = {"namespace": namespace, "job": job}
+        self._config = config
+        self._index = index
+        self._labels = {"namespace": config.namespace, "job": config.name, "stage": stage.value}
+        self._world_size = config.world_size if stage is Stage.TRAIN else 1
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics of this moment."""
-        progress = self._board.read_progress()
-        if progress.index == 0:
+        """Yield every metric of which there is a value."""
+        progress = self._board.read()
+        if self._index == 0:
             yield from self._collect_run(progress)
-        yield from self._collect_pod(progress)
+        yield from self._collect_worker(progress)
 
     def _collect_run(self, progress: ProgressRecord) -> Iterator[Metric]:
-        for name, (metric, text) in GAUGES.items():
-            value = getattr(progress, name)
+        for name, (field, text) in RUN_GAUGES.items():
+            value = getattr(progress, field)
             if value is not None:
-                gauge = GaugeMetricFamily(metric, text, labels=list(self._labels))
-                gauge.add_metric(list(self._labels.values()), float(value))
-                yield gauge
-        phases = CounterMetricFamily(
-            "llmtrain_phase_seconds",
-            "Seconds that rank 0 has spent in each phase, since this pod started.",
+                yield self._gauge(name, text, value)
+        yield self._gauge("llmtrain_world_size", "Ranks that work together.", self._world_size)
+        if self._board.checkpoint_at is not None:
+            yield self._gauge(
+                "llmtrain_checkpoint_last_committed_timestamp_seconds",
+                "When the newest checkpoint was committed, Unix seconds.",
+                self._board.checkpoint_at,
+            )
+        phases = GaugeMetricFamily(
+            "llmtrain_round_phase_seconds",
+            "Seconds of rank 0 in each phase since the ranks were started.",
             labels=[*self._labels, "phase"],
         )
-        for phase, seconds in sorted(self._board.sum_phase_seconds().items()):
+        for phase, seconds in progress.phase_seconds.items():
             phases.add_metric([*self._labels.values(), phase], seconds)
         yield phases
 
-    def _collect_pod(self, progress: ProgressRecord) -> Iterator[Metric]:
-        worker = str(progress.index)
+    def _collect_worker(self, progress: ProgressRecord) -> Iterator[Metric]:
+        own = {**self._labels, "worker": str(self._index)}
         restarts = CounterMetricFamily(
-            "llmtrain_rank_restarts",
-            "Times that the ranks of this pod were started anew, by cause.",
-            labels=[*self._labels, "worker", "cause"],
+            "llmtrain_restarts_total",
+            "Restarts of this worker's ranks, by how the round before ended.",
+            labels=[*own, "cause"],
         )
-        for cause, count in sorted(self._restarts.by_cause.items()):
-            restarts.add_metric([*self._labels.values(), worker, cause], count)
+        for cause, count in self._board.restarts.items():
+            restarts.add_metric([*own.values(), cause], count)
         yield restarts
         ages = GaugeMetricFamily(
             "llmtrain_rank_heartbeat_age_seconds",
-            "Seconds since a rank last said something.",
-            labels=[*self._labels, "rank"],
+            "Seconds since a rank last said anything.",
+            labels=[*own, "rank"],
         )
         for rank in progress.ranks:
             age = max(0.0, progress.now - rank.heartbeat)
-            ages.add_metric([*self._labels.values(), str(rank.rank)], age)
+            ages.add_metric([*own.values(), str(rank.rank)], age)
         yield ages
+        if self._board.recovery is not None:
+            parts = GaugeMetricFamily(
+                "llmtrain_recovery_seconds",
+                "The newest recovery, from the loss of a round to the next round's first step.",
+                labels=[*own, "part"],
+            )
+            for part, seconds in self._board.recovery.list_parts().items():
+                parts.add_metric([*own.values(), part], seconds)
+            yield parts
+
+    def _gauge(self, name: str, text: str, value: float) -> GaugeMetricFamily:
+        gauge = GaugeMetricFamily(name, text, labels=list(self._labels))
+        gauge.add_metric(list(self._labels.values()), value)
+        return gauge
 
 
-def render_metrics(collector: TrainerCollector) -> bytes:
-    """Return the metrics of this moment in Prometheus' text format."""
+def render_metrics(collector: BoardCollector) -> bytes:
+    """Return the metrics in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(collector)
     return generate_latest(registry)

@@ -1,0 +1,42 @@
+"""What the kernel is asked for: killing orphans, counting memory kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from llmtrain_trainer.linux import count_memory_kills
+
+FORK_TWICE = """
+import os, sys, time
+from llmtrain_trainer.linux import die_with_parent
+if os.fork() == 0:
+    die_with_parent()
+    print("ready", flush=True)
+    time.sleep(60)
+time.sleep(60)
+"""
+
+
+def test_child_dies_with_its_parent() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", FORK_TWICE],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    with parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"ready\n"
+        parent.send_signal(signal.SIGKILL)
+        # The child holds the pipe open for as long as it lives.
+        assert parent.stdout.read() == b""
+
+
+def test_memory_kills_are_read_where_the_cgroup_says(tmp_path: Path) -> None:
+    file = tmp_path / "memory.events"
+    assert count_memory_kills(file) == 0
+    file.write_text("low 0\noom 4\noom_kill 3\noom_group_kill 1\n")
+    assert count_memory_kills(file) == 3

@@ -1,0 +1,33 @@
+"""What Python lacks of Linux: ending with the parent process, and the kernel's memory kills.
+
+Below: the C library. Above: `init`, `rank_process`, `agent`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+MEMORY_EVENTS_FILE = Path("/sys/fs/cgroup/memory.events")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that forked it ends (prctl(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+
+
+def count_memory_kills(file: Path = MEMORY_EVENTS_FILE) -> int:
+    """Return how many processes of this cgroup the kernel has killed for their memory.
+
+    0 where the cgroup does not say, as outside containers.
+    """
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return 0
+    counts = dict(line.split() for line in lines)
+    return int(counts.get("oom_kill", 0))
