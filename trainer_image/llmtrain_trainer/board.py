@@ -16,6 +16,9 @@ from llmtrain_trainer.progress import RankUpdate
 ROUND_FACTS = ("resumed_step",)
 """Facts that end with their round; the others keep their last value."""
 
+UNBEGUN_PHASES = frozenset({RankPhase.STARTING, RankPhase.RENDEZVOUS, RankPhase.RESTORING})
+"""Phases in which a rank has nothing yet that is worth saving."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Recovery:
@@ -89,6 +92,11 @@ class Board:
         """Step of the newest checkpoint that is known here."""
         step = self._facts.get("checkpoint_step")
         return None if step is None else int(step)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether some rank of the present round has come to its first step, or beyond."""
+        return any(rank.phase not in UNBEGUN_PHASES for rank in self._ranks.values())
 
     def begin_round(self) -> None:
         """Ranks are about to be started."""

@@ -1,0 +1,111 @@
+"""The command of every pod: one agent for one incarnation of one worker.
+
+    python -m llmtrain_trainer agent --config run.json --stage train --index 0 --incarnation 0
+
+Below: `agent`, and `init` where this is process 1. The exit code is the exit record's code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from llmtrain_api.records import ExitRecord, Stage
+from llmtrain_api.run import RunConfig
+from llmtrain_trainer.agent import AgentSettings, run_agent
+from llmtrain_trainer.exit_record import describe_failure, write_exit_record
+from llmtrain_trainer.failures import ConfigurationError, StageError
+from llmtrain_trainer.init import run_as_init
+from llmtrain_trainer.rank_process import describe_unforeseen
+from llmtrain_trainer.stages import STAGES, StageEntry
+
+logger = logging.getLogger("llmtrain_trainer")
+
+DEFAULT_GRACE_SECONDS = 25.0
+"""Five less than Kubernetes gives a pod by default."""
+
+
+def main() -> None:
+    """Run the agent, as the only child of an init process where this is process 1."""
+    arguments = parse_arguments(sys.argv[1:])
+    if os.getpid() == 1:
+        sys.exit(run_as_init(lambda: run(arguments, STAGES)))
+    sys.exit(run(arguments, STAGES))
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="llmtrain_trainer", description="Run one worker of an LLMTrainingJob."
+    )
+    commands = parser.add_subparsers(required=True)
+    agent = commands.add_parser("agent", help="supervise the ranks of one worker")
+    agent.add_argument("--config", type=Path, required=True, help="the RunConfig as JSON")
+    agent.add_argument("--stage", type=Stage, choices=list(Stage), required=True)
+    agent.add_argument("--index", type=int, required=True, help="which worker this is, from 0")
+    agent.add_argument("--incarnation", type=int, required=True, help="which life of that worker")
+    agent.add_argument("--host", default="0.0.0.0", help="address to listen at (%(default)s)")
+    agent.add_argument(
+        "--termination-log", type=Path, help="file for the exit record; absent: only the log"
+    )
+    agent.add_argument(
+        "--grace-seconds",
+        type=float,
+        default=DEFAULT_GRACE_SECONDS,
+        help="how long saving may take after SIGTERM (%(default)s)",
+    )
+    return parser.parse_args(arguments)
+
+
+def run(arguments: argparse.Namespace, stages: dict[Stage, StageEntry]) -> int:
+    """Run the agent to its end, leave the exit record, and return the exit code."""
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format=f"%(asctime)s %(levelname)s {arguments.stage.value}-{arguments.index} %(message)s",
+    )
+    try:
+        record = asyncio.run(run_agent(_read_settings(arguments), stages[arguments.stage]))
+    except StageError as error:
+        record = describe_failure(error)
+    except Exception as error:
+        logger.exception("the agent met what nobody foresaw")
+        record = describe_failure(describe_unforeseen(error))
+    _leave(record, arguments.termination_log)
+    return record.code.value
+
+
+def _read_settings(arguments: argparse.Namespace) -> AgentSettings:
+    path = arguments.config
+    try:
+        config = RunConfig.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be read as the run's configuration: {error}",
+            reason="RunConfigInvalid",
+            next_step="use an operator and a trainer image of the same version",
+        ) from error
+    return AgentSettings(
+        config=config,
+        stage=arguments.stage,
+        index=arguments.index,
+        incarnation=arguments.incarnation,
+        host=arguments.host,
+        grace_seconds=arguments.grace_seconds,
+    )
+
+
+def _leave(record: ExitRecord, termination_log: Path | None) -> None:
+    logger.info("ends with %s (%s): %s", record.reason, record.code.name, record.message)
+    if termination_log is not None:
+        write_exit_record(record, termination_log)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""What a rank runs in each stage, and what must be loaded before it is forked.
+
+Below: `prepare`, `train`, `evaluate`, imported only when they are called. Above: `__main__`
+picks the stage of the pod, `launcher` and `rank_process` run it.
+
+The agent imports this module, so nothing here may import torch.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from llmtrain_api.records import Stage, StageResult
+from llmtrain_api.run import RunConfig
+from llmtrain_trainer.progress import RankGroup, Reporter
+
+RunStage = Callable[[RunConfig, RankGroup, Reporter, Callable[[], bool]], StageResult]
+
+STORE_BACKLOG = 4096
+"""Ranks that may knock at the key-value store at once."""
+
+
+def serve_tcp_store(address: str) -> tuple[Any, int]:
+    """Serve a round's key-value store at `address`; return the store and its port."""
+    from torch.distributed import TCPStore
+
+    family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+    # torch would listen at every address of the host.
+    listener = socket.create_server((address, 0), family=family, backlog=STORE_BACKLOG)
+    port = listener.getsockname()[1]
+    store = TCPStore(
+        find_own_address(address),
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=listener.detach(),
+    )
+    return store, port
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageEntry:
+    """A stage as the agent knows it. It travels to the ranks, so its functions have names."""
+
+    run: RunStage
+    """Works through the stage as one rank: (config, group, reporter, should stop) → result."""
+
+    preload: tuple[str, ...]
+    """Modules that are imported once, before any rank is forked."""
+
+    saves_when_stopped: bool = False
+    """Whether its ranks save their state when they are asked to stop; else they are killed."""
+
+    serve_store: Callable[[str], tuple[Any, int]] = serve_tcp_store
+    """Serves the round's key-value store at an address: (store, port)."""
+
+
+def find_own_address(host: str) -> str:
+    """Return where this host reaches what it serves at `host`, which may stand for all of it."""
+    address = ipaddress.ip_address(host)
+    if not address.is_unspecified:
+        return host
+    return "127.0.0.1" if address.version == 4 else "::1"
+
+
+def _prepare(
+    config: RunConfig, group: RankGroup, reporter: Reporter, should_stop: Callable[[], bool]
+) -> StageResult:
+    from llmtrain_trainer.prepare import run_prepare
+
+    return run_prepare(config, reporter)
+
+
+def _train(
+    config: RunConfig, group: RankGroup, reporter: Reporter, should_stop: Callable[[], bool]
+) -> StageResult:
+    from llmtrain_trainer.train import run_train
+
+    return run_train(config, group, reporter, should_stop)
+
+
+def _evaluate(
+    config: RunConfig, group: RankGroup, reporter: Reporter, should_stop: Callable[[], bool]
+) -> StageResult:
+    from llmtrain_trainer.evaluate import run_evaluate
+
+    return run_evaluate(config, reporter)
+
+
+STAGES = {
+    Stage.PREPARE: StageEntry(run=_prepare, preload=("llmtrain_trainer.prepare",)),
+    Stage.TRAIN: StageEntry(
+        run=_train, preload=("llmtrain_trainer.train",), saves_when_stopped=True
+    ),
+    Stage.EVALUATE: StageEntry(run=_evaluate, preload=("llmtrain_trainer.evaluate",)),
+}
