@@ -16,6 +16,7 @@ from llmtrain_operator.plan.types import ObservedProcess
 INFRASTRUCTURE_REASONS = {
     "Deleted": "it was deleted",
     "Evicted": "the node needed its room",
+    "Interrupted": "the `llmtrain run` that it belonged to was killed",
     "NodeLost": "its node is gone or does not answer",
     "NodeShutdown": "its node shut down",
     "Preempted": "a more important pod took its place",

@@ -128,7 +128,7 @@ class AgentProcesses:
             exit_code=code,
             exit_record=exit_record,
             # An end that nobody saw: the run itself was killed, and its processes with it.
-            ended_by="" if code is not None else "NodeShutdown",
+            ended_by="" if code is not None else "Interrupted",
         )
 
     def _describe_living(self, record: ProcessRecord) -> ObservedProcess:

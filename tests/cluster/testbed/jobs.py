@@ -37,6 +37,21 @@ def make_job(
     )
 
 
+def read_tiny_job() -> LLMTrainingJob:
+    """Return a job `default/tiny` as a person writes it: only what must be there, two workers."""
+    return LLMTrainingJob.model_validate(
+        {
+            "metadata": {"name": "tiny"},
+            "spec": {
+                "data": {"sources": [{"uri": "s3://corpus/a.txt"}]},
+                "training": {"steps": 10},
+                "workers": {"replicas": 2},
+                "storage": {"uri": "s3://models/first"},
+            },
+        }
+    )
+
+
 def observe_process(
     job: str,
     stage: Stage,

@@ -24,18 +24,10 @@ from llmtrain_operator.world import ConflictError
 from llmtrain_operator.world.job_folder import JobBusyError, JobChangedError, JobFolder
 from llmtrain_operator.world.local import FIRST_PORT, LocalWorld, fetch_progress, find_free_ports
 from llmtrain_operator.world.processes import LEAVE_SECONDS
+from testbed.jobs import read_tiny_job
 
 DEADLINE_SECONDS = 60.0
 STAND_IN = Path(__file__).with_name("stand_in_agent.py")
-MANIFEST = {
-    "metadata": {"name": "tiny"},
-    "spec": {
-        "data": {"sources": [{"uri": "s3://corpus/a.txt"}]},
-        "training": {"steps": 10},
-        "workers": {"replicas": 2},
-        "storage": {"uri": "s3://models/first"},
-    },
-}
 
 
 def _now() -> datetime:
@@ -53,7 +45,7 @@ class Clock:
 
 
 def _read_manifest(**training: int) -> LLMTrainingJob:
-    job = LLMTrainingJob.model_validate(MANIFEST)
+    job = read_tiny_job()
     section = job.spec.training.model_copy(update=training)
     return job.model_copy(update={"spec": job.spec.model_copy(update={"training": section})})
 

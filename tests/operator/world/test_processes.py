@@ -12,28 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from llmtrain_api import LLMTrainingJob
 from llmtrain_api.status import Phase
 from llmtrain_operator.world.job_folder import JobFolder
+from testbed.jobs import read_tiny_job
 
 DEADLINE_SECONDS = 60.0
 HERE = Path(__file__).parent
-MANIFEST = {
-    "metadata": {"name": "tiny"},
-    "spec": {
-        "data": {"sources": [{"uri": "s3://corpus/a.txt"}]},
-        "training": {"steps": 10},
-        "workers": {"replicas": 2},
-        "storage": {"uri": "s3://models/first"},
-    },
-}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> JobFolder:
     folder = JobFolder(tmp_path, "default", "tiny")
     with folder.hold():
-        folder.submit(LLMTrainingJob.model_validate(MANIFEST), datetime.now(UTC))
+        folder.submit(read_tiny_job(), datetime.now(UTC))
     return folder
 
 
