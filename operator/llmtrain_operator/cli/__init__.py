@@ -7,11 +7,13 @@ called.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
 DEFAULT_STORE = Path("llmtrain-store")
+DEFAULT_NAMESPACE = "default"
 
 MANIFEST = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -50,5 +52,29 @@ def run(manifest: Path, store: Path, workers: int | None, namespace: str | None)
     Ctrl-C saves and stops; the same command again goes on from there.
     """
     from llmtrain_operator.cli.manifest import load_job
+    from llmtrain_operator.cli.run import run_job
 
-    load_job(manifest, namespace=namespace, replicas=workers)
+    sys.exit(run_job(load_job(manifest, namespace=namespace, replicas=workers), store))
+
+
+@main.command()
+@click.argument("name")
+@store_option
+@namespace_option
+def status(name: str, store: Path, namespace: str | None) -> None:
+    """Say how far the job NAME is, or what became of it, on this machine."""
+    from llmtrain_operator.cli.inspect import print_status
+
+    print_status(name, namespace or DEFAULT_NAMESPACE, store)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--process", default=None, help="Only this one, as train-0 or prepare.")
+@store_option
+@namespace_option
+def logs(name: str, process: str | None, store: Path, namespace: str | None) -> None:
+    """Print what the processes of the job NAME wrote on this machine."""
+    from llmtrain_operator.cli.inspect import print_logs
+
+    print_logs(name, namespace or DEFAULT_NAMESPACE, store, only=process)
