@@ -45,6 +45,14 @@ def test_loss_falls_and_two_checkpoints_are_kept(root: Path, losses: list[float]
     assert kept == list_checkpoints(folder) == ["step-00000008", "step-00000012"]
 
 
+def test_speed_is_told_of_steps_only(root: Path) -> None:
+    """Between evaluations after every second step, no step's end follows another's."""
+    evaluation = configure_tiny_run(root).evaluation.dump()
+    config = prepare_tiny_run(root, run="speed", evaluation={**evaluation, "everySteps": 2})
+    assert run_ranks(config).list_facts("tokens_per_second") == []
+    assert run_ranks(prepare_tiny_run(root, run="faster")).list_facts("tokens_per_second")
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_loss_does_not_depend_on_ranks_strategy_or_accumulation(
     root: Path, losses: list[float], strategy: str

@@ -224,13 +224,14 @@ def _train(run: _Run, should_stop: Callable[[], bool]) -> None:
     pending: _StepNumbers | None = None
     while run.step < total_steps:
         numbers = _take_step(run, run.step + 1, should_stop())
-        agreed = _settle(run, pending, speed) if pending is not None else None
+        agreed = _settle(run, pending, speed.count_step()) if pending is not None else None
         pending, run.step = numbers, run.step + 1
         stop = agreed is not None and agreed.stop
         evaluate = run.step % run.config.evaluation.every_steps == 0 or run.step == total_steps
         save = run.step % run.config.checkpoint.every_steps == 0 or run.step == total_steps
         if stop or evaluate or save:
-            agreed = _settle(run, pending, speed)
+            # Right after the step before it: the time between the two says nothing of a step's.
+            agreed = _settle(run, pending, speed.rate)
             pending = None
             if evaluate:
                 _evaluate(run)
@@ -293,8 +294,11 @@ def _take_step(run: _Run, step: int, wishes_to_stop: bool) -> _StepNumbers:
     )
 
 
-def _settle(run: _Run, numbers: _StepNumbers, speed: _Speedometer) -> _Agreed:
-    """Wait for a step's numbers, report them, and return what all ranks now know."""
+def _settle(run: _Run, numbers: _StepNumbers, rate: float | None) -> _Agreed:
+    """Wait for a step's numbers, report them, and return what all ranks now know.
+
+    `rate` is in tokens per second, once it is known.
+    """
     if numbers.work is not None:
         numbers.work.wait()
     loss_sum, stops, saves = numbers.values.tolist()
@@ -308,7 +312,7 @@ def _settle(run: _Run, numbers: _StepNumbers, speed: _Speedometer) -> _Agreed:
     stride = max(1, run.config.training.steps // MAX_CURVE_POINTS)
     if numbers.step % stride == 0 or numbers.step == run.config.training.steps:
         run.curve.append({"step": numbers.step, "loss": loss})
-    facts = {"tokens_per_second": rate} if (rate := speed.count_step()) is not None else {}
+    facts = {"tokens_per_second": rate} if rate is not None else {}
     run.reporter.report(
         step=numbers.step,
         loss=loss,
@@ -394,16 +398,17 @@ class _Speedometer:
         self._tokens_per_step = tokens_per_step
         self._clock = clock
         self._last: float | None = None
-        self._rate: float | None = None
+        self.rate: float | None = None
+        """Smoothed over about ten steps; None until two have ended."""
 
     def count_step(self) -> float | None:
-        """Count a step; return the smoothed rate, once there is one."""
+        """Count a step that has just ended; return the rate."""
         now = self._clock()
         if self._last is not None and now > self._last:
             rate = self._tokens_per_step / (now - self._last)
-            self._rate = rate if self._rate is None else 0.9 * self._rate + 0.1 * rate
+            self.rate = rate if self.rate is None else 0.9 * self.rate + 0.1 * rate
         self._last = now
-        return self._rate
+        return self.rate
 
     def restart(self) -> None:
         """Forget when the last step ended: what came after it was no step."""
