@@ -72,9 +72,14 @@ class KubeClient:
         parameters = {"fieldManager": FIELD_MANAGER}
         return await self._request("POST", path, parameters=parameters, body=body)
 
-    async def apply(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Apply an object on the server side: the fields given are ours, others are kept."""
-        parameters = {"fieldManager": FIELD_MANAGER, "force": "true"}
+    async def apply(
+        self, path: str, body: dict[str, Any], *, manager: str = FIELD_MANAGER, force: bool = True
+    ) -> dict[str, Any]:
+        """Apply an object on the server side: the fields given are the manager's, others are kept.
+
+        Fields of another manager are taken by `force`; without it they are a conflict, 409.
+        """
+        parameters = {"fieldManager": manager, "force": str(force).lower()}
         return await self._request("PATCH", path, parameters=parameters, body=body, content=APPLY)
 
     async def replace(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
