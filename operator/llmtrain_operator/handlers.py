@@ -28,8 +28,9 @@ def build_registry(
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
-    async def share_session(**_: object) -> kopf.AiohttpSession:
-        return kopf.AiohttpSession(server=client.server, aiohttp_session=client.session)
+    async def open_session(**_: object) -> kopf.AiohttpSession:
+        # One of its own: kopf closes it when it stops, and we have a Lease to release after that.
+        return kopf.AiohttpSession(server=client.server, aiohttp_session=client.open_session())
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def note_job(type: str | None, body: kopf.Body, **_: object) -> None:  # noqa: A002

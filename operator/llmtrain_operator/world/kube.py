@@ -46,10 +46,13 @@ class ApiError(Exception):
 class KubeClient:
     """Requests to one apiserver, so many at a time; watches do not count."""
 
-    def __init__(self, session: aiohttp.ClientSession, server: str, *, requests: int) -> None:
-        """Talk to `server` (its URL) over `session`."""
-        self.session = session
+    def __init__(
+        self, server: str, open_session: Callable[[], aiohttp.ClientSession], *, requests: int
+    ) -> None:
+        """Talk to `server` (its URL) over a session of its own; `open_session` gives others."""
         self.server = server.rstrip("/")
+        self.open_session = open_session
+        self.session = open_session()
         self._slots = asyncio.Semaphore(requests)
 
     async def get(self, path: str, **parameters: str) -> dict[str, Any]:
@@ -159,14 +162,19 @@ async def open_client(*, requests: int) -> AsyncIterator[KubeClient]:
         # Named here, since kubernetes reads the variable only once, when it is imported.
         file = os.environ.get("KUBECONFIG")
         await config.load_kube_config(config_file=file, client_configuration=configuration)
-    async with aiohttp.ClientSession(
+    client = KubeClient(configuration.host, lambda: _open_session(configuration), requests=requests)
+    async with client.session:
+        yield client
+
+
+def _open_session(configuration: Configuration) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
         # Watches hold connections for ever; what is bounded is the requests at work.
         connector=aiohttp.TCPConnector(limit=0, ssl=_build_ssl(configuration)),
         middlewares=[_make_authorizer(configuration)],
         # Without this, a proxy of the machine's environment would be asked for cluster addresses.
         trust_env=False,
-    ) as session:
-        yield KubeClient(session, configuration.host, requests=requests)
+    )
 
 
 def _build_ssl(configuration: Configuration) -> ssl.SSLContext:
