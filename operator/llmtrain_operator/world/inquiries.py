@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http import HTTPStatus
+from typing import Any
 
 import aiohttp
 from pydantic import ValidationError
@@ -174,9 +175,10 @@ class Inquiries:
         namespace = facts.key.split("/")[0]
         answer = await self._client.get(
             f"/api/v1/namespaces/{namespace}/events",
-            fieldSelector=f"involvedObject.uid={facts.uid},type=Warning",
+            # It has a node: what the scheduler complained of before is over.
+            fieldSelector=(f"involvedObject.uid={facts.uid},type=Warning,reason!=FailedScheduling"),
         )
-        warnings = sorted(answer["items"], key=lambda e: e.get("lastTimestamp") or "")
+        warnings = sorted(answer["items"], key=_date_event)
         return (facts.observed.process.name, warnings[-1]["message"]) if warnings else None
 
     async def _check_leaving(self, facts: PodFacts) -> None:
@@ -200,3 +202,11 @@ class Inquiries:
             is_lost = True
         if is_lost:
             self._pods.declare_lost(facts)
+
+
+def _date_event(event: dict[str, Any]) -> datetime:
+    """Return when an Event was last told: each of Kubernetes' two event APIs dates its own way."""
+    last = (event.get("series") or {}).get("lastObservedTime") or event.get("lastTimestamp")
+    return datetime.fromisoformat(
+        last or event.get("eventTime") or event["metadata"]["creationTimestamp"]
+    )
