@@ -56,6 +56,11 @@ class ControlPlane:
         self._followers = [self._build_controller_manager(), self._build_scheduler()]
 
     @property
+    def kubectl_program(self) -> str:
+        """Path of the kubectl of this control plane's version."""
+        return str(self._programs["kubectl"])
+
+    @property
     def url(self) -> str:
         """The apiserver's address, ``https://host:port``."""
         return f"https://{self.address}:{self._port}"

@@ -105,12 +105,21 @@ class Jobs:
 
     def await_pods(self, *names: str) -> dict[str, dict[str, Any]]:
         """Wait until exactly these pods exist; returns them."""
-        wait_until(
-            lambda: set(self.list_pods()) == set(names),
-            seconds=SECONDS,
-            what=f"the pods {names}; there are {set(self.list_pods())}",
-        )
+        try:
+            wait_until(
+                lambda: set(self.list_pods()) == set(names), seconds=SECONDS, what=f"pods {names}"
+            )
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; there are {sorted(self.list_pods())}") from error
         return self.list_pods()
+
+    def await_pod(self, name: str) -> None:
+        """Wait until a pod exists, whatever others do."""
+        wait_until(lambda: name in self.list_pods(), seconds=SECONDS, what=f"the pod {name}")
+
+    def await_gone(self, *what: str) -> None:
+        """Wait until an object does not exist any more."""
+        wait_until(lambda: not self.exists(*what), seconds=SECONDS, what=f"{' '.join(what)} to go")
 
     def await_job(self, holds: Callable[[LLMTrainingJob], bool], what: str) -> LLMTrainingJob:
         """Wait until something holds for the job `tiny`; returns it."""

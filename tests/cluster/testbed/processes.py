@@ -107,7 +107,7 @@ class ServerProcess:
 
     def stop(self, *, grace_seconds: float = 10) -> None:
         """SIGTERM, then SIGKILL after ``grace_seconds``; nothing where it does not run."""
-        self._signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
         if self._process is not None:
             try:
                 self._process.wait(grace_seconds)
@@ -116,15 +116,28 @@ class ServerProcess:
 
     def kill(self) -> None:
         """SIGKILL to the server and what it started in its process group."""
-        self._signal(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
+
+    def wait(self, *, seconds: float) -> int:
+        """Wait for the server's own end; returns its exit code, negative for a signal.
+
+        Raises:
+            TimeoutError: it did not end; with the end of its log.
+        """
+        assert self._process is not None, f"{self.name} is not started"
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"{self.name} has not ended\n{self.tail_log()}") from error
 
     def tail_log(self) -> str:
         """The end of the log, for messages about a server that failed."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return f"--- end of {self.log} ---\n{text[-LOG_TAIL_CHARACTERS:]}"
 
-    def _signal(self, number: signal.Signals) -> None:
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the server and what it started; nothing where it does not run."""
         if self.running:
             os.killpg(self.pid, number)

@@ -1,0 +1,247 @@
+"""What goes wrong around the operator: kills, gaps, refusals, strangers; on a real apiserver."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmtrain_api.status import Phase
+from testbed.operators import SECONDS, Jobs, Operator
+from testbed.processes import ServerProcess, wait_until
+
+ENDED_PHASES = {"Succeeded", "Failed"}
+NUM_KILLS = 8
+
+
+def test_a_pod_of_the_same_name_is_not_adopted(jobs: Jobs, operator: Operator) -> None:
+    stranger = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "tiny-prepare-0-0", "namespace": jobs.namespace},
+        "spec": {"containers": [{"name": "main", "image": "none"}]},
+    }
+    jobs.server.apply(stranger)
+    uid = jobs.get("pod", "tiny-prepare-0-0")["metadata"]["uid"]
+    jobs.apply()
+    jobs.await_job(lambda j: "is not this job's" in j.status.message, "the stranger to be named")
+    (pod,) = jobs.list_pods().values()
+    assert pod["metadata"]["uid"] == uid
+    assert "ownerReferences" not in pod["metadata"]
+
+
+def test_a_quota_is_named_and_its_end_noticed(jobs: Jobs, operator: Operator) -> None:
+    jobs.server.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": {"name": "none", "namespace": jobs.namespace},
+            "spec": {"hard": {"pods": "0"}},
+        }
+    )
+    wait_until(
+        lambda: "hard" in jobs.get("resourcequota", "none").get("status", {}),
+        seconds=SECONDS,
+        what="the quota to hold",
+    )
+    jobs.apply()
+    jobs.await_job(lambda j: "exceeded quota: none" in j.status.message, "the quota to be named")
+    assert not jobs.list_pods()
+    jobs.server.kubectl("-n", jobs.namespace, "delete", "resourcequota", "none")
+    jobs.await_pods("tiny-prepare-0-0")
+    jobs.await_job(lambda j: "quota" not in j.status.message, "the message to go")
+
+
+def test_a_missing_secret_is_named(jobs: Jobs, operator: Operator) -> None:
+    jobs.apply()
+    pod = jobs.await_pods("tiny-prepare-0-0")["tiny-prepare-0-0"]
+    bind(jobs, "tiny-prepare-0-0", node="elsewhere")
+    said = 'MountVolume.SetUp failed for volume "credentials" : secret "store" not found'
+    jobs.server.kubectl(
+        "create", "-f", "-",
+        input=json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"name": "mount", "namespace": jobs.namespace},
+                "involvedObject": {
+                    "kind": "Pod",
+                    "namespace": jobs.namespace,
+                    "name": "tiny-prepare-0-0",
+                    "uid": pod["metadata"]["uid"],
+                },
+                "type": "Warning",
+                "reason": "FailedMount",
+                "message": said,
+            }
+        ),
+    )  # fmt: skip
+    jobs.await_job(lambda j: said in j.status.message, "the Secret to be named")
+
+
+def test_deleting_a_job_needs_no_operator(jobs: Jobs, operator: Operator) -> None:
+    jobs.apply()
+    jobs.finish_prepare()
+    jobs.await_pods("tiny-prepare-0-0", "tiny-train-0-0")
+    operator.process.stop()
+    assert "finalizers" not in jobs.get("llmjob", "tiny")["metadata"]
+    jobs.server.kubectl("-n", jobs.namespace, "delete", "llmjob", "tiny", "--timeout=10s")
+    jobs.await_pods()
+    jobs.await_gone("configmap", "tiny-run")
+    jobs.await_gone("service", "tiny-train")
+
+
+def test_a_job_made_anew_under_its_name_gets_pods_of_its_own(
+    jobs: Jobs, operator: Operator
+) -> None:
+    jobs.apply()
+    jobs.finish_prepare()
+    jobs.await_pods("tiny-prepare-0-0", "tiny-train-0-0")
+    first = jobs.read().metadata.uid
+    jobs.server.kubectl("-n", jobs.namespace, "delete", "llmjob", "tiny")
+    jobs.apply()
+    second = jobs.read().metadata.uid
+    assert first != second
+    wait_until(
+        lambda: {owner_of(pod) for pod in jobs.list_pods().values()} == {second},
+        seconds=SECONDS,
+        what="pods of the new job alone",
+    )
+    assert set(jobs.list_pods()) == {"tiny-prepare-0-0"}
+
+
+def test_a_deleted_pod_is_replaced_and_held_against_nobody(jobs: Jobs, operator: Operator) -> None:
+    jobs.apply()
+    jobs.await_pods("tiny-prepare-0-0")
+    jobs.await_job(lambda j: j.status.phase is Phase.PREPARING, "the stage to be written down")
+    jobs.server.kubectl("-n", jobs.namespace, "delete", "pod", "tiny-prepare-0-0")
+    jobs.await_pods("tiny-prepare-0-1")
+    job = jobs.await_job(lambda j: j.status.restarts == 1, "the restart to be counted")
+    assert job.status.attempts[0].reason == "Deleted"
+    assert job.status.failures == 0
+
+
+def test_a_pod_that_vanished_in_a_gap_of_the_watch_is_replaced(
+    jobs: Jobs, operator: Operator
+) -> None:
+    jobs.apply()
+    jobs.await_pods("tiny-prepare-0-0")
+    jobs.await_job(lambda j: j.status.phase is Phase.PREPARING, "the stage to be written down")
+    operator.process.signal(signal.SIGSTOP)
+    jobs.server.kubectl("-n", jobs.namespace, "delete", "pod", "tiny-prepare-0-0")
+    # An apiserver that starts knows no history: the watch's version is gone for it.
+    jobs.server.stop_api()
+    jobs.server.start_api()
+    jobs.server.kubectl("-n", jobs.namespace, "create", "configmap", "later")
+    operator.process.signal(signal.SIGCONT)
+    jobs.await_pods("tiny-prepare-0-1")
+    job = jobs.await_job(lambda j: j.status.restarts == 1, "the restart to be counted")
+    assert job.status.attempts[0].reason == "Deleted"
+
+
+def test_one_of_two_replicas_works_and_the_other_takes_over(
+    jobs: Jobs, make_operator: Callable[[str], Operator]
+) -> None:
+    first, second = make_operator("operator-0"), make_operator("operator-1")
+    first.start()
+    wait_until(lambda: leads(first), seconds=SECONDS, what="the first to lead")
+    second.start()
+    jobs.apply("one")
+    jobs.await_pods("one-prepare-0-0")
+    assert not leads(second)
+    first.process.stop()
+    wait_until(lambda: leads(second), seconds=5, what="a released lease to be taken at once")
+    jobs.apply("two")
+    jobs.await_pods("one-prepare-0-0", "two-prepare-0-0")
+
+    first.start()
+    second.process.kill()
+    wait_until(lambda: leads(first), seconds=40, what="the lease of a dead holder to be taken")
+    jobs.apply("three")
+    jobs.await_pods("one-prepare-0-0", "two-prepare-0-0", "three-prepare-0-0")
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kills_at_any_moment_double_and_lose_nothing(
+    jobs: Jobs, operator: Operator, tmp_path: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    watch = watch_pods(jobs, tmp_path)
+    jobs.apply(workers={"replicas": 2}, runPolicy={"restartLimit": 100})
+    jobs.finish_prepare()
+    jobs.await_pods("tiny-prepare-0-0", "tiny-train-0-0", "tiny-train-1-0")
+    incarnations = [0, 0]
+    for _ in range(NUM_KILLS):
+        index = rng.randrange(2)
+        name = f"tiny-train-{index}-{incarnations[index]}"
+        jobs.await_pod(name)
+        jobs.end_pod(name, 27, reason="RankLost", message="ranks kept dying")
+        time.sleep(rng.uniform(0, 0.1))
+        operator.process.kill()
+        incarnations[index] += 1
+        operator.process.start()
+    job = jobs.await_job(lambda j: j.status.restarts == NUM_KILLS, "all restarts to be counted")
+    expected = {f"train-{i}": n for i, n in enumerate(incarnations) if n}
+    assert job.status.incarnations == expected
+    assert {(a.index, a.incarnation) for a in job.status.attempts} == {
+        (index, n) for index in (0, 1) for n in range(incarnations[index])
+    }
+    for index, n in enumerate(incarnations):
+        jobs.await_pod(f"tiny-train-{index}-{n}")
+    watch.stop()
+    assert find_doubles(watch.log) == []
+
+
+def leads(operator: Operator) -> bool:
+    return operator.read_metric("llmtrain_operator_leading") == 1
+
+
+def owner_of(pod: dict[str, Any]) -> str:
+    uid: str = pod["metadata"]["ownerReferences"][0]["uid"]
+    return uid
+
+
+def bind(jobs: Jobs, pod: str, *, node: str) -> None:
+    """Place a pod on a node, as the scheduler does."""
+    path = f"/api/v1/namespaces/{jobs.namespace}/pods/{pod}/binding"
+    binding = {"metadata": {"name": pod}, "target": {"kind": "Node", "name": node}}
+    jobs.server.kubectl("create", "--raw", path, "-f", "-", input=json.dumps(binding))
+
+
+def watch_pods(jobs: Jobs, directory: Path) -> ServerProcess:
+    """Write every change of the namespace's pods to a log, in the order of the API."""
+    template = '{.type} {.object.metadata.name} {.object.status.phase}{"\\n"}'
+    watch = ServerProcess(
+        "watch",
+        [
+            jobs.server.kubectl_program, f"--kubeconfig={jobs.server.kubeconfig}",
+            "-n", jobs.namespace, "get", "pods", "--watch", "--output-watch-events",
+            f"--output=jsonpath={template}",
+        ],
+        log=directory / "pods.log",
+    )  # fmt: skip
+    watch.start()
+    return watch
+
+
+def find_doubles(log: Path) -> list[set[str]]:
+    """Return the sets of pods that were alive for one worker at one time."""
+    alive: set[str] = set()
+    doubles: list[set[str]] = []
+    for line in log.read_text().splitlines():
+        change, name, phase = line.split()
+        if change == "DELETED" or phase in ENDED_PHASES:
+            alive.discard(name)
+        else:
+            alive.add(name)
+        worker = name.rpartition("-")[0]
+        of_worker = {other for other in alive if other.rpartition("-")[0] == worker}
+        if len(of_worker) > 1:
+            doubles.append(of_worker)
+    return doubles
