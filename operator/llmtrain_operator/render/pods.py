@@ -11,7 +11,13 @@ from typing import Any
 from llmtrain_api import LLMTrainingJob
 from llmtrain_api.naming import name_config, name_service
 from llmtrain_api.records import Stage
-from llmtrain_api.run import AGENT_PORT, CA_PATH, CONFIG_PATH, CREDENTIALS_DIRECTORY
+from llmtrain_api.run import (
+    AGENT_PORT,
+    CA_PATH,
+    CONFIG_PATH,
+    CREDENTIALS_DIRECTORY,
+    TERMINATION_LOG,
+)
 from llmtrain_operator.plan.types import Process
 from llmtrain_operator.render.labels import (
     label_process,
@@ -24,6 +30,8 @@ CONTAINER = "trainer"
 USER_ID = 65532
 GRACE_SECONDS = 120
 """Between SIGTERM and SIGKILL: time to save a checkpoint."""
+LEAVE_SECONDS = 10
+"""How much of that the agent keeps to end ranks that did not save in time, and to say so."""
 LOST_NODE_SECONDS = 30
 """How long a pod stays bound to a node that answers no more; Kubernetes' default is 300."""
 PROBE_SECONDS = 5
@@ -87,6 +95,8 @@ def _render_container(job: LLMTrainingJob, process: Process, pull_policy: str) -
             f"--stage={process.stage}",
             f"--index={process.index}",
             f"--incarnation={process.incarnation}",
+            f"--termination-log={TERMINATION_LOG}",
+            f"--grace-seconds={GRACE_SECONDS - LEAVE_SECONDS}",
         ],
         # The root file system is read-only: whatever wants a home or a cache gets scratch space.
         "env": [

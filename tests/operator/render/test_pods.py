@@ -10,6 +10,7 @@ from llmtrain_api.records import Stage
 from llmtrain_operator.plan.types import Process
 from llmtrain_operator.render.pods import render_pod
 from llmtrain_operator.render.services import render_service
+from llmtrain_trainer.__main__ import parse_arguments
 from testbed.control_plane import ControlPlane
 
 
@@ -42,6 +43,15 @@ def test_the_name_changes_with_the_incarnation_and_the_host_name_does_not() -> N
     service = render_service(make_job(), Stage.TRAIN)
     assert pod["spec"]["subdomain"] == service["metadata"]["name"]
     assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+
+
+def test_the_agent_takes_its_arguments_and_leaves_its_record_where_the_kubelet_looks() -> None:
+    pod = render_pod(make_job(), name_trainer(), pull_policy="Never")["spec"]
+    told = parse_arguments(pod["containers"][0]["args"])
+    assert (told.stage, told.index, told.incarnation) == (Stage.TRAIN, 1, 2)
+    # Kubernetes' default for terminationMessagePath.
+    assert str(told.termination_log) == "/dev/termination-log"
+    assert told.grace_seconds < pod["terminationGracePeriodSeconds"]
 
 
 def test_only_stages_that_train_get_gpus() -> None:
