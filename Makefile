@@ -51,12 +51,16 @@ test: $(STAMP) build-testbed ## Every test that needs no root
 	$(RUN)/pytest -m "not nodes" tests
 
 .PHONY: e2e
-e2e: $(STAMP) build-testbed ## The tests that need real nodes: root and Debian's containerd
+e2e: $(STAMP) build-testbed build-nodes ## The tests that need real nodes, and so root
 	$(RUN)/pytest -m nodes tests
 
 .PHONY: build-testbed
 build-testbed: $(STAMP) ## Build the servers that tests run (kube-apiserver, MinIO, …) into the cache
 	PYTHONPATH=tests/cluster $(RUN)/python -m testbed build
+
+.PHONY: build-nodes
+build-nodes: $(STAMP) ## Install Debian's containerd and its like, and build our images
+	PYTHONPATH=tests/cluster $(RUN)/python -m testbed build-nodes
 
 .PHONY: demo
 demo: $(STAMP) ## Train a small model on this machine and look at what it writes

@@ -1,4 +1,4 @@
-"""``python -m testbed up | down | status | build``: a developer's cluster, by hand.
+"""``python -m testbed up | down | status | build | build-nodes``: the test bed, by hand.
 
 The same cluster as the tests': two real nodes with the project's images, and a MinIO that the
 pods reach. A server of its own holds it, so `down` is a SIGTERM to that server.
@@ -19,10 +19,10 @@ import click
 from testbed.binaries import BINARIES, ensure_binaries
 from testbed.cache import cache_directory
 from testbed.cluster import Cluster, sweep_leftovers
-from testbed.images import list_project_images
+from testbed.images import ensure_store, list_project_images
 from testbed.minio import MinioServer
 from testbed.processes import wait_until
-from testbed.requirements import find_missing, find_repository
+from testbed.requirements import find_missing, find_repository, install_missing
 
 # A cold machine builds every program and image first.
 UP_SECONDS = 3600
@@ -42,8 +42,19 @@ def build() -> None:
 
 
 @main.command()
+def build_nodes() -> None:
+    """Install what real nodes need, and build the images that they run."""
+    install_missing()
+    if missing := find_missing():
+        click.echo(f"real nodes need {', '.join(missing)}: their tests cannot run here", err=True)
+        return
+    ensure_store(list_project_images(find_repository()))
+
+
+@main.command()
 def up() -> None:
     """Start a cluster, and print how to reach it."""
+    install_missing()
     if missing := find_missing():
         raise click.ClickException(f"real nodes need {', '.join(missing)}")
     if _read_state() is None:

@@ -57,7 +57,7 @@ def two_nodes() -> Iterator[Cluster]:
     Skips, naming what the machine lacks; with ``LLMTRAIN_REQUIRE_NODES=1``, as in CI, fails.
     """
     if missing := find_missing():
-        reason = f"real nodes need {', '.join(missing)}"
+        reason = f"real nodes need {', '.join(missing)} (make build-nodes installs packages)"
         if os.environ.get("LLMTRAIN_REQUIRE_NODES") == "1":
             pytest.fail(reason)
         pytest.skip(reason)

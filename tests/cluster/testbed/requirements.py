@@ -1,6 +1,7 @@
 """What a machine must have to run nodes, and its installation where that may be done.
 
-The control plane and MinIO need none of it. `fixtures` asks this before it starts a node.
+The control plane and MinIO need none of it. ``python -m testbed build-nodes`` installs it;
+`fixtures` asks this before it starts a node.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from testbed.network import CNI_PLUGINS
@@ -29,28 +31,25 @@ NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "true")
 
 
 def find_missing() -> list[str]:
-    """What the machine lacks to run nodes, each in words; programs are installed where possible.
-
-    Installing needs root and apt-get; a machine that has everything is not touched.
-    """
+    """What the machine lacks to run nodes, each in words."""
     if os.geteuid() != 0:
         return ["root"]
     if subprocess.run(NAMESPACES, capture_output=True).returncode != 0:
         return ["the right to make network, mount and process namespaces (CAP_SYS_ADMIN)"]
-    if _find_missing_packages() and shutil.which("apt-get"):
-        _install(_find_missing_packages())
     return [f"{package} (Debian package)" for package in _find_missing_packages()]
 
 
-def _find_missing_packages() -> list[str]:
-    missing = [package for program, package in PACKAGES.items() if not shutil.which(program)]
-    if not (CNI_PLUGINS / "bridge").exists():
-        missing.append(CNI_PACKAGE)
-    return missing
+def install_missing() -> None:
+    """Install Debian's packages that are missing; nothing without root or without apt-get.
 
-
-def _install(packages: list[str]) -> None:
+    Raises:
+        RuntimeError: apt-get failed; its words are in the message.
+    """
+    packages = _find_missing_packages()
+    if not packages or os.geteuid() != 0 or not shutil.which("apt-get"):
+        return
     sys.stderr.write(f"test bed: installing {', '.join(packages)}\n")
+    started = time.monotonic()
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for command in (
         ["apt-get", "update", "-q"],
@@ -58,7 +57,15 @@ def _install(packages: list[str]) -> None:
     ):
         run = subprocess.run(command, env=environment, text=True, capture_output=True)
         if run.returncode != 0:
-            sys.stderr.write(f"test bed: {' '.join(command)} failed:\n{run.stderr}\n")
+            raise RuntimeError(f"{' '.join(command)} failed:\n{run.stdout[-2000:]}{run.stderr}")
+    sys.stderr.write(f"test bed: installed them in {time.monotonic() - started:.0f} s\n")
+
+
+def _find_missing_packages() -> list[str]:
+    missing = [package for program, package in PACKAGES.items() if not shutil.which(program)]
+    if not (CNI_PLUGINS / "bridge").exists():
+        missing.append(CNI_PACKAGE)
+    return missing
 
 
 def find_repository() -> Path:
