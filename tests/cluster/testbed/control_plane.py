@@ -123,6 +123,17 @@ class ControlPlane:
         manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
         self.kubectl("apply", "--server-side", "-f", "-", input=manifest)
 
+    def define(self, file: Path) -> None:
+        """Apply a CustomResourceDefinition, and return when its kind is served."""
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(file))
+        # `kubectl wait` fails on a definition that has no conditions yet.
+        established = '-o=jsonpath={.status.conditions[?(@.type=="Established")].status}'
+        wait_until(
+            lambda: self.kubectl("get", "-f", str(file), established) == "True",
+            seconds=START_SECONDS,
+            what=f"{file.name} to be served",
+        )
+
     def create_namespace(self, name: str) -> None:
         """Create a namespace, and return when pods can be admitted to it."""
         self.kubectl("create", "namespace", name)
