@@ -277,6 +277,9 @@ class Agent:
             self._lose(outcome, number)
             return outcome
         try:
+            if self._seat is not None and ranks.store_port is not None:
+                with self._seat.changing() as leader:
+                    leader.publish_store(number, ranks.store_port)
             outcome = await self._watch_round(ranks, number)
             if outcome.kind in (OutcomeKind.FINISHED, OutcomeKind.DRAINED):
                 outcome = await self._await_others(outcome, number)
@@ -306,9 +309,6 @@ class Agent:
                 if not self._stage.saves_when_stopped or not self._board.has_begun:
                     return Outcome(kind=OutcomeKind.ABANDONED, message="there was nothing to save")
                 ranks.send(Order.STOP)
-            if self._seat is not None and ranks.store_port is not None:
-                with self._seat.changing() as leader:
-                    leader.publish_store(number, ranks.store_port)
             if ranks.endings and settle_at is None:
                 settle_at = time.monotonic() + SETTLE_SECONDS
             outcome = judge_round(
@@ -346,9 +346,9 @@ class Agent:
         return outcome
 
     async def _await_store(self, number: int) -> bool:
-        """Wait for the round's key-value store; False where the round ended before.
+        """Wait for word of the round's key-value store; False where the round ended before.
 
-        Worker 0 needs not wait: its rank 0 is the one that serves it.
+        Worker 0 needs not wait: its own rank 0 serves it.
         """
         if self._seat is not None:
             return True

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import multiprocessing
+import socket
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.forkserver import ensure_running
@@ -27,12 +29,14 @@ from llmtrain_trainer.rank_process import (
     RankFinished,
     RankKilled,
     RankMessage,
-    StoreServed,
     run_rank,
 )
 from llmtrain_trainer.stages import StageEntry
 
 logger = logging.getLogger(__name__)
+
+STORE_BACKLOG = 4096
+"""Ranks that may knock at the key-value store before rank 0 answers."""
 
 RELEASE_SECONDS = 2.0
 """How long ranks that are done may take to end by themselves."""
@@ -71,7 +75,7 @@ class Launcher:
             config: What the run is told.
             store_address: Where rank 0 serves the round's key-value store.
             on_update: Is handed every update of a rank.
-            on_change: Called when a rank ends, or serves its store.
+            on_change: Called when a rank ends.
         """
         self._stage = stage
         self._config = config
@@ -91,34 +95,42 @@ class Launcher:
         Raises:
             ForkError: the server died, or the machine gives no more processes.
         """
-        ranks = await asyncio.to_thread(self._fork_all, groups)
-        return RunningRanks(ranks, on_update=self._on_update, on_change=self._on_change)
+        ranks, port = await asyncio.to_thread(self._fork_all, groups)
+        return RunningRanks(
+            ranks, store_port=port, on_update=self._on_update, on_change=self._on_change
+        )
 
-    def _fork_all(self, groups: Sequence[RankGroup]) -> list[_Rank]:
+    def _fork_all(self, groups: Sequence[RankGroup]) -> tuple[list[_Rank], int | None]:
+        """Fork the ranks; return them and the port of rank 0's store, where it is among them."""
         ranks: list[_Rank] = []
+        listener = None
         try:
-            ranks.extend(self._fork(group) for group in groups)
+            if any(group.rank == 0 and group.world_size > 1 for group in groups):
+                # The agent listens and rank 0 answers: peers that come first are kept waiting,
+                # and its port is known before any rank is forked.
+                listener = _listen(self._store_address)
+                port = listener.getsockname()[1]
+                groups = [replace(group, store_port=port) for group in groups]
+            ranks.extend(
+                self._fork(group, listener if group.rank == 0 else None) for group in groups
+            )
+            return ranks, None if listener is None else port
         except (OSError, EOFError) as error:
             for rank in ranks:
                 rank.process.kill()
             raise ForkError(
                 f"no rank could be forked: {type(error).__name__}: {error}".rstrip(": ")
             ) from error
-        return ranks
+        finally:
+            if listener is not None:
+                listener.close()
 
-    def _fork(self, group: RankGroup) -> _Rank:
+    def _fork(self, group: RankGroup, listener: socket.socket | None) -> _Rank:
         line, rank_line = self._context.Pipe(duplex=False)
         rank_orders, orders = self._context.Pipe(duplex=False)
         process = self._context.Process(
             target=run_rank,
-            args=(
-                self._stage,
-                self._config,
-                group,
-                self._store_address,
-                rank_line,
-                rank_orders,
-            ),
+            args=(self._stage, self._config, group, listener, rank_line, rank_orders),
             name=f"rank-{group.rank}",
         )
         try:
@@ -137,6 +149,7 @@ class RunningRanks:
         self,
         ranks: Iterable[_Rank],
         *,
+        store_port: int | None,
         on_update: Callable[[RankUpdate], None],
         on_change: Callable[[], None],
     ) -> None:
@@ -147,8 +160,8 @@ class RunningRanks:
         self._loop = asyncio.get_running_loop()
         self.endings: dict[int, Ending] = {}
         """How ranks ended, by global rank, first ended first."""
-        self.store_port: int | None = None
-        """Where rank 0 serves the round's key-value store, once it does."""
+        self.store_port = store_port
+        """Where rank 0 serves the round's key-value store, if it is one of these."""
         for rank in self._ranks.values():
             self._loop.add_reader(rank.line.fileno(), self._hear, rank)
             self._loop.add_reader(rank.process.sentinel, self._note_end, rank)
@@ -207,10 +220,7 @@ class RunningRanks:
         if isinstance(message, RankUpdate):
             self._on_update(message)
             return
-        if isinstance(message, StoreServed):
-            self.store_port = message.port
-        else:
-            self.endings.setdefault(rank.number, message)
+        self.endings.setdefault(rank.number, message)
         self._on_change()
 
     def _note_end(self, rank: _Rank) -> None:
@@ -221,3 +231,10 @@ class RunningRanks:
         assert exit_code is not None
         self.endings.setdefault(rank.number, RankKilled(exit_code=exit_code))
         self._on_change()
+
+
+def _listen(address: str) -> socket.socket:
+    """Listen at a free port of an address; torch itself would listen at every address."""
+    is_ipv6 = ipaddress.ip_address(address).version == 6
+    family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
+    return socket.create_server((address, 0), family=family, backlog=STORE_BACKLOG)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -41,13 +42,6 @@ class Order(StrEnum):
 
     RELEASE = "release"
     """Nobody needs the key-value store any more that rank 0 serves."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreServed:
-    """Rank 0 serves the round's key-value store."""
-
-    port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,21 +84,21 @@ class RankKilled:
 
 
 Ending = RankFinished | RankFailed | RankSevered | RankKilled
-RankMessage = RankUpdate | StoreServed | RankFinished | RankFailed | RankSevered
+RankMessage = RankUpdate | RankFinished | RankFailed | RankSevered
 
 
 def run_rank(
     stage: StageEntry,
     config: RunConfig,
     group: RankGroup,
-    store_address: str,
+    listener: socket.socket | None,
     line: Connection,
     orders: Connection,
 ) -> None:
     """Run one rank in this process, and end the process with the exit code of its ending.
 
-    Rank 0 of several serves the key-value store at `store_address`, and outlives its stage until
-    it is released: peers may still have to read what it left there.
+    Rank 0 of several serves the key-value store at `listener`, and outlives its stage until it
+    is released: peers may still have to read what it left there.
     """
     die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -112,11 +106,7 @@ def run_rank(
     stop, release = threading.Event(), threading.Event()
     threading.Thread(target=_hear, args=(orders, stop, release), daemon=True).start()
 
-    store = None
-    if group.rank == 0 and group.world_size > 1:
-        store, port = stage.serve_store(store_address)
-        line.send(StoreServed(port=port))
-        group = replace(group, store_port=port)
+    store = stage.serve_store(listener) if listener is not None else None
 
     def send(update: RankUpdate) -> None:
         with suppress(BrokenPipeError):  # the agent is gone, and this process about to be

@@ -20,26 +20,19 @@ from llmtrain_trainer.progress import RankGroup, Reporter
 
 RunStage = Callable[[RunConfig, RankGroup, Reporter, Callable[[], bool]], StageResult]
 
-STORE_BACKLOG = 4096
-"""Ranks that may knock at the key-value store at once."""
 
-
-def serve_tcp_store(address: str) -> tuple[Any, int]:
-    """Serve a round's key-value store at `address`; return the store and its port."""
+def serve_tcp_store(listener: socket.socket) -> Any:
+    """Serve a round's key-value store at a listening socket; return the store to keep."""
     from torch.distributed import TCPStore
 
-    family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
-    # torch would listen at every address of the host.
-    listener = socket.create_server((address, 0), family=family, backlog=STORE_BACKLOG)
-    port = listener.getsockname()[1]
-    store = TCPStore(
-        find_own_address(address),
+    host, port, *_ = listener.getsockname()
+    return TCPStore(
+        find_own_address(host),
         port,
         is_master=True,
         wait_for_workers=False,
         master_listen_fd=listener.detach(),
     )
-    return store, port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +48,8 @@ class StageEntry:
     saves_when_stopped: bool = False
     """Whether its ranks save their state when they are asked to stop; else they are killed."""
 
-    serve_store: Callable[[str], tuple[Any, int]] = serve_tcp_store
-    """Serves the round's key-value store at an address: (store, port)."""
+    serve_store: Callable[[socket.socket], Any] = serve_tcp_store
+    """Serves the round's key-value store at a listening socket, while what it returns lives."""
 
 
 def find_own_address(host: str) -> str:
