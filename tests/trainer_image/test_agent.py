@@ -181,11 +181,11 @@ def test_a_missing_store_is_named_before_anything_is_loaded(root: Path) -> None:
 
 
 def test_a_run_configuration_of_another_version_is_named(tmp_path: Path) -> None:
-    config = give_ports(configure_tiny_run(tmp_path, run="foreign")).dump()
-    agent = AgentProcess(RunConfig.model_construct(**config), tmp_path)
+    config = give_ports(configure_tiny_run(tmp_path, run="foreign"))
+    agent = AgentProcess(config.model_copy(update={"processes_per_worker": 0}), tmp_path)
     record = agent.finish()
     assert (record.code, record.reason) == (ExitCode.CONFIGURATION, "RunConfigInvalid")
-    assert "strategy" in record.message
+    assert "processesPerWorker" in record.message
 
 
 def test_no_process_outlives_a_killed_agent(root: Path) -> None:

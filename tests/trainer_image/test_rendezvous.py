@@ -67,14 +67,15 @@ def test_a_round_begins_when_the_last_worker_has_come() -> None:
 def test_the_store_belongs_to_its_round() -> None:
     leader = make_leader()
     number, workers = begin(leader)
-    leader.publish_store(number - 1, 999)
-    assert leader.view.store_port is None
-    leader.publish_store(number, 1234)
-    assert leader.view.store_port == 1234
+    ports = []
+    for published in (number - 1, number):
+        leader.publish_store(published, 1234)
+        ports.append(leader.view.store_port)
     workers[1].tell(IDLE, number)
-    assert leader.view.store_port is None
+    ports.append(leader.view.store_port)
     leader.publish_store(number, 1234)
-    assert leader.view.store_port is None
+    ports.append(leader.view.store_port)
+    assert ports == [None, 1234, None, None]
 
 
 @pytest.mark.parametrize(
