@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_BACKOFF_SECONDS = 0.05
 MAX_BACKOFF_SECONDS = 60.0
+MAX_DOUBLINGS = 32
+"""Beyond this a delay is at its longest anyway, and would in the end exceed what a float holds."""
 JITTER = 0.2
 """Share by which a delay is made longer or shorter, so that keys do not march in step."""
 
@@ -61,7 +63,7 @@ class WorkQueue:
         self._timers[key] = loop.call_later(self._add_jitter(seconds), self.enqueue, key)
 
     async def run(self) -> None:
-        """Handle keys until cancelled; a key in hand is then finished first."""
+        """Handle keys until cancelled. A key in hand is cut off: a pass may be, at any await."""
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._num_workers):
@@ -90,7 +92,8 @@ class WorkQueue:
         except Exception as error:  # whatever went wrong with one key must not stop the others
             failures = self._failures.get(key, 0)
             self._failures[key] = failures + 1
-            delay = min(FIRST_BACKOFF_SECONDS * 2.0**failures, MAX_BACKOFF_SECONDS)
+            longer = 2.0 ** min(failures, MAX_DOUBLINGS)
+            delay = min(FIRST_BACKOFF_SECONDS * longer, MAX_BACKOFF_SECONDS)
             logger.warning("%s: %s; again in %.1f s", key, _describe(error), delay)
             self.enqueue_after(key, delay)
             return

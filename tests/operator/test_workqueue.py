@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from llmtrain_operator import workqueue
 from llmtrain_operator.workqueue import WorkQueue
 
 
@@ -108,3 +109,14 @@ async def test_a_key_comes_back_after_the_time_it_asked_for() -> None:
 
     assert handler.calls == ["a", "a"]
     await stop(task)
+
+
+async def test_a_key_that_fails_for_days_is_still_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workqueue, "FIRST_BACKOFF_SECONDS", 0.0)
+    failures = 1100  # 2 to this power is more than a float holds
+    handler = Handler({number: OSError("down") for number in range(1, failures + 1)})
+    queue = make_queue(handler)
+    queue.enqueue("a")
+    working = asyncio.create_task(queue.run())
+    await handler.wait_for_calls(failures + 1)
+    await stop(working)

@@ -23,7 +23,10 @@ from llmtrain_operator.world.pod_store import PodStore
 logger = logging.getLogger(__name__)
 
 WATCH_SECONDS = 300
+FIRST_RETRY_SECONDS = 0.2
 MAX_RETRY_SECONDS = 15.0
+MAX_DOUBLINGS = 16
+"""Beyond this a delay is at its longest anyway, and would in the end exceed what a float holds."""
 
 
 async def follow_pods(
@@ -72,7 +75,8 @@ async def follow_pods(
 
 async def _wait_after(error: Exception, failures: int, rng: random.Random) -> int:
     WATCH_RESTARTS.labels("error").inc()
-    seconds = min(0.2 * 2.0**failures, MAX_RETRY_SECONDS) * rng.uniform(0.5, 1.0)
+    longer = 2.0 ** min(failures, MAX_DOUBLINGS)
+    seconds = min(FIRST_RETRY_SECONDS * longer, MAX_RETRY_SECONDS) * rng.uniform(0.5, 1.0)
     logger.warning("watching pods: %s: %s; again in %.1f s", type(error).__name__, error, seconds)
     await asyncio.sleep(seconds)
     return failures + 1
