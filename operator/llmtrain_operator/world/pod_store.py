@@ -17,6 +17,9 @@ from llmtrain_operator.metrics import PODS
 from llmtrain_operator.plan.types import ObservedProcess, ProcessState
 from llmtrain_operator.world.pod_facts import ENDED_STATES, PodFacts, read_pod
 
+MAX_BURIED = 10_000
+"""Pods that are remembered as gone, the newest: longer than any answer is late."""
+
 
 class PodStore:
     """Facts of all worker pods, by the uid of their job.
@@ -31,6 +34,8 @@ class PodStore:
         self._pods: dict[str, dict[str, PodFacts]] = {}
         self._gone: dict[str, dict[str, PodFacts]] = {}
         self._dismissed: set[str] = set()
+        self._buried: dict[str, None] = {}
+        """uids of pods that went, oldest first: an answer about one may come after its end."""
 
     def list_of(self, owner_uid: str) -> tuple[ObservedProcess, ...]:
         """Return the processes of a job: its pods, and those whose end is not yet counted."""
@@ -48,7 +53,7 @@ class PodStore:
     def note(self, pod: dict[str, Any]) -> None:
         """Take in a pod as the API shows it; what is older than what is known is ignored."""
         facts = read_pod(pod)
-        if facts is None:
+        if facts is None or facts.uid in self._buried:
             return
         pods = self._pods.setdefault(facts.owner_uid, {})
         name = facts.observed.process.name
@@ -65,8 +70,8 @@ class PodStore:
         """Take in that a pod is no more; `pod` is its last state."""
         facts = read_pod(pod)
         if facts is None:
-            # Its name is free now, and a job may have waited for it.
             return
+        self._bury(facts.uid)
         known = self.find(facts.owner_uid, facts.observed.process.name)
         if known is not None and known.uid == facts.uid:
             self._drop(facts)
@@ -117,7 +122,13 @@ class PodStore:
         for facts in self._pods.get(owner_uid, {}).values():
             self._dismissed.add(facts.uid)
 
+    def _bury(self, uid: str) -> None:
+        self._buried[uid] = None
+        if len(self._buried) > MAX_BURIED:
+            del self._buried[next(iter(self._buried))]
+
     def _drop(self, last: PodFacts) -> None:
+        self._bury(last.uid)
         pods = self._pods[last.owner_uid]
         name = last.observed.process.name
         del pods[name]
