@@ -40,9 +40,15 @@ from llmtrain_operator.plan.types import (
     Process,
     ProcessState,
 )
-from llmtrain_operator.plan.workers import LIVE_STATES, Worker, group_workers, must_run_again
+from llmtrain_operator.plan.workers import (
+    LIVE_STATES,
+    Worker,
+    group_workers,
+    has_vanished,
+    must_run_again,
+)
 
-__all__ = ["explain_refusals", "plan_job"]
+__all__ = ["explain_refusals", "misses_workers", "plan_job"]
 
 POLL_SECONDS = 5.0
 """How often the progress of a running stage is looked at."""
@@ -67,7 +73,11 @@ def plan_job(job: LLMTrainingJob, observed: Observed, now: datetime) -> Plan:
         observed.processes,
     )
     toll = count_toll(
-        job.status, workers, were_all_there=_were_all_there(job.status, stage), now=now
+        job.status,
+        workers,
+        # Of those that were told to leave, none is missed.
+        were_all_there=(_were_all_there(job.status, stage) and not job.spec.run_policy.suspend),
+        now=now,
     )
     if toll.fatal is not None:
         reason, message = toll.fatal.reason, toll.fatal.message
@@ -81,6 +91,17 @@ def plan_job(job: LLMTrainingJob, observed: Observed, now: datetime) -> Plan:
     if job.spec.run_policy.suspend:
         return _plan_suspension(job, observed, stage, workers, toll, now)
     return _plan_stage(job, observed, stage, workers, toll, now)
+
+
+def misses_workers(job: LLMTrainingJob, observed: Observed) -> bool:
+    """Tell whether a plan would take a worker for gone only because nothing is seen of it."""
+    stage = job.status.stage
+    if stage is None or not _were_all_there(job.status, stage):
+        return False
+    num_workers = count_workers(job.spec, stage)
+    name, status = job.metadata.name, job.status
+    workers = group_workers(name, stage, num_workers, status, observed.processes)
+    return any(has_vanished(worker, True) for worker in workers)
 
 
 def explain_refusals(status: JobStatus, refusals: tuple[str, ...], now: datetime) -> JobStatus:
@@ -172,9 +193,12 @@ def _plan_suspension(
 ) -> Plan:
     """Free the processes. The next ones are new incarnations, and go on from the checkpoint."""
     incarnations = dict(toll.incarnations)
+    were_all_there = _were_all_there(job.status, stage)
     for worker in workers:
         if worker.newest is not None and worker.newest.state in LIVE_STATES:
             incarnations[worker.key] = worker.newest.process.incarnation + 1
+        elif has_vanished(worker, were_all_there):
+            incarnations[worker.key] = worker.incarnation + 1
     remaining = [o for o in observed.processes if o.state in LIVE_STATES]
     conditions = _begin_conditions(job, now)
     conditions.set(ConditionType.SUCCEEDED, "Unknown", "Suspended")

@@ -16,7 +16,12 @@ from llmtrain_api.status import MAX_ATTEMPTS_KEPT, Attempt
 from llmtrain_operator.plan.conditions import format_time, parse_time
 from llmtrain_operator.plan.failures import Verdict, judge_failure
 from llmtrain_operator.plan.types import Event, EventKind, ObservedProcess, ProcessState
-from llmtrain_operator.plan.workers import Worker, find_uncounted_failures, has_vanished
+from llmtrain_operator.plan.workers import (
+    Worker,
+    find_uncounted_failures,
+    has_vanished,
+    list_outlived,
+)
 
 FREE_REPLACEMENTS = 2
 """Replacements in a row that are made at once."""
@@ -95,15 +100,17 @@ def delay_replacement(attempts: Sequence[Attempt], stage: Stage, now: datetime) 
 
 
 def _list_ended(worker: Worker, were_all_there: bool) -> tuple[ObservedProcess, ...]:
+    without_trace = [*list_outlived(worker)]
     failed = find_uncounted_failures(worker)
-    if failed or not has_vanished(worker, were_all_there):
-        return failed
-    vanished = ObservedProcess(
-        process=worker.start(worker.incarnation),
-        state=ProcessState.FAILED,
-        ended_by="Deleted",
+    if not failed and has_vanished(worker, were_all_there):
+        without_trace.append(worker.incarnation)
+    deleted = tuple(
+        ObservedProcess(
+            process=worker.start(incarnation), state=ProcessState.FAILED, ended_by="Deleted"
+        )
+        for incarnation in without_trace
     )
-    return (vanished,)
+    return tuple(sorted(deleted + failed, key=lambda o: o.process.incarnation))
 
 
 def _describe_attempt(ended: ObservedProcess, verdict: Verdict, now: datetime) -> Attempt:

@@ -96,6 +96,15 @@ def find_uncounted_failures(worker: Worker) -> tuple[ObservedProcess, ...]:
     )
 
 
+def list_outlived(worker: Worker) -> tuple[int, ...]:
+    """Return uncounted incarnations that left no trace but that a later one took their place."""
+    if worker.newest is None:
+        return ()
+    seen = {observed.process.incarnation for observed in worker.seen}
+    uncounted = range(worker.incarnation, worker.newest.process.incarnation)
+    return tuple(incarnation for incarnation in uncounted if incarnation not in seen)
+
+
 def has_vanished(worker: Worker, were_all_there: bool) -> bool:
     """Tell whether the worker's present incarnation was there once and left without a trace."""
     return were_all_there and worker.newest is None and not worker.is_live

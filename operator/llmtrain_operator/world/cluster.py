@@ -17,6 +17,7 @@ from typing import Any
 from llmtrain_api import GROUP, PLURAL, VERSION, JobStatus, LLMTrainingJob
 from llmtrain_api.status import Phase
 from llmtrain_operator.metrics import ATTEMPTS
+from llmtrain_operator.plan import misses_workers
 from llmtrain_operator.plan.types import (
     Event,
     Observed,
@@ -26,6 +27,7 @@ from llmtrain_operator.plan.types import (
     ProcessState,
 )
 from llmtrain_operator.render.config import render_config
+from llmtrain_operator.render.labels import JOB_LABEL
 from llmtrain_operator.render.pods import render_pod
 from llmtrain_operator.render.services import MEETING_STAGES, render_service
 from llmtrain_operator.world import ConflictError
@@ -101,6 +103,8 @@ class ClusterWorld:
         if job.status.phase in FINISHED_PHASES:
             self._inquiries.forget(job.key)
             return Observed(processes=processes)
+        if misses_workers(job, Observed(processes=processes)):
+            processes = await self._list_anew(job)
         inquiry = self._inquiries.follow(job)
         return Observed(processes=_explain(processes, inquiry.hindrance), progress=inquiry.progress)
 
@@ -150,6 +154,16 @@ class ClusterWorld:
         """Create Kubernetes Events."""
         for event in events:
             await publish_event(self._client, job, event, self._clock())
+
+    async def _list_anew(self, job: LLMTrainingJob) -> tuple[ObservedProcess, ...]:
+        """Ask for the job's pods: where a leader is new, the watch may lag behind the status."""
+        path = CORE_PATH.format(namespace=job.metadata.namespace, kind="pods")
+        pods, _ = await self._client.list_all(
+            path, labelSelector=f"{JOB_LABEL}={job.metadata.name}"
+        )
+        for pod in pods:
+            self._pods.note(pod)
+        return self._pods.list_of(job.metadata.uid)
 
     async def _remove(self, job: LLMTrainingJob, process: Process) -> None:
         facts = self._pods.dismiss(job.metadata.uid, process.name)

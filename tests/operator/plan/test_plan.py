@@ -140,6 +140,32 @@ def test_a_worker_that_vanished_is_replaced_and_costs_no_budget(
     assert once_more.status.restarts == 1
 
 
+def test_a_worker_that_vanished_is_counted_though_its_replacement_is_there_already(
+    job: LLMTrainingJob, now: datetime
+) -> None:
+    """The operator was killed between the creation of the replacement and the status."""
+    job = reach_training(job, now)
+
+    plan = plan_job(job, see(train(0, 0, RUNNING), train(1, 1, WAITING)), now)
+
+    assert names(plan) == []
+    (attempt,) = plan.status.attempts
+    assert (attempt.index, attempt.incarnation, attempt.reason) == (1, 0, "Deleted")
+    assert (plan.status.restarts, plan.status.failures) == (1, 0)
+    assert plan.status.incarnations == {"train-1": 1}
+
+
+def test_workers_that_went_for_a_suspension_are_no_attempts(now: datetime) -> None:
+    """The operator was killed between their deletion and the status."""
+    job = reach_training(make_job("tiny", run_policy={"suspend": False}), now)
+    suspended = make_job("tiny", status=job.status, run_policy={"suspend": True})
+
+    status = plan_job(suspended, see(), now).status
+
+    assert (status.phase, status.restarts, status.attempts) == (Phase.SUSPENDED, 0, [])
+    assert status.incarnations == {"train-0": 1, "train-1": 1}
+
+
 @pytest.mark.parametrize("code", [ExitCode.CONFIGURATION, ExitCode.DATA, ExitCode.DIVERGED])
 def test_what_a_retry_cannot_mend_ends_the_job(
     job: LLMTrainingJob, now: datetime, code: ExitCode

@@ -1,0 +1,117 @@
+"""The cluster's world within this process, on a real apiserver: what it may trust, and what not."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import aiohttp
+import prometheus_client
+import pytest
+
+from llmtrain_api.status import ConditionType
+from llmtrain_operator.reconcile import reconcile
+from llmtrain_operator.world import watch
+from llmtrain_operator.world.cluster import ClusterWorld
+from llmtrain_operator.world.inquiries import Inquiries
+from llmtrain_operator.world.job_store import JobStore
+from llmtrain_operator.world.kube import KubeClient, open_client
+from llmtrain_operator.world.pod_store import PodStore
+from testbed.control_plane import ControlPlane
+from testbed.operators import SECONDS, Jobs
+from testbed.processes import find_free_port
+
+
+def tell_time() -> datetime:
+    return datetime.now(UTC)
+
+
+@pytest.fixture
+async def kube(server: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KubeClient]:
+    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig))
+    async with open_client(requests=4) as client:
+        yield client
+
+
+def make_world(kube: KubeClient, agents: aiohttp.ClientSession, jobs: Jobs) -> ClusterWorld:
+    """A world that heard of the job as it is stored, and whose watch of pods has told nothing."""
+    known, pods = JobStore(), PodStore(lambda key: None)
+    known.note(jobs.get("llmjob", "tiny"))
+    inquiries = Inquiries(
+        kube, agents, pods, on_news=lambda key: None, clock=tell_time, round_seconds=1
+    )
+    return ClusterWorld(
+        kube,
+        known,
+        pods,
+        inquiries,
+        synced=[],
+        trainer_image="trainer:test",
+        pull_policy="Never",
+        clock=tell_time,
+    )
+
+
+def count_failed_watches() -> float:
+    sample = "llmtrain_operator_watch_restarts_total"
+    return prometheus_client.REGISTRY.get_sample_value(sample, {"cause": "error"}) or 0.0
+
+
+async def test_a_worker_is_not_doubled_where_the_watch_lags_behind_the_status(
+    kube: KubeClient, jobs: Jobs
+) -> None:
+    jobs.apply()
+    key = f"{jobs.namespace}/tiny"
+    async with aiohttp.ClientSession() as agents:
+        first = make_world(kube, agents, jobs)
+        for _ in range(2):
+            await reconcile(key, first, tell_time)
+        condition = jobs.read().status.find_condition(ConditionType.RECONCILING)
+        assert condition is not None
+        assert condition.reason == "WorkersExist"
+
+        await reconcile(key, make_world(kube, agents, jobs), tell_time)
+
+    assert set(jobs.list_pods()) == {"tiny-prepare-0-0"}
+    assert jobs.read().status.restarts == 0
+
+
+async def test_a_worker_that_is_truly_gone_is_replaced(kube: KubeClient, jobs: Jobs) -> None:
+    jobs.apply()
+    key = f"{jobs.namespace}/tiny"
+    async with aiohttp.ClientSession() as agents:
+        first = make_world(kube, agents, jobs)
+        for _ in range(2):
+            await reconcile(key, first, tell_time)
+        jobs.server.kubectl("-n", jobs.namespace, "delete", "pod", "tiny-prepare-0-0")
+
+        await reconcile(key, make_world(kube, agents, jobs), tell_time)
+
+    assert set(jobs.list_pods()) == {"tiny-prepare-0-1"}
+    assert jobs.read().status.attempts[0].reason == "Deleted"
+
+
+async def test_an_apiserver_that_is_away_for_hours_is_still_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch, "MAX_RETRY_SECONDS", 0.0)
+    tries = 1100  # 2 to this power is more than a float holds
+    before = count_failed_watches()
+    client = KubeClient(f"http://127.0.0.1:{find_free_port()}", aiohttp.ClientSession, requests=1)
+    async with client.session:
+        following = asyncio.create_task(
+            watch.follow_pods(
+                client,
+                PodStore(lambda key: None),
+                namespace="",
+                synced=asyncio.Event(),
+                rng=random.Random(0),
+            )
+        )
+        async with asyncio.timeout(SECONDS):
+            while count_failed_watches() < before + tries and not following.done():
+                await asyncio.sleep(0.01)
+        assert not following.done()
+        following.cancel()
