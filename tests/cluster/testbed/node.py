@@ -81,6 +81,8 @@ class Node:
                     "enforceNodeAllocatable": [],
                     "failCgroupV1": False,
                     "failSwapOn": False,
+                    # Tests kill the same container again and again; that delay is not their matter.
+                    "crashLoopBackOff": {"maxContainerRestartPeriod": "1s"},
                     # The machine's disk is shared; a test must not fail by how full it is.
                     "evictionHard": {"memory.available": "100Mi"},
                     "imageGCHighThresholdPercent": 100,

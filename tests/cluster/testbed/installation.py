@@ -1,0 +1,85 @@
+"""The project's own chart, installed by Helm on a cluster that has the project's own images.
+
+Below: `cluster`, `images`, Helm. Above: the end-to-end test and the benchmark of starting.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+from testbed.binaries import ensure_binary
+from testbed.cluster import Cluster
+from testbed.containers import kill_main_process
+from testbed.images import REGISTRY
+from testbed.requirements import find_repository
+
+RELEASE = "llmtrain"
+SYSTEM_NAMESPACE = "llmtrain-system"
+OPERATOR_COMMAND = "llmtrain_operator"
+INSTALL_SECONDS = 180
+VALUES = (
+    *(f"image.repository={REGISTRY}/operator", "image.tag=test", "image.pullPolicy=Never"),
+    *(f"trainer.image.repository={REGISTRY}/trainer", "trainer.image.tag=test"),
+    "trainer.image.pullPolicy=Never",
+)
+
+
+class Installation:
+    """A release of the chart, as a cluster's administrator installs it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.server = cluster.control_plane
+
+    def install(self) -> None:
+        """Install the chart; returns when the operator is ready.
+
+        Raises:
+            RuntimeError: Helm refused, or the operator did not become ready in time.
+        """
+        self.server.apply(restrict_namespace(SYSTEM_NAMESPACE))
+        self._helm(
+            *("install", RELEASE, str(find_repository() / "helm" / "llmtrain")),
+            *(f"--set-string={value}" for value in VALUES),
+            *("--wait", f"--timeout={INSTALL_SECONDS}s"),
+        )
+
+    def uninstall(self) -> None:
+        """Remove the release; the chart keeps the definition, and so the jobs."""
+        self._helm("uninstall", RELEASE, "--wait", f"--timeout={INSTALL_SECONDS}s")
+
+    def find_operator(self) -> dict[str, Any]:
+        """The operator's pod."""
+        selector = f"app.kubernetes.io/instance={RELEASE}"
+        pods = self.server.kubectl_json("-n", SYSTEM_NAMESPACE, "get", "pods", "-l", selector)
+        pod: dict[str, Any] = pods["items"][0]
+        return pod
+
+    def kill_operator(self) -> bool:
+        """SIGKILL the operator in its container; False where it does not run just now."""
+        return kill_main_process(self.find_operator(), OPERATOR_COMMAND)
+
+    def _helm(self, *arguments: str) -> None:
+        run = subprocess.run(
+            [
+                ensure_binary("helm"), *arguments,
+                f"--namespace={SYSTEM_NAMESPACE}", f"--kubeconfig={self.server.kubeconfig}",
+            ],
+            text=True,
+            capture_output=True,
+        )  # fmt: skip
+        if run.returncode != 0:
+            pods = self.server.kubectl("-n", SYSTEM_NAMESPACE, "describe", "pods")
+            raise RuntimeError(f"helm {arguments[0]} failed:\n{run.stderr}\n{pods[-3000:]}")
+
+
+def restrict_namespace(name: str) -> dict[str, Any]:
+    """A namespace under Pod Security `restricted`."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": name,
+            "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+        },
+    }
