@@ -126,13 +126,13 @@ class ControlPlane:
     def define(self, file: Path) -> None:
         """Apply a CustomResourceDefinition, and return when its kind is served."""
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(file))
-        # `kubectl wait` fails on a definition that has no conditions yet.
-        established = '-o=jsonpath={.status.conditions[?(@.type=="Established")].status}'
-        wait_until(
-            lambda: self.kubectl("get", "-f", str(file), established) == "True",
-            seconds=START_SECONDS,
-            what=f"{file.name} to be served",
-        )
+
+        def is_established() -> bool:
+            # None at first, which `kubectl wait` and its JSON paths fail on.
+            conditions = self.kubectl_json("get", "-f", str(file))["status"]["conditions"] or []
+            return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
+        wait_until(is_established, seconds=START_SECONDS, what=f"{file.name} to be served")
 
     def create_namespace(self, name: str) -> None:
         """Create a namespace, and return when pods can be admitted to it."""
