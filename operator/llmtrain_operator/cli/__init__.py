@@ -58,11 +58,30 @@ def run(manifest: Path, store: Path, workers: int | None, namespace: str | None)
 
 
 @main.command()
+@store_option
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=None, help="Steps, in place of the manifest's."
+)
+@click.option("--again", is_flag=True, help="Train anew, even though there is a finished run.")
+def demo(store: Path, steps: int | None, again: bool) -> None:
+    """Train a small model on Python's own documentation, and show what it writes.
+
+    Takes a few minutes on two cores and no download. The job's manifest is STORE/demo.yaml.
+    """
+    from llmtrain_operator.cli.demo import run_demo
+
+    sys.exit(run_demo(store, steps=steps, again=again))
+
+
+@main.command()
 @click.argument("name")
 @store_option
 @namespace_option
 def status(name: str, store: Path, namespace: str | None) -> None:
-    """Say how far the job NAME is, or what became of it, on this machine."""
+    """Say how far the job NAME is, or what became of it, on this machine.
+
+    In a cluster: kubectl get llmtrainingjobs, kubectl describe llmtrainingjob NAME.
+    """
     from llmtrain_operator.cli.inspect import print_status
 
     print_status(name, namespace or DEFAULT_NAMESPACE, store)
@@ -74,7 +93,41 @@ def status(name: str, store: Path, namespace: str | None) -> None:
 @store_option
 @namespace_option
 def logs(name: str, process: str | None, store: Path, namespace: str | None) -> None:
-    """Print what the processes of the job NAME wrote on this machine."""
+    """Print what the processes of the job NAME wrote on this machine.
+
+    In a cluster: kubectl logs -l llmtrain.dev/job=NAME --prefix.
+    """
     from llmtrain_operator.cli.inspect import print_logs
 
     print_logs(name, namespace or DEFAULT_NAMESPACE, store, only=process)
+
+
+@main.command()
+@click.argument("manifest", type=MANIFEST)
+@namespace_option
+@click.option("--wait", is_flag=True, help="Follow the job until it ends; 0 if it succeeded.")
+def submit(manifest: Path, namespace: str | None, wait: bool) -> None:
+    """Apply the job of MANIFEST to the cluster of the current kubeconfig.
+
+    It is checked here first, so that a mistake is named by file and line.
+    """
+    from llmtrain_operator.cli.machine import OPERATOR_MODULES, require_packages
+
+    require_packages(OPERATOR_MODULES, extra="operator")
+    from llmtrain_operator.cli.submit import submit_job
+
+    sys.exit(submit_job(manifest, namespace, wait=wait))
+
+
+@main.command()
+@click.option("--cluster", is_flag=True, help="Look at the cluster only, and require it.")
+@store_option
+@namespace_option
+def doctor(cluster: bool, store: Path, namespace: str | None) -> None:
+    """Say what this machine, or the cluster of the kubeconfig, lacks.
+
+    The exit code is 1 where something is missing without which jobs cannot run.
+    """
+    from llmtrain_operator.cli.doctor import examine_cluster, examine_machine
+
+    sys.exit(examine_cluster(namespace) if cluster else examine_machine(store, namespace))

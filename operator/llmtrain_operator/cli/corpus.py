@@ -61,6 +61,16 @@ def write_corpus(path: Path) -> Corpus:
     return Corpus(path=path, documents=len(lines), characters=characters)
 
 
+def carries_corpus() -> bool:
+    """Tell whether this Python carries enough text, without reading more than it takes."""
+    characters = 0
+    for _, text in _read_texts():
+        characters += len(text)
+        if characters >= MIN_CHARACTERS:
+            return True
+    return False
+
+
 def _read_texts() -> Iterator[tuple[str, str]]:
     yield from _read_topics()
     library = Path(sysconfig.get_path("stdlib"))

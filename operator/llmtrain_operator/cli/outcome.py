@@ -1,6 +1,6 @@
 """What came of a run, and what to do next, in a few lines at the end of a command.
 
-Below: the status. Above: `run`, `demo`, `status`.
+Below: the status. Above: `run`, `demo`, `status`, `submit`.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from llmtrain_api import LLMTrainingJob
+from llmtrain_api.base import KIND
 from llmtrain_api.records import StageResult
 from llmtrain_api.status import Phase
+
+LABEL_CHARACTERS = 12
 
 
 def locate_object(store: Path, uri: str) -> Path:
@@ -22,48 +24,75 @@ def locate_object(store: Path, uri: str) -> Path:
 
 
 def print_outcome(job: LLMTrainingJob, store: Path, console: Console) -> None:
-    """Say how a run ended, where its model and report are, or what to do next."""
+    """Say how a local run ended, where its model and report are, or what to do next."""
     name, status = job.metadata.name, job.status
     if status.phase is Phase.SUCCEEDED:
-        console.print(Text(f"{name} succeeded", style="bold green"))
-        if status.results is not None:
-            console.print(_tabulate_results(status.results, store))
+        print_success(job, store, console)
         return
     checkpoint = status.checkpoint.step if status.checkpoint is not None else None
     goes_on = f"from step {checkpoint}" if checkpoint is not None else "from the beginning"
     if status.phase is Phase.FAILED:
-        console.print(Text(f"{name} failed: {status.message}", style="bold red"))
-        _print_plain(console, f"What its processes said: {_name_command('logs', job, store)}")
-        _print_plain(console, f"The same command again goes on {goes_on}.")
+        print_failure(job, console)
+        print_plain(console, f"What its processes said: {name_command('logs', job, store)}")
+        print_plain(console, f"The same command again goes on {goes_on}.")
     elif job.spec.run_policy.suspend:
-        _print_plain(console, f"{name} is suspended; set runPolicy.suspend to false to go on")
+        print_plain(console, f"{name} is suspended; set runPolicy.suspend to false to go on")
     else:
-        _print_plain(console, f"{name} stopped; the same command again goes on {goes_on}")
+        print_plain(console, f"{name} stopped; the same command again goes on {goes_on}")
 
 
-def _name_command(command: str, job: LLMTrainingJob, store: Path) -> str:
+def print_cluster_outcome(job: LLMTrainingJob, console: Console) -> None:
+    """Say how a job of a cluster ended, where its model and report are, or what to look at."""
+    if job.status.phase is Phase.SUCCEEDED:
+        print_success(job, None, console)
+        return
+    print_failure(job, console)
+    metadata = job.metadata
+    described = f"kubectl -n {metadata.namespace} describe {KIND.lower()} {metadata.name}"
+    print_plain(console, f"What led to it: {described}")
+
+
+def print_success(job: LLMTrainingJob, store: Path | None, console: Console) -> None:
+    """Say what a run has made; objects are files of `store`, or keep their URIs (None)."""
+    console.print(Text(f"{job.metadata.name} succeeded", style="bold green"))
+    if job.status.results is not None:
+        for label, value in _list_results(job.status.results, store):
+            print_plain(console, f"  {label:{LABEL_CHARACTERS}}{value}")
+
+
+def print_failure(job: LLMTrainingJob, console: Console) -> None:
+    """Say why a run failed."""
+    console.print(Text(f"{job.metadata.name} failed: {job.status.message}", style="bold red"))
+
+
+def print_plain(console: Console, line: str) -> None:
+    """Print a line as it is: paths and commands are not broken, brackets mean nothing."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def name_command(command: str, job: LLMTrainingJob, store: Path) -> str:
+    """Return the command line that asks for something of a local job."""
     metadata = job.metadata
     namespace = "" if metadata.namespace == "default" else f" -n {metadata.namespace}"
     return f"llmtrain {command} {metadata.name} --store {store}{namespace}"
 
 
-def _tabulate_results(results: StageResult, store: Path) -> Table:
-    table = Table.grid(padding=(0, 2))
+def _list_results(results: StageResult, store: Path | None) -> list[tuple[str, str]]:
+    def locate(uri: str) -> str:
+        return uri if store is None else str(locate_object(store, uri))
+
+    rows = []
     if results.validation_loss is not None:
         loss = f"{results.validation_loss:.3f} nats per token on all held-out text"
         if results.unigram_loss is not None:
-            loss += f"; a unigram baseline has {results.unigram_loss:.3f}"
-        table.add_row("  loss", loss)
+            loss += f"; a unigram baseline: {results.unigram_loss:.3f}"
+        rows.append(("loss", loss))
     if results.perplexity is not None and results.bits_per_byte is not None:
         measures = f"{results.perplexity:.1f}; {results.bits_per_byte:.3f} bits per byte"
-        table.add_row("  perplexity", measures)
+        rows.append(("perplexity", measures))
     if results.export_uri is not None:
         size = f" ({results.parameters:,} parameters)" if results.parameters else ""
-        table.add_row("  model", f"{locate_object(store, results.export_uri)}{size}")
+        rows.append(("model", f"{locate(results.export_uri)}{size}"))
     if results.report_uri is not None:
-        table.add_row("  report", str(locate_object(store, results.report_uri)))
-    return table
-
-
-def _print_plain(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+        rows.append(("report", locate(results.report_uri)))
+    return rows

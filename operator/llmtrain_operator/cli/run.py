@@ -6,8 +6,6 @@ Below: `reconcile` and the local world. Above: the commands `run` and `demo`.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import os
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +15,7 @@ from rich.console import Console
 
 from llmtrain_api import LLMTrainingJob
 from llmtrain_api.status import Phase
+from llmtrain_operator.cli.machine import TRAINER_MODULES, count_cores, require_packages
 from llmtrain_operator.cli.outcome import print_outcome
 from llmtrain_operator.cli.view import View, open_view, take_snapshot
 from llmtrain_operator.plan.run_config import parse_cores
@@ -38,44 +37,50 @@ STOPPING = Event(
 
 
 def run_job(job: LLMTrainingJob, store: Path) -> int:
-    """Run a job to its end, or until Ctrl-C; the exit code is 0 if and only if it succeeded.
+    """Run a job until it ends or Ctrl-C; the exit code is 0 if and only if it succeeded.
 
     Raises:
         click.ClickException: it cannot be run here, and what to do.
     """
-    require_trainer()
     console = Console()
-    _warn_of_narrow_machine(job, console)
+    job = follow_job(job, store, console)
+    print_outcome(job, store, console)
+    return exit_code(job)
+
+
+def exit_code(job: LLMTrainingJob) -> int:
+    """Return 0 for a job that succeeded, and 1 for every other."""
+    return 0 if job.status.phase is Phase.SUCCEEDED else 1
+
+
+def follow_job(job: LLMTrainingJob, store: Path, console: Console) -> LLMTrainingJob:
+    """Run a job until it ends or Ctrl-C, showing how far it is; returns it with its last status.
+
+    A job that has succeeded before is returned as it is.
+
+    Raises:
+        click.ClickException: it cannot be run here, and what to do.
+    """
+    require_packages(TRAINER_MODULES, extra="trainer")
     folder = JobFolder(store, job.metadata.namespace, job.metadata.name)
     try:
         with folder.hold():
             job = folder.submit(job, read_clock())
             if job.status.phase is not Phase.SUCCEEDED:
+                _warn_of_narrow_machine(job, console)
                 job = asyncio.run(_run_passes(folder, console))
     except JobBusyError as error:
         raise click.ClickException(str(error)) from None
     except JobChangedError as error:
         raise click.ClickException(_explain_changes(job, folder, error)) from None
-    print_outcome(job, store, console)
-    return 0 if job.status.phase is Phase.SUCCEEDED else 1
+    except OSError as error:
+        raise click.ClickException(f"the job cannot be run in {store}: {error}") from error
+    return job
 
 
 def read_clock() -> datetime:
     """Return the time."""
     return datetime.now(UTC)
-
-
-def require_trainer() -> None:
-    """Refuse to begin where the packages that train are not installed.
-
-    Raises:
-        click.ClickException: names what to install.
-    """
-    missing = [name for name in ("torch", "transformers") if not importlib.util.find_spec(name)]
-    if missing:
-        raise click.ClickException(
-            f"{' and '.join(missing)} not installed: pip install 'llmtrain[trainer]'"
-        )
 
 
 def _explain_changes(job: LLMTrainingJob, folder: JobFolder, error: JobChangedError) -> str:
@@ -141,10 +146,3 @@ def _warn_of_narrow_machine(job: LLMTrainingJob, console: Console) -> None:
             f"{wanted:g} cores; this machine has {cores}, so they take turns",
             style="yellow",
         )
-
-
-def count_cores() -> int:
-    """Return the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
