@@ -250,7 +250,7 @@ def test_monitors_are_switched_on_by_name(helm: Helm, tmp_path: Path) -> None:
     assert selected <= service["metadata"]["labels"].items()
     assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
     endpoint = find(objects, "PodMonitor")["spec"]["podMetricsEndpoints"][0]
-    assert endpoint == {"port": "metrics", "interval": "5s"}
+    assert endpoint == {"port": "metrics", "interval": "5s", "honorLabels": True}
 
 
 def test_notes_say_what_to_do_next(helm: Helm) -> None:

@@ -45,8 +45,16 @@ def write_pod_targets(path: Path, pods: Sequence[dict[str, Any]], *, port_name: 
 
 
 def scrape_file(path: Path, *, job: str) -> dict[str, Any]:
-    """A scrape configuration of the targets in ``path`` (JSON), which may change at any time."""
-    return {"job_name": job, "file_sd_configs": [{"files": [str(path)]}]}
+    """A scrape configuration of the targets in ``path`` (JSON), which may change at any time.
+
+    Labels of a series stay as the target gives them, as by the chart's PodMonitor: ``job`` is an
+    LLMTrainingJob where the target says so, else this scrape's name.
+    """
+    return {
+        "job_name": job,
+        "honor_labels": True,
+        "file_sd_configs": [{"files": [str(path)]}],
+    }
 
 
 def scrape_addresses(*targets: str, job: str) -> dict[str, Any]:
