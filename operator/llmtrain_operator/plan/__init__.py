@@ -313,7 +313,7 @@ def _write_common(
     update: dict[str, object] = {
         "observed_generation": job.metadata.generation,
         "progress": progress,
-        "checkpoint": describe_checkpoint(job, run_uri, find_record(observed, Stage.TRAIN)),
+        "checkpoint": describe_checkpoint(job, run_uri, observed),
         "results": results,
         "provenance": describe_provenance(
             job, run_uri, results.dataset if results else None, spec.workers.image

@@ -75,11 +75,17 @@ def complete_progress(spec: JobSpec, before: Progress | None, now: datetime) -> 
 
 
 def describe_checkpoint(
-    job: LLMTrainingJob, run_uri: str, record: ProgressRecord | None
+    job: LLMTrainingJob, run_uri: str, observed: Observed
 ) -> CheckpointStatus | None:
-    """Return the newest checkpoint that is known to be committed."""
+    """Return the newest checkpoint that is known to be committed.
+
+    A process that was told to leave saves first, and says so only in its exit record.
+    """
     before = job.status.checkpoint
-    step = record.checkpoint_step if record is not None else None
+    record = find_record(observed, Stage.TRAIN)
+    told = [record.checkpoint_step if record is not None else None]
+    told += [o.exit_record.checkpoint_step for o in observed.processes if o.exit_record is not None]
+    step = max((step for step in told if step is not None), default=None)
     if step is None or (before is not None and before.step >= step):
         return before
     return CheckpointStatus(step=step, uri=f"{run_uri}/checkpoints/step-{step:08d}")

@@ -238,6 +238,19 @@ def test_progress_is_told(job: LLMTrainingJob, now: datetime) -> None:
     assert conditions_of(plan.status)["StorageSafe"] == "True"
 
 
+def test_a_worker_that_saved_as_it_left_tells_of_the_checkpoint(now: datetime) -> None:
+    job = reach_training(make_job("tiny", run_policy={"suspend": True}), now)
+    record = record_failure(ExitCode.PREEMPTED, "Preempted").model_copy(
+        update={"checkpoint_step": 31}
+    )
+    left = train(0, 0, FAILED, exit_record=record)
+
+    checkpoint = plan_job(job, see(left, train(1, 0, RUNNING)), now).status.checkpoint
+
+    assert checkpoint is not None
+    assert checkpoint.step == 31
+
+
 def test_suspension_frees_the_workers_and_resumption_starts_new_ones(now: datetime) -> None:
     job = reach_training(make_job("tiny"), now)
     spec = make_job("tiny", run_policy={"suspend": True}).spec
