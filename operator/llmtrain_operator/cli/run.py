@@ -29,6 +29,9 @@ PASS_SECONDS = 0.3
 
 OVER = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.SUSPENDED})
 
+SUSPENDED = "Suspended"
+"""The plan's word for a stop, of which people have been told in better ones by then."""
+
 STOPPING = Event(
     kind=EventKind.NORMAL,
     reason="Stopping",
@@ -95,7 +98,11 @@ def _explain_changes(job: LLMTrainingJob, folder: JobFolder, error: JobChangedEr
 
 async def _run_passes(folder: JobFolder, console: Console) -> LLMTrainingJob:
     with open_view(console, read_clock()) as view:
-        world = LocalWorld(folder, clock=read_clock, publish=view.tell)
+        world = LocalWorld(
+            folder,
+            clock=read_clock,
+            publish=lambda event: None if event.reason == SUSPENDED else view.tell(event),
+        )
         job = folder.read_job()
         assert job is not None
         world.configure(job)

@@ -6,6 +6,7 @@ and neither looks anything up.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import Protocol, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -27,7 +29,10 @@ from llmtrain_operator.plan.types import Event, EventKind
 LINE_SECONDS = 10.0
 """At most one line of progress in a pipe in this time."""
 
-BAR_CHARACTERS = 40
+MAX_BAR_CHARACTERS = 40
+MIN_BAR_CHARACTERS = 10
+INDENT = "  "
+GAP = "   "
 MARKS = {"done": ("✓", "green"), "now": ("●", "cyan"), "later": ("○", "dim")}
 
 
@@ -192,19 +197,20 @@ class LiveView:
         self._live.update(self._draw(snapshot), refresh=True)
 
     def _draw(self, snapshot: Snapshot) -> RenderableType:
+        width = self._console.width
         elapsed = (snapshot.moment - self._began).total_seconds()
         head = Text.assemble((snapshot.name, "bold"), f"  {format_seconds(elapsed)}")
-        rows: list[RenderableType] = [head, self._draw_stages(snapshot)]
+        rows: list[RenderableType] = [head, *lay_out(self._describe_stages(snapshot), width)]
         progress = snapshot.progress
         if progress is not None:
-            rows.append(_draw_bar(progress))
-            rows.append(Text("  " + "   ".join(_describe_numbers(snapshot))))
+            rows.append(_draw_bar(progress, width))
+            rows += lay_out([Text(number) for number in _describe_numbers(snapshot)], width)
         if snapshot.message:
-            rows.append(Text(f"  {snapshot.message}", style="yellow"))
+            rows.append(Padding(Text(snapshot.message, style="yellow"), (0, 0, 0, len(INDENT))))
         return Group(*rows)
 
-    def _draw_stages(self, snapshot: Snapshot) -> Text:
-        text = Text(" ")
+    def _describe_stages(self, snapshot: Snapshot) -> list[Text]:
+        texts = []
         current = len(STAGES) if snapshot.stage is None else STAGES.index(snapshot.stage)
         for position, stage in enumerate(STAGES):
             state = "done" if position < current else "now" if position == current else "later"
@@ -215,15 +221,33 @@ class LiveView:
                 words += [format_seconds(spent), snapshot.activity]
             elif stage in self._seconds:
                 words.append(format_seconds(self._seconds[stage]))
-            text.append(" " + " ".join(filter(None, words)) + "  ", style=style)
-        return text
+            texts.append(Text(" ".join(filter(None, words)), style=style))
+        return texts
 
 
-def _draw_bar(progress: Progress) -> RenderableType:
-    grid = Table.grid(padding=(0, 2))
-    bar = ProgressBar(total=progress.total_steps, completed=progress.step, width=BAR_CHARACTERS)
+def lay_out(items: Sequence[Text], width: int) -> list[Text]:
+    """Put items side by side, on as many lines as they need; none is broken."""
+    lines: list[Text] = []
+    for item in items:
+        if lines and lines[-1].cell_len + len(GAP) + item.cell_len <= width:
+            lines[-1].append(GAP).append_text(item)
+        else:
+            lines.append(Text(INDENT).append_text(item))
+    return lines
+
+
+def _draw_bar(progress: Progress, width: int) -> RenderableType:
     count = f"{progress.step:,}/{progress.total_steps:,} steps  {progress.percent} %"
-    grid.add_row("", bar, count)
+    room = width - 2 * len(INDENT) - len(count)
+    bar = ProgressBar(
+        total=progress.total_steps,
+        completed=progress.step,
+        width=max(MIN_BAR_CHARACTERS, min(MAX_BAR_CHARACTERS, room)),
+        complete_style="cyan",
+        finished_style="green",
+    )
+    grid = Table.grid(padding=(0, len(INDENT), 0, 0))
+    grid.add_row(Padding(bar, (0, 0, 0, len(INDENT))), count)
     return grid
 
 
@@ -242,13 +266,13 @@ def _describe_numbers(snapshot: Snapshot) -> list[str]:
     if snapshot.checkpoint_step is not None:
         numbers.append(f"checkpoint {snapshot.checkpoint_step}")
     if snapshot.restarts:
-        numbers.append(f"{snapshot.restarts} restarts")
+        numbers.append(f"{snapshot.restarts} restart{'s' if snapshot.restarts > 1 else ''}")
     return numbers
 
 
 def _describe_activity(record: ProgressRecord) -> str:
-    phase = next((rank.phase for rank in record.ranks if rank.rank == 0), None)
-    return "" if phase in (None, RankPhase.TRAINING) else str(phase)
+    phase = next((rank.phase for rank in record.ranks if rank.rank == 0), RankPhase.STARTING)
+    return "" if phase is RankPhase.TRAINING else phase.value
 
 
 def _describe_event(event: Event) -> str:
