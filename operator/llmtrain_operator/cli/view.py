@@ -239,10 +239,12 @@ def lay_out(items: Sequence[Text], width: int) -> list[Text]:
 def _draw_bar(progress: Progress, width: int) -> RenderableType:
     count = f"{progress.step:,}/{progress.total_steps:,} steps  {progress.percent} %"
     room = width - 2 * len(INDENT) - len(count)
+    if room < MIN_BAR_CHARACTERS:
+        return Text(INDENT + count)
     bar = ProgressBar(
         total=progress.total_steps,
         completed=progress.step,
-        width=max(MIN_BAR_CHARACTERS, min(MAX_BAR_CHARACTERS, room)),
+        width=min(MAX_BAR_CHARACTERS, room),
         complete_style="cyan",
         finished_style="green",
     )
