@@ -34,6 +34,9 @@ async def reconcile(key: str, world: World, clock: Callable[[], datetime]) -> fl
     now = clock()
     plan = plan_job(job, observed, now)
     refusals = await world.apply(job, plan)
+    if plan.start:
+        # What was started can be seen by now: saying so at once saves a second status.
+        plan = plan_job(job, await world.observe(job), now)
     status = explain_refusals(plan.status, refusals, now)
     if is_worth_writing(job.status, status, now):
         await world.write_status(job, status)

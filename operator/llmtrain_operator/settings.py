@@ -35,7 +35,7 @@ class Settings:
     trainer_image_pull_policy: str = "IfNotPresent"
     """Always, IfNotPresent or Never, for worker pods."""
 
-    workers: int = 8
+    workers: int = 32
     """Jobs that are reconciled at the same time."""
 
     requests: int = 32
