@@ -110,11 +110,13 @@ async def _run_passes(folder: JobFolder, console: Console) -> LLMTrainingJob:
         _listen_to_signals(world, view, wake)
         try:
             while True:
+                # Asked before the pass, so that the last one has seen how each process ended.
+                is_still = not world.has_live_processes()
                 await reconcile(job.key, world, read_clock)
                 job = folder.read_job()
                 assert job is not None
                 view.show(take_snapshot(job, world.progress, read_clock()))
-                if job.status.phase in OVER and not world.has_live_processes():
+                if job.status.phase in OVER and is_still:
                     return job
                 await _sleep(wake)
         finally:

@@ -99,13 +99,19 @@ def _judge_exit_record(ended: ObservedProcess) -> Verdict | None:
     record = ended.exit_record
     if record is None or record.code is ExitCode.SUCCEEDED:
         return None
-    message = f"{record.message} {record.next_step}".strip()
     return Verdict(
         reason=record.reason,
-        message=message,
+        message=_join(record.message, record.next_step),
         retry=record.code in RETRYABLE,
         counts=True,
     )
+
+
+def _join(message: str, next_step: str) -> str:
+    """Put what happened and what to do into one line."""
+    if not next_step:
+        return message
+    return f"{message}{' ' if message.endswith('.') else '; '}{next_step}"
 
 
 def _judge_exit_code(ended: ObservedProcess) -> Verdict | None:

@@ -44,3 +44,21 @@ def test_verdicts(facts: dict[str, Any], reason: str, retry: bool, counts: bool)
 
     assert (verdict.reason, verdict.retry, verdict.counts) == (reason, retry, counts)
     assert verdict.message
+
+
+@pytest.mark.parametrize(
+    ("message", "next_step", "said"),
+    [
+        ("the loss is nan", "lower the rate", "the loss is nan; lower the rate"),
+        ("The loss is nan.", "Lower the rate.", "The loss is nan. Lower the rate."),
+        ("the loss is nan", "", "the loss is nan"),
+    ],
+)
+def test_what_happened_and_what_to_do_are_one_sentence(
+    message: str, next_step: str, said: str
+) -> None:
+    record = record_failure(ExitCode.DIVERGED, "LossNotFinite").model_copy(
+        update={"message": message, "next_step": next_step}
+    )
+    ended = observe_process("tiny", Stage.TRAIN, 0, 0, ProcessState.FAILED, exit_record=record)
+    assert judge_failure(ended).message == said
