@@ -96,8 +96,6 @@ class Lease:
                     await self._renew()
                     renewed_at = asked_at
             except ApiError as error:
-                if error.status == HTTPStatus.CONFLICT:
-                    raise LeaseLostError(f"another took the lease {self._name}") from error
                 logger.warning("renewing the lease %s: %s", self._name, error)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 logger.warning("renewing the lease %s: %r", self._name, error)
@@ -141,8 +139,20 @@ class Lease:
 
     async def _renew(self) -> None:
         assert self._held is not None, "only a holder renews"
-        self._held["spec"]["renewTime"] = self._format_now()
-        self._held = await self._client.replace(f"{self._collection}/{self._name}", self._held)
+        try:
+            await self._write_renewal(self._held)
+        except ApiError as error:
+            if error.status != HTTPStatus.CONFLICT:
+                raise
+            # Perhaps by ourselves: an earlier renewal may have come through without its answer.
+            stored = await self._client.get(f"{self._collection}/{self._name}")
+            if stored.get("spec", {}).get("holderIdentity") != self._identity:
+                raise LeaseLostError(f"another took the lease {self._name}") from error
+            await self._write_renewal(stored)
+
+    async def _write_renewal(self, lease: dict[str, Any]) -> None:
+        lease["spec"]["renewTime"] = self._format_now()
+        self._held = await self._client.replace(f"{self._collection}/{self._name}", lease)
 
     def _claim(self, *, transitions: int) -> dict[str, Any]:
         now = self._format_now()

@@ -102,6 +102,25 @@ async def test_a_holder_learns_that_another_took_it(
     assert await read_holder(kube, namespace) == "b"
 
 
+async def test_a_renewal_whose_answer_was_lost_is_no_loss(
+    kube: KubeClient, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.1)
+    holder = compete(kube, namespace, "a")
+    await holder.acquire()
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/operator"
+    stored = await kube.get(path)
+    stored["spec"]["renewTime"] = "2026-11-24T12:00:00.000000Z"
+    written = (await kube.replace(path, stored))["spec"]["renewTime"]
+    renewing = asyncio.create_task(holder.keep())
+    async with asyncio.timeout(HAND_OVER_SECONDS):
+        while not renewing.done() and (await kube.get(path))["spec"]["renewTime"] == written:
+            await asyncio.sleep(0.05)
+    assert not renewing.done()
+    renewing.cancel()
+    assert await read_holder(kube, namespace) == "a"
+
+
 async def test_a_holder_that_cannot_renew_gives_up_before_another_may_begin(
     kube: KubeClient, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
