@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import time
@@ -60,28 +59,10 @@ def test_a_quota_is_named_and_its_end_noticed(jobs: Jobs, operator: Operator) ->
 
 def test_a_missing_secret_is_named(jobs: Jobs, operator: Operator) -> None:
     jobs.apply()
-    pod = jobs.await_pods("tiny-prepare-0-0")["tiny-prepare-0-0"]
-    bind(jobs, "tiny-prepare-0-0", node="elsewhere")
+    jobs.await_pods("tiny-prepare-0-0")
+    jobs.bind("tiny-prepare-0-0", node="elsewhere")
     said = 'MountVolume.SetUp failed for volume "credentials" : secret "store" not found'
-    jobs.server.kubectl(
-        "create", "-f", "-",
-        input=json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Event",
-                "metadata": {"name": "mount", "namespace": jobs.namespace},
-                "involvedObject": {
-                    "kind": "Pod",
-                    "namespace": jobs.namespace,
-                    "name": "tiny-prepare-0-0",
-                    "uid": pod["metadata"]["uid"],
-                },
-                "type": "Warning",
-                "reason": "FailedMount",
-                "message": said,
-            }
-        ),
-    )  # fmt: skip
+    jobs.warn_of("tiny-prepare-0-0", said)
     jobs.await_job(lambda j: said in j.status.message, "the Secret to be named")
 
 
@@ -205,13 +186,6 @@ def leads(operator: Operator) -> bool:
 def owner_of(pod: dict[str, Any]) -> str:
     uid: str = pod["metadata"]["ownerReferences"][0]["uid"]
     return uid
-
-
-def bind(jobs: Jobs, pod: str, *, node: str) -> None:
-    """Place a pod on a node, as the scheduler does."""
-    path = f"/api/v1/namespaces/{jobs.namespace}/pods/{pod}/binding"
-    binding = {"metadata": {"name": pod}, "target": {"kind": "Node", "name": node}}
-    jobs.server.kubectl("create", "--raw", path, "-f", "-", input=json.dumps(binding))
 
 
 def watch_pods(jobs: Jobs, directory: Path) -> ServerProcess:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import aiohttp
@@ -13,7 +14,7 @@ import pytest
 
 from llmtrain_api.status import ConditionType
 from llmtrain_operator.reconcile import reconcile
-from llmtrain_operator.world import watch
+from llmtrain_operator.world import cluster, inquiries, watch
 from llmtrain_operator.world.cluster import ClusterWorld
 from llmtrain_operator.world.inquiries import Inquiries
 from llmtrain_operator.world.job_store import JobStore
@@ -35,23 +36,38 @@ async def kube(server: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         yield client
 
 
-def make_world(kube: KubeClient, agents: aiohttp.ClientSession, jobs: Jobs) -> ClusterWorld:
+@dataclass
+class Parts:
     """A world that heard of the job as it is stored, and whose watch of pods has told nothing."""
-    known, pods = JobStore(), PodStore(lambda key: None)
-    known.note(jobs.get("llmjob", "tiny"))
-    inquiries = Inquiries(
-        kube, agents, pods, on_news=lambda key: None, clock=tell_time, round_seconds=1
-    )
-    return ClusterWorld(
-        kube,
-        known,
-        pods,
-        inquiries,
-        synced=[],
-        trainer_image="trainer:test",
-        pull_policy="Never",
-        clock=tell_time,
-    )
+
+    world: ClusterWorld
+    pods: PodStore
+    inquiries: Inquiries
+
+
+@pytest.fixture
+async def make_world(kube: KubeClient, jobs: Jobs) -> AsyncIterator[Callable[[], Parts]]:
+    async with aiohttp.ClientSession() as agents:
+
+        def make() -> Parts:
+            known, pods = JobStore(), PodStore(lambda key: None)
+            known.note(jobs.get("llmjob", "tiny"))
+            asking = Inquiries(
+                kube, agents, pods, on_news=lambda key: None, clock=tell_time, round_seconds=1
+            )
+            world = ClusterWorld(
+                kube,
+                known,
+                pods,
+                asking,
+                synced=[],
+                trainer_image="trainer:test",
+                pull_policy="Never",
+                clock=tell_time,
+            )
+            return Parts(world, pods, asking)
+
+        yield make
 
 
 def count_failed_watches() -> float:
@@ -60,37 +76,57 @@ def count_failed_watches() -> float:
 
 
 async def test_a_worker_is_not_doubled_where_the_watch_lags_behind_the_status(
-    kube: KubeClient, jobs: Jobs
+    jobs: Jobs, make_world: Callable[[], Parts]
 ) -> None:
     jobs.apply()
     key = f"{jobs.namespace}/tiny"
-    async with aiohttp.ClientSession() as agents:
-        first = make_world(kube, agents, jobs)
-        for _ in range(2):
-            await reconcile(key, first, tell_time)
-        condition = jobs.read().status.find_condition(ConditionType.RECONCILING)
-        assert condition is not None
-        assert condition.reason == "WorkersExist"
+    await reconcile(key, make_world().world, tell_time)
+    condition = jobs.read().status.find_condition(ConditionType.RECONCILING)
+    assert condition is not None
+    assert condition.reason == "WorkersExist"
 
-        await reconcile(key, make_world(kube, agents, jobs), tell_time)
+    await reconcile(key, make_world().world, tell_time)
 
     assert set(jobs.list_pods()) == {"tiny-prepare-0-0"}
     assert jobs.read().status.restarts == 0
 
 
-async def test_a_worker_that_is_truly_gone_is_replaced(kube: KubeClient, jobs: Jobs) -> None:
+async def test_a_worker_that_is_truly_gone_is_replaced(
+    jobs: Jobs, make_world: Callable[[], Parts]
+) -> None:
     jobs.apply()
     key = f"{jobs.namespace}/tiny"
-    async with aiohttp.ClientSession() as agents:
-        first = make_world(kube, agents, jobs)
-        for _ in range(2):
-            await reconcile(key, first, tell_time)
-        jobs.server.kubectl("-n", jobs.namespace, "delete", "pod", "tiny-prepare-0-0")
+    await reconcile(key, make_world().world, tell_time)
+    jobs.server.kubectl("-n", jobs.namespace, "delete", "pod", "tiny-prepare-0-0")
 
-        await reconcile(key, make_world(kube, agents, jobs), tell_time)
+    await reconcile(key, make_world().world, tell_time)
 
     assert set(jobs.list_pods()) == {"tiny-prepare-0-1"}
     assert jobs.read().status.attempts[0].reason == "Deleted"
+
+
+async def test_a_configuration_that_was_deleted_comes_back_where_a_pod_waits_for_it(
+    jobs: Jobs, make_world: Callable[[], Parts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "FURNISHED_SECONDS", 0.0)
+    monkeypatch.setattr(inquiries, "STARTING_SECONDS", 0.0)
+    jobs.apply()
+    key = f"{jobs.namespace}/tiny"
+    parts = make_world()
+    await reconcile(key, parts.world, tell_time)
+    jobs.server.kubectl("-n", jobs.namespace, "delete", "configmap", "tiny-run")
+    jobs.bind("tiny-prepare-0-0", node="elsewhere")
+    jobs.warn_of("tiny-prepare-0-0", 'configmap "tiny-run" not found')
+    parts.pods.note(jobs.get("pod", "tiny-prepare-0-0"))
+
+    asking = asyncio.create_task(parts.inquiries.run())
+    async with asyncio.timeout(SECONDS):
+        while not parts.inquiries.is_hindered(key):
+            await asyncio.sleep(0.05)
+    asking.cancel()
+    await reconcile(key, parts.world, tell_time)
+
+    assert jobs.exists("configmap", "tiny-run")
 
 
 async def test_an_apiserver_that_is_away_for_hours_is_still_asked(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
 from llmtrain_api import GROUP, PLURAL, VERSION, JobStatus, LLMTrainingJob
+from llmtrain_api.records import Stage
 from llmtrain_api.status import Phase
 from llmtrain_operator.metrics import ATTEMPTS
 from llmtrain_operator.plan import misses_workers
@@ -113,15 +114,15 @@ class ClusterWorld:
         if plan.start or plan.remove:
             started, removed = _name_all(plan.start), _name_all(plan.remove)
             logger.info("%s: starting %s; removing %s", job.key, started, removed)
-        await asyncio.gather(*(self._remove(job, process) for process in plan.remove))
-        if not plan.start:
+        await _do_all(self._remove(job, process) for process in plan.remove)
+        stage = plan.status.stage
+        # What a pod lacks may be ours: a ConfigMap that somebody deleted.
+        if stage is None or not (plan.start or self._inquiries.is_hindered(job.key)):
             return ()
-        refusals = await self._furnish(job, plan)
+        refusals = await self._furnish(job, stage)
         if not refusals:
             slots = asyncio.Semaphore(CREATIONS_PER_JOB)
-            await asyncio.gather(
-                *(self._start(job, process, slots, refusals) for process in plan.start)
-            )
+            await _do_all(self._start(job, process, slots, refusals) for process in plan.start)
         return tuple(dict.fromkeys(refusals))
 
     async def write_status(self, job: LLMTrainingJob, status: JobStatus) -> None:
@@ -184,9 +185,8 @@ class ClusterWorld:
         if answer.get("kind") == "Pod":
             self._pods.note(answer)
 
-    async def _furnish(self, job: LLMTrainingJob, plan: Plan) -> list[str]:
-        """See to the ConfigMap and the Service of the stage that starts."""
-        stage = plan.start[0].stage
+    async def _furnish(self, job: LLMTrainingJob, stage: Stage) -> list[str]:
+        """See to the ConfigMap and the Service of a stage."""
         now = asyncio.get_running_loop().time()
         mark, since = self._furnished.get(job.key, ("", 0.0))
         if mark == f"{job.metadata.uid} {stage}" and now - since < FURNISHED_SECONDS:
@@ -246,6 +246,16 @@ class ClusterWorld:
                     refusals.append(_explain_foreign("pods", process.name))
                     return
             self._pods.note(pod)
+
+
+async def _do_all(acts: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all at once; where one fails, leave the rest: the next pass sees what is there."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for act in acts:
+                group.create_task(act)
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
 
 
 def _explain(

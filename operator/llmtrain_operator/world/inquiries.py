@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any
@@ -32,8 +32,10 @@ ANSWER_SECONDS = 2.0
 PULLS_PER_SECOND = 20
 """Inquiries in a second, over all jobs."""
 CONCURRENT_PULLS = 16
-MAX_UNREACHABLE_ROUNDS = 8
-"""A pod that does not answer is asked in every 2nd, 4th, 8th round only."""
+LOOK_SECONDS = 2.0
+"""Where few jobs run, each is looked at so often, whether it is time to ask for progress or not."""
+MAX_PATIENCE = 8
+"""A pod that does not answer is asked again after 2, 4, 8 times the usual time only."""
 STARTING_SECONDS = 4.0
 """A pod that is bound to a node and does not run after this may lack something."""
 LOST_SECONDS = 10.0
@@ -48,8 +50,10 @@ class Inquiry:
     progress: ProgressRecord | None = None
     hindrance: tuple[str, str] | None = None
     """Name of a pod that does not start, and why."""
-    silent_rounds: int = 0
-    skip: int = field(default=0)
+    patience: int = 1
+    """Times the usual time until the next question; more than 1 where none was answered."""
+    ask_at: float = 0.0
+    """When its progress is asked for next, on the event loop's clock."""
 
 
 class Inquiries:
@@ -90,12 +94,18 @@ class Inquiries:
         """Ask no more about a job."""
         self._inquiries.pop(key, None)
 
+    def is_hindered(self, key: str) -> bool:
+        """Tell whether a pod of the job lacks something that it needs to start."""
+        inquiry = self._inquiries.get(key)
+        return inquiry is not None and inquiry.hindrance is not None
+
     async def run(self) -> None:
         """Make rounds until cancelled."""
         while True:
             keys = list(self._inquiries)
             began = asyncio.get_running_loop().time()
-            seconds = max(self._round_seconds, len(keys) / PULLS_PER_SECOND)
+            shortest = min(LOOK_SECONDS, self._round_seconds)
+            seconds = max(shortest, len(keys) / PULLS_PER_SECOND)
             async with asyncio.TaskGroup() as group:
                 for position, key in enumerate(keys):
                     await asyncio.sleep(
@@ -113,26 +123,24 @@ class Inquiries:
                     await self._check_leaving(facts)
                 news = await self._ask_progress(inquiry)
                 news |= await self._ask_hindrance(inquiry)
-            except (ApiError, aiohttp.ClientError, TimeoutError, OSError) as error:
-                logger.warning("%s: asking about its pods: %s", inquiry.job.key, error)
+            except Exception as error:  # whatever went wrong must not stop the other questions
+                logger.warning("%s: asking about its pods: %r", inquiry.job.key, error)
                 return
         if news:
             self._on_news(inquiry.job.key)
 
     async def _ask_progress(self, inquiry: Inquiry) -> bool:
         address = self._find_leader(inquiry.job)
-        if address is None:
-            return False
-        if inquiry.skip > 0:
-            inquiry.skip -= 1
+        now = asyncio.get_running_loop().time()
+        if address is None or now < inquiry.ask_at:
             return False
         record = await self._pull(address)
         PROGRESS_PULLS.labels("unreachable" if record is None else "answered").inc()
+        inquiry.patience = 1 if record is not None else min(2 * inquiry.patience, MAX_PATIENCE)
+        # Half a look earlier, so that the look at that time does not just miss it.
+        inquiry.ask_at = now + self._round_seconds * inquiry.patience - LOOK_SECONDS / 2
         if record is None:
-            inquiry.silent_rounds = min(max(1, inquiry.silent_rounds * 2), MAX_UNREACHABLE_ROUNDS)
-            inquiry.skip = inquiry.silent_rounds - 1
             return False
-        inquiry.silent_rounds = 0
         inquiry.progress = record
         return True
 
@@ -192,7 +200,8 @@ class Inquiries:
         if self._clock() < facts.deadline + timedelta(seconds=LOST_SECONDS):
             return
         try:
-            conditions = (await self._client.get(f"/api/v1/nodes/{node}"))["status"]["conditions"]
+            status = (await self._client.get(f"/api/v1/nodes/{node}")).get("status", {})
+            conditions = status.get("conditions") or []
             is_lost = not any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
         except ApiError as error:
             if error.status == HTTPStatus.FORBIDDEN:  # as where only some namespaces are watched

@@ -129,6 +129,30 @@ class Jobs:
             raise TimeoutError(f"{error}; its status is {self.read().status.dump()}") from error
         return self.read()
 
+    def bind(self, pod: str, *, node: str) -> None:
+        """Place a pod on a node, as the scheduler does."""
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/binding"
+        binding = {"metadata": {"name": pod}, "target": {"kind": "Node", "name": node}}
+        self.server.kubectl("create", "--raw", path, "-f", "-", input=json.dumps(binding))
+
+    def warn_of(self, pod: str, message: str) -> None:
+        """Tell a Warning about a pod, as its kubelet does."""
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": "warning-", "namespace": self.namespace},
+            "involvedObject": {
+                "kind": "Pod",
+                "namespace": self.namespace,
+                "name": pod,
+                "uid": self.get("pod", pod)["metadata"]["uid"],
+            },
+            "type": "Warning",
+            "reason": "FailedMount",
+            "message": message,
+        }
+        self.server.kubectl("create", "-f", "-", input=json.dumps(event))
+
     def set_pod_status(self, name: str, status: dict[str, Any]) -> None:
         """Say of a pod what its kubelet would."""
         self.server.kubectl(
