@@ -14,7 +14,7 @@ from pathlib import Path
 from testbed.processes import ServerProcess
 
 PROGRAM = Path(sys.executable).with_name("llmtrain")
-COMMAND_SECONDS = 300
+COMMAND_SECONDS = 600
 
 WIDE = {"COLUMNS": "200"}
 """Tables break no words that tests look for."""
