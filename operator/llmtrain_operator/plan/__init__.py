@@ -309,7 +309,7 @@ def _write_common(
     results = merge_results(before, observed)
     progress = describe_progress(spec, before.progress, find_record(observed, Stage.TRAIN), now)
     if results is not None and results.export_uri is not None:
-        progress = complete_progress(spec, progress, now)
+        progress = complete_progress(spec, progress, results, now)
     update: dict[str, object] = {
         "observed_generation": job.metadata.generation,
         "progress": progress,

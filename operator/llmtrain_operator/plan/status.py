@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from llmtrain_api import JobSpec, JobStatus, LLMTrainingJob, ProgressRecord
-from llmtrain_api.records import Stage
+from llmtrain_api.records import Stage, StageResult
 from llmtrain_api.status import (
     CheckpointStatus,
     ConditionType,
@@ -64,11 +64,15 @@ def describe_progress(
     )
 
 
-def complete_progress(spec: JobSpec, before: Progress | None, now: datetime) -> Progress:
-    """Return the progress of a training stage that is done."""
+def complete_progress(
+    spec: JobSpec, before: Progress | None, results: StageResult, now: datetime
+) -> Progress:
+    """Return the progress of a training stage that is done; its last step may never be polled."""
     total = spec.training.steps
     values = before.model_dump() if before else {}
     values |= {"step": total, "total_steps": total, "percent": PERCENT, "remaining_seconds": None}
+    if results.train_loss is not None:
+        values["loss"] = results.train_loss
     if before is None or before.step != total:
         values["updated_at"] = format_time(now)
     return Progress(**values)

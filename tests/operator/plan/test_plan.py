@@ -282,7 +282,10 @@ def test_a_peer_that_finished_runs_again_when_the_leader_is_replaced(
 def test_all_stages_done_is_success(job: LLMTrainingJob, now: datetime) -> None:
     job = reach_training(job, now)
     trained = train(
-        0, 0, SUCCEEDED, exit_record=record_success(export_uri="s3://models/team/x/export")
+        0,
+        0,
+        SUCCEEDED,
+        exit_record=record_success(export_uri="s3://models/team/x/export", train_loss=2.5),
     )
     evaluated = observe_process(
         "tiny", Stage.EVALUATE, 0, 0, SUCCEEDED, exit_record=record_success(perplexity=9.0)
@@ -297,7 +300,7 @@ def test_all_stages_done_is_success(job: LLMTrainingJob, now: datetime) -> None:
     assert plan.status.results is not None
     assert plan.status.results.perplexity == 9.0
     assert plan.status.progress is not None
-    assert plan.status.progress.percent == 100
+    assert (plan.status.progress.percent, plan.status.progress.loss) == (100, 2.5)
 
 
 def test_finished_processes_go_after_their_time(job: LLMTrainingJob, now: datetime) -> None:
