@@ -13,9 +13,9 @@ import pytest
 
 from llmtrain_api.status import Phase
 from testbed.operators import SECONDS, Jobs, Operator
-from testbed.processes import ServerProcess, wait_until
+from testbed.pod_watch import find_doubles, watch_pods
+from testbed.processes import wait_until
 
-ENDED_PHASES = {"Succeeded", "Failed"}
 NUM_KILLS = 8
 
 
@@ -153,7 +153,7 @@ def test_kills_at_any_moment_double_and_lose_nothing(
     jobs: Jobs, operator: Operator, tmp_path: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
-    watch = watch_pods(jobs, tmp_path)
+    watch = watch_pods(jobs.server, jobs.namespace, tmp_path)
     jobs.apply(workers={"replicas": 2}, runPolicy={"restartLimit": 100})
     jobs.finish_prepare()
     jobs.await_pods("tiny-prepare-0-0", "tiny-train-0-0", "tiny-train-1-0")
@@ -186,36 +186,3 @@ def leads(operator: Operator) -> bool:
 def owner_of(pod: dict[str, Any]) -> str:
     uid: str = pod["metadata"]["ownerReferences"][0]["uid"]
     return uid
-
-
-def watch_pods(jobs: Jobs, directory: Path) -> ServerProcess:
-    """Write every change of the namespace's pods to a log, in the order of the API."""
-    template = '{.type} {.object.metadata.name} {.object.status.phase}{"\\n"}'
-    watch = ServerProcess(
-        "watch",
-        [
-            jobs.server.kubectl_program, f"--kubeconfig={jobs.server.kubeconfig}",
-            "-n", jobs.namespace, "get", "pods", "--watch", "--output-watch-events",
-            f"--output=jsonpath={template}",
-        ],
-        log=directory / "pods.log",
-    )  # fmt: skip
-    watch.start()
-    return watch
-
-
-def find_doubles(log: Path) -> list[set[str]]:
-    """Return the sets of pods that were alive for one worker at one time."""
-    alive: set[str] = set()
-    doubles: list[set[str]] = []
-    for line in log.read_text().splitlines():
-        change, name, phase = line.split()
-        if change == "DELETED" or phase in ENDED_PHASES:
-            alive.discard(name)
-        else:
-            alive.add(name)
-        worker = name.rpartition("-")[0]
-        of_worker = {other for other in alive if other.rpartition("-")[0] == worker}
-        if len(of_worker) > 1:
-            doubles.append(of_worker)
-    return doubles
