@@ -33,6 +33,9 @@ PROGRESS_WRITE_SECONDS = 10.0
 
 PERCENT = 100
 
+LOSS_DECIMALS = 4
+"""What `kubectl get` shows of a loss; `results` has every digit."""
+
 
 def find_record(observed: Observed, stage: Stage | None) -> ProgressRecord | None:
     """Return what worker 0 last said, if it spoke of the stage."""
@@ -49,19 +52,24 @@ def describe_progress(
     total = spec.training.steps
     tokens_left = (total - record.step) * spec.training.batch_size * spec.training.sequence_length
     speed = record.tokens_per_second
-    validation = record.validation_loss
-    if validation is None and before is not None:
-        validation = before.validation_loss
+    loss, validation = record.loss, record.validation_loss
+    if before is not None:
+        loss = before.loss if loss is None else loss
+        validation = before.validation_loss if validation is None else validation
     return Progress(
         step=record.step,
         total_steps=total,
         percent=min(PERCENT, PERCENT * record.step // total),
-        loss=record.loss if record.loss is not None else (before.loss if before else None),
-        validation_loss=validation,
+        loss=_round_loss(loss),
+        validation_loss=_round_loss(validation),
         tokens_per_second=speed,
         remaining_seconds=round(tokens_left / speed) if speed else None,
         updated_at=format_time(now),
     )
+
+
+def _round_loss(loss: float | None) -> float | None:
+    return None if loss is None else round(loss, LOSS_DECIMALS)
 
 
 def complete_progress(
@@ -72,7 +80,7 @@ def complete_progress(
     values = before.model_dump() if before else {}
     values |= {"step": total, "total_steps": total, "percent": PERCENT, "remaining_seconds": None}
     if results.train_loss is not None:
-        values["loss"] = results.train_loss
+        values["loss"] = _round_loss(results.train_loss)
     if before is None or before.step != total:
         values["updated_at"] = format_time(now)
     return Progress(**values)

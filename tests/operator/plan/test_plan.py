@@ -218,7 +218,7 @@ def test_progress_is_told(job: LLMTrainingJob, now: datetime) -> None:
         incarnation=0,
         round=2,
         step=25,
-        loss=3.5,
+        loss=3.14159265,
         tokens_per_second=1024.0,
         checkpoint_step=20,
         storage_safe=True,
@@ -230,6 +230,7 @@ def test_progress_is_told(job: LLMTrainingJob, now: datetime) -> None:
     progress = plan.status.progress
     assert progress is not None
     assert (progress.step, progress.percent, progress.remaining_seconds) == (25, 25, 150)
+    assert progress.loss == 3.1416
     assert plan.status.checkpoint is not None
     assert plan.status.checkpoint.uri == (
         "s3://models/team/runs/team/tiny-01234567/checkpoints/step-00000020"
