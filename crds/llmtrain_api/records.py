@@ -51,6 +51,8 @@ class ExitCode(IntEnum):
     """Asked to leave: the state was saved first."""
     RANK_LOST = 27
     """Ranks of this pod kept dying by signals; the pod gives up so that another node may try."""
+    HUNG = 28
+    """Ranks of this pod stood still, again and again; another node may do better."""
 
 
 RETRYABLE = frozenset(
@@ -61,6 +63,7 @@ RETRYABLE = frozenset(
         ExitCode.PEER_LOST,
         ExitCode.PREEMPTED,
         ExitCode.RANK_LOST,
+        ExitCode.HUNG,
     }
 )
 """Codes after which another attempt can end differently."""
@@ -213,6 +216,9 @@ class ProgressRecord(Model):
 
     checkpoint_step: int | None = None
     """Newest committed checkpoint."""
+
+    last_loss: str = Field(default="", max_length=MAX_MESSAGE_CHARACTERS)
+    """How the newest round without success ended for this pod; empty: none has."""
 
     storage_safe: bool | None = None
     """Whether the store refuses to overwrite a manifest; absent until probed."""

@@ -160,6 +160,24 @@ def test_a_worker_whose_ranks_keep_dying_gives_up(root: Path) -> None:
     assert "killed by SIGKILL, the 3. such round in a row since the start" in record.message
 
 
+def test_ranks_that_stand_still_are_named_and_started_anew(root: Path, undisturbed: bytes) -> None:
+    config = prepare_run(root, "hung")
+    with run_agents(config, root / "hung") as agents:
+        await_checkpoint(agents[0])
+        (rank,) = agents[1].list_ranks()
+        os.kill(rank, signal.SIGSTOP)
+        progress = agents[0].await_progress(lambda p: p.round == 2 and p.resumed_step is not None)
+        for agent in agents:
+            assert agent.finish().code is ExitCode.SUCCEEDED, agent.log
+    assert "stood still" in progress.last_loss or "ended elsewhere" in progress.last_loss
+    logs = agents[0].log + agents[1].log
+    assert "stood still" in logs
+    stacks = {path.name: path.read_text() for path in find_run_folder(config).glob("stacks/*")}
+    assert "_take_step" in stacks["round-00001-worker-0.txt"]
+    assert "rank 1:\ndoes not answer any signal" in stacks["round-00001-worker-1.txt"]
+    assert read_curves(config) == undisturbed
+
+
 def test_a_failure_that_has_a_name_ends_the_worker_with_it(root: Path) -> None:
     config = give_ports(prepare_run(root, "uneven", replicas=1, ranks=3))
     with run_agents(config, root / "uneven") as (agent,):

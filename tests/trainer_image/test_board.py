@@ -70,7 +70,7 @@ def test_recovery_is_split_as_far_as_it_has_come() -> None:
     board.begin_round()
     board.record(say(2, 7, RankPhase.TRAINING))
     clock.now = 60.0
-    board.lose_round("lost")
+    board.lose_round("lost", "rank 2 was killed")
     board.begin_round()
     board.record(say(2, 0, RankPhase.RENDEZVOUS, at=60.5))
     board.record(say(2, 0, RankPhase.RESTORING, at=61.5))
@@ -87,3 +87,4 @@ def test_recovery_is_split_as_far_as_it_has_come() -> None:
         "first_step": 0.25,
     }
     assert dict(board.restarts) == {"lost": 1}
+    assert board.read().last_loss == "rank 2 was killed"

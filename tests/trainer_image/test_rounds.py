@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from llmtrain_api.records import StageResult
+from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_trainer.failures import DataError, PreemptedError, StageError
 from llmtrain_trainer.rank_process import (
     Ending,
@@ -16,15 +16,18 @@ from llmtrain_trainer.rank_process import (
     RankSevered,
 )
 from llmtrain_trainer.rounds import (
+    MAX_HUNG_ROUNDS,
     MAX_LOST_ROUNDS,
     MAX_SEVERED_ROUNDS,
     Outcome,
     OutcomeKind,
     PeersLostError,
+    RanksHungError,
     RanksLostError,
     RestartBudget,
     judge_round,
 )
+from llmtrain_trainer.watchdog import Stall
 
 RESULT = StageResult(step=10)
 DONE = RankFinished(result=RESULT)
@@ -85,8 +88,29 @@ def test_a_killed_rank_is_named_with_its_signal() -> None:
 
 
 @pytest.mark.parametrize(
+    ("endings", "kind"),
+    [
+        pytest.param({}, OutcomeKind.HUNG, id="nothing else happened"),
+        pytest.param({4: SEVERED}, None, id="something did"),
+        pytest.param({4: KILLED}, OutcomeKind.LOST, id="that is why"),
+    ],
+)
+def test_ranks_that_stand_still(endings: dict[int, Ending], kind: OutcomeKind | None) -> None:
+    stall = Stall(
+        ranks=(5, 4), phase=RankPhase.TRAINING, step=7, silent_seconds=6.0, limit_seconds=5.5
+    )
+    outcome = judge_round(endings, 2, is_over=False, is_settled=False, stall=stall)
+    assert (outcome.kind if outcome is not None else None) == kind
+    assert stall.describe() == (
+        "ranks 5, 4 stood still for 6.0 s, in phase training at step 7 "
+        "(at most 5.5 s would be usual)"
+    )
+
+
+@pytest.mark.parametrize(
     ("kind", "limit", "error"),
     [
+        (OutcomeKind.HUNG, MAX_HUNG_ROUNDS, RanksHungError),
         (OutcomeKind.LOST, MAX_LOST_ROUNDS, RanksLostError),
         (OutcomeKind.SEVERED, MAX_SEVERED_ROUNDS, PeersLostError),
     ],

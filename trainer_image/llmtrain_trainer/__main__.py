@@ -18,11 +18,12 @@ from pydantic import ValidationError
 
 from llmtrain_api.records import ExitRecord, Stage
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.agent import AgentSettings, run_agent
+from llmtrain_trainer.agent import run_agent
 from llmtrain_trainer.exit_record import describe_failure, write_exit_record
 from llmtrain_trainer.failures import ConfigurationError, StageError
 from llmtrain_trainer.init import run_as_init
 from llmtrain_trainer.rank_process import describe_unforeseen
+from llmtrain_trainer.settings import AgentSettings
 from llmtrain_trainer.stages import STAGES, StageEntry
 
 logger = logging.getLogger("llmtrain_trainer")

@@ -1,12 +1,11 @@
 """The agent: one for each pod, it supervises the pod's ranks and says how the pod ended.
 
-Below: `server` (the HTTP port), `membership` (rounds, agreed among the workers), `launcher`
-(ranks, forked warm), `rounds` (what became of a round). Above: `__main__`.
+Below: `server` (the HTTP port), `membership` (rounds, agreed among the workers), `round_runner`
+(one round of this pod's ranks), `rounds` (whether to try another). Above: `__main__`.
 
 Everything runs on one event loop and imports no torch, so the agent answers at once and its
 memory is small. The story is `_supervise`: wait for a round, run it, judge it, and either leave
-an exit record or wait for the next. Whatever happens (a rank's death, the leader's word, a
-signal) sets one event, and whoever waits looks at the facts anew.
+an exit record or wait for the next.
 """
 
 from __future__ import annotations
@@ -16,16 +15,14 @@ import logging
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from llmtrain_api.records import ExitRecord, Stage
-from llmtrain_api.run import RunConfig
+from llmtrain_trainer.alarm import Alarm
 from llmtrain_trainer.board import Board
 from llmtrain_trainer.exit_record import describe_failure, describe_success
 from llmtrain_trainer.failures import OutOfMemoryError, PreemptedError, StageError
-from llmtrain_trainer.launcher import ForkError, Launcher, RunningRanks
 from llmtrain_trainer.linux import count_memory_kills
 from llmtrain_trainer.membership import (
     LeaderLine,
@@ -35,54 +32,26 @@ from llmtrain_trainer.membership import (
     find_lease_seconds,
 )
 from llmtrain_trainer.metrics import BoardCollector
-from llmtrain_trainer.progress import RankGroup, RankUpdate
-from llmtrain_trainer.rank_process import Order
-from llmtrain_trainer.rendezvous import Leader, MemberState, RoundPhase, RoundView
+from llmtrain_trainer.rendezvous import Leader, RoundPhase, RoundView
+from llmtrain_trainer.round_runner import RoundRunner
 from llmtrain_trainer.rounds import (
     Outcome,
     OutcomeKind,
     PeersLostError,
     RestartBudget,
-    judge_round,
 )
 from llmtrain_trainer.server import build_application, serve
-from llmtrain_trainer.stages import StageEntry, find_own_address
+from llmtrain_trainer.settings import AgentSettings
+from llmtrain_trainer.stages import StageEntry
 from llmtrain_trainer.store import open_store
 
 logger = logging.getLogger(__name__)
-
-SETTLE_SECONDS = 1.0
-"""How long the cause of a failure may take to show after its first consequence."""
 
 PEER_WAIT_SECONDS = 1800.0
 """How long to wait for the other workers before giving the pod's place free."""
 
 FAREWELL_SECONDS = 5.0
 """How long to wait for the other workers to take leave."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentSettings:
-    """What an agent is told: the run, and which process of it this is."""
-
-    config: RunConfig
-    stage: Stage
-    index: int
-    incarnation: int
-    host: str
-    """Address to listen at."""
-    grace_seconds: float
-    """How long ranks may take to save and leave after SIGTERM."""
-
-    @property
-    def num_workers(self) -> int:
-        """Workers of the stage: only training has more than one."""
-        return self.config.replicas if self.stage is Stage.TRAIN else 1
-
-    @property
-    def num_ranks(self) -> int:
-        """Ranks of each worker."""
-        return self.config.processes_per_worker if self.stage is Stage.TRAIN else 1
 
 
 async def run_agent(settings: AgentSettings, stage: StageEntry) -> ExitRecord:
@@ -153,12 +122,9 @@ class Agent:
     ) -> None:
         """Supervise ranks of `stage`; worker 0 has the leader's `seat`, the others a `line`."""
         self._settings = settings
-        self._stage = stage
         self._board = board
         self._seat = seat
-        self._line = line
-        self._wake = asyncio.Event()
-        self._stop_at: float | None = None
+        self._alarm = Alarm()
         self._budget = RestartBudget()
         self._memory_kills = count_memory_kills()
         leader = seat or line
@@ -168,22 +134,22 @@ class Agent:
             index=settings.index,
             incarnation=settings.incarnation,
             silence_seconds=find_lease_seconds(settings.num_workers),
-            on_change=self._wake.set,
+            on_change=self._alarm.ring,
         )
-        self._launcher = Launcher(
+        self._rounds = RoundRunner(
+            settings,
             stage,
-            settings.config,
-            store_address=settings.host,
-            on_update=self._record,
-            on_change=self._wake.set,
+            board=board,
+            alarm=self._alarm,
+            membership=self._membership,
+            seat=seat,
+            line=line,
         )
 
     def request_stop(self) -> None:
         """Save and leave: what SIGTERM means."""
-        if self._stop_at is None:
-            logger.info("asked to leave")
-            self._stop_at = time.monotonic() + self._settings.grace_seconds
-            self._wake.set()
+        logger.info("asked to leave")
+        self._alarm.request_stop(self._settings.grace_seconds)
 
     async def run(self) -> ExitRecord:
         """Check the store, warm up, supervise, and take leave of the other workers."""
@@ -198,13 +164,14 @@ class Agent:
             working.cancel()
             await self._take_leave()
             keeping.cancel()
+            self._rounds.close()
 
     async def _work(self) -> ExitRecord:
         config = self._settings.config
         try:
             # Before the seconds that importing torch takes.
             await asyncio.to_thread(lambda: open_store(config.run_uri, config.storage).check())
-            self._launcher.warm()
+            self._rounds.warm()
             return await self._supervise()
         except StageError as error:
             return self._describe(error)
@@ -214,7 +181,7 @@ class Agent:
         while True:
             view = await self._await_round()
             logger.info("round %d begins", view.round)
-            outcome = await self._run_round(view.round)
+            outcome = await self._rounds.run(view.round)
             if outcome.kind is OutcomeKind.FINISHED:
                 assert outcome.result is not None
                 return describe_success(outcome.result, checkpoint_step=self._board.checkpoint_step)
@@ -226,7 +193,7 @@ class Agent:
         """Return why the pod ends after a round without success; None: it tries another."""
         if outcome.error is not None and outcome.kind is OutcomeKind.FAILED:
             return outcome.error
-        if self._stop_at is not None:
+        if self._alarm.stop_at is not None:
             return self._explain_stop(outcome)
         if outcome.kind is OutcomeKind.LOST and count_memory_kills() > self._memory_kills:
             return OutOfMemoryError(
@@ -252,131 +219,17 @@ class Agent:
                 return None
             return view
 
-        await self._until(lambda: find_round() is not None or self._must_leave(), deadline=deadline)
+        await self._alarm.until(
+            lambda: find_round() is not None or self._must_leave(), deadline=deadline
+        )
         if self._membership.superseded:
             raise PeersLostError(self._membership.superseded, reason="Superseded")
-        if self._stop_at is not None:
+        if self._alarm.stop_at is not None:
             raise PreemptedError("asked to leave while no rank was at work", reason="Preempted")
         view = find_round()
         if view is None:
             raise self._explain_absence()
         return view
-
-    async def _run_round(self, number: int) -> Outcome:
-        """Run this pod's ranks through one round; none is left when it returns."""
-        self._membership.declare(MemberState.RUNNING, number)
-        if not await self._await_store(number):
-            outcome = Outcome(kind=OutcomeKind.ABANDONED, message="the round ended elsewhere")
-            self._lose(outcome, number)
-            return outcome
-        self._board.begin_round()
-        try:
-            ranks = await self._launcher.start(self._list_groups(number))
-        except ForkError as error:
-            outcome = Outcome(kind=OutcomeKind.LOST, message=str(error))
-            self._lose(outcome, number)
-            return outcome
-        try:
-            if self._seat is not None and ranks.store_port is not None:
-                with self._seat.changing() as leader:
-                    leader.publish_store(number, ranks.store_port)
-            outcome = await self._watch_round(ranks, number)
-            if outcome.kind in (OutcomeKind.FINISHED, OutcomeKind.DRAINED):
-                outcome = await self._await_others(outcome, number)
-            # Before this pod's other ranks are killed, so that the other workers hear at once.
-            self._lose(outcome, number)
-            return outcome
-        finally:
-            await ranks.kill()
-
-    def _lose(self, outcome: Outcome, number: int) -> None:
-        """Note a round that ended without success; stand by for the next, if there is to be one."""
-        if outcome.kind is OutcomeKind.FINISHED:
-            return
-        self._board.lose_round(outcome.kind)
-        if self._membership.view is not None:
-            self._board.note_checkpoint(self._membership.view.checkpoint_step)
-        if outcome.kind is not OutcomeKind.FAILED and not self._must_leave():
-            self._membership.declare(MemberState.IDLE, number)
-
-    async def _watch_round(self, ranks: RunningRanks, number: int) -> Outcome:
-        """Watch until it is clear what became of a round for this pod."""
-        settle_at: float | None = None
-        stopping = False
-        while True:
-            if self._stop_at is not None and not stopping:
-                stopping = True
-                if not self._stage.saves_when_stopped or not self._board.has_begun:
-                    return Outcome(kind=OutcomeKind.ABANDONED, message="there was nothing to save")
-                ranks.send(Order.STOP)
-            if ranks.endings and settle_at is None:
-                settle_at = time.monotonic() + SETTLE_SECONDS
-            outcome = judge_round(
-                ranks.endings,
-                len(ranks),
-                is_over=self._membership.is_over(number) or bool(self._membership.superseded),
-                is_settled=settle_at is not None and time.monotonic() >= settle_at,
-            )
-            if outcome is not None:
-                return outcome
-            if self._stop_at is not None and time.monotonic() >= self._stop_at:
-                return Outcome(kind=OutcomeKind.ABANDONED, message="the time to save is over")
-            await self._sleep(settle_at, self._stop_at)
-
-    async def _await_others(self, outcome: Outcome, number: int) -> Outcome:
-        """Wait until the other workers are done with the round, too.
-
-        Rank 0 serves them its key-value store till then. A round that is lost after this pod had
-        finished is repeated: its ranks resume from the last checkpoint and are soon done.
-        """
-        finished = outcome.kind is OutcomeKind.FINISHED
-        self._membership.declare(MemberState.FINISHED if finished else MemberState.DRAINED, number)
-
-        def is_decided() -> bool:
-            view = self._membership.view
-            return (
-                self._membership.is_over(number)
-                or (view is not None and view.phase is RoundPhase.COMPLETE)
-                or bool(self._membership.superseded)
-            )
-
-        await self._until(is_decided, deadline=self._stop_at)
-        if finished and self._membership.view is not None and self._membership.is_over(number):
-            return Outcome(kind=OutcomeKind.ABANDONED, message="another worker did not finish")
-        return outcome
-
-    async def _await_store(self, number: int) -> bool:
-        """Wait for word of the round's key-value store; False where the round ended before.
-
-        Worker 0 needs not wait: its own rank 0 serves it.
-        """
-        if self._seat is not None:
-            return True
-
-        def is_decided() -> bool:
-            view = self._membership.view
-            served = view is not None and view.store_port is not None
-            return served or self._membership.is_over(number) or self._must_leave()
-
-        await self._until(is_decided)
-        return not self._membership.is_over(number) and not self._must_leave()
-
-    def _list_groups(self, number: int) -> list[RankGroup]:
-        settings, view = self._settings, self._membership.view
-        store_host = find_own_address(settings.host) if self._line is None else self._line.address
-        store_port = view.store_port if view is not None else None
-        return [
-            RankGroup(
-                rank=settings.index * settings.num_ranks + local_rank,
-                world_size=settings.num_workers * settings.num_ranks,
-                local_rank=local_rank,
-                local_world_size=settings.num_ranks,
-                round=number,
-                store_host=store_host,
-                store_port=store_port or 0,
-            )
-            for local_rank in range(settings.num_ranks)
-        ]
 
     async def _take_leave(self) -> None:
         """Tell the others; the leader stays until they have heard that all is done."""
@@ -386,13 +239,8 @@ class Agent:
             await self._seat.until(lambda: all(map(leader.has_left, others)), FAREWELL_SECONDS)
         await self._membership.say_farewell(seconds=FAREWELL_SECONDS)
 
-    def _record(self, update: RankUpdate) -> None:
-        self._board.record(update)
-        if self._seat is not None:
-            self._seat.leader.note_checkpoint(self._board.checkpoint_step)
-
     def _must_leave(self) -> bool:
-        return self._stop_at is not None or bool(self._membership.superseded)
+        return self._alarm.stop_at is not None or bool(self._membership.superseded)
 
     def _explain_stop(self, outcome: Outcome) -> StageError:
         """Return the end of a pod that was asked to leave."""
@@ -424,18 +272,3 @@ class Agent:
             step=self._board.step or None,
             checkpoint_step=self._board.checkpoint_step,
         )
-
-    async def _until(self, condition: Callable[[], bool], *, deadline: float | None = None) -> None:
-        """Wait until `condition` holds or `deadline` (monotonic seconds) is past."""
-        while not condition() and (deadline is None or time.monotonic() < deadline):
-            await self._sleep(deadline)
-
-    async def _sleep(self, *deadlines: float | None) -> None:
-        """Sleep until something happens, or the first deadline that is still ahead."""
-        now = time.monotonic()
-        ahead = [
-            deadline - now for deadline in deadlines if deadline is not None and deadline > now
-        ]
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), min(ahead) if ahead else None)
-        self._wake.clear()

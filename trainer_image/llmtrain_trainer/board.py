@@ -10,7 +10,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from llmtrain_api.records import ProgressRecord, RankPhase, RankProgress, Stage
+from llmtrain_api.records import (
+    MAX_MESSAGE_CHARACTERS,
+    ProgressRecord,
+    RankPhase,
+    RankProgress,
+    Stage,
+)
+from llmtrain_trainer.exit_record import cut_text
 from llmtrain_trainer.progress import RankUpdate
 
 ROUND_FACTS = ("resumed_step",)
@@ -73,6 +80,7 @@ class Board:
         self._ranks: dict[int, RankProgress] = {}
         self._phase_seconds: dict[str, float] = {}
         self._step = 0
+        self._last_loss = ""
         self.starts = 0
         """How many times ranks were started in this pod."""
         self.restarts: Counter[str] = Counter()
@@ -106,9 +114,10 @@ class Board:
         for name in ROUND_FACTS:
             self._facts.pop(name, None)
 
-    def lose_round(self, cause: str) -> None:
-        """A round ended without success."""
+    def lose_round(self, cause: str, message: str) -> None:
+        """A round ended without success, for a cause in one word and in many."""
         self.restarts[cause] += 1
+        self._last_loss = cut_text(message, MAX_MESSAGE_CHARACTERS)
         self.recovery = Recovery(lost_at=self._clock())
 
     def note_checkpoint(self, step: int | None) -> None:
@@ -145,6 +154,7 @@ class Board:
                 **self._identity,
                 **self._facts,
                 "round": self.starts,
+                "last_loss": self._last_loss,
                 "step": self._step,
                 "total_steps": self._total_steps,
                 "phase_seconds": self._phase_seconds,

@@ -14,16 +14,22 @@ import contextlib
 import ipaddress
 import logging
 import multiprocessing
+import os
+import shutil
 import socket
+import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.forkserver import ensure_running
+from pathlib import Path
 
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.progress import RankGroup, RankUpdate
 from llmtrain_trainer.rank_process import (
+    STACKS_SIGNAL,
     Ending,
     Order,
     RankFinished,
@@ -37,6 +43,11 @@ logger = logging.getLogger(__name__)
 
 STORE_BACKLOG = 4096
 """Ranks that may knock at the key-value store before rank 0 answers."""
+
+STACKS_SECONDS = 2.0
+"""How long ranks may take to write down where their threads are."""
+
+STACKS_POLL_SECONDS = 0.05
 
 RELEASE_SECONDS = 2.0
 """How long ranks that are done may take to end by themselves."""
@@ -54,6 +65,7 @@ class _Rank:
     process: ForkServerProcess
     line: Connection
     orders: Connection
+    stacks_path: Path
 
 
 class Launcher:
@@ -82,8 +94,13 @@ class Launcher:
         self._store_address = store_address
         self._on_update = on_update
         self._on_change = on_change
+        self._stacks_folder = Path(tempfile.mkdtemp(prefix="llmtrain-stacks-"))
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(stage.preload))
+
+    def close(self) -> None:
+        """Remove what was written for people to look at, once it has been kept elsewhere."""
+        shutil.rmtree(self._stacks_folder, ignore_errors=True)
 
     def warm(self) -> None:
         """Start the server, which then loads what ranks need, without waiting for it."""
@@ -128,9 +145,18 @@ class Launcher:
     def _fork(self, group: RankGroup, listener: socket.socket | None) -> _Rank:
         line, rank_line = self._context.Pipe(duplex=False)
         rank_orders, orders = self._context.Pipe(duplex=False)
+        stacks_path = self._stacks_folder / f"rank-{group.rank}.txt"
         process = self._context.Process(
             target=run_rank,
-            args=(self._stage, self._config, group, listener, rank_line, rank_orders),
+            args=(
+                self._stage,
+                self._config,
+                group,
+                listener,
+                stacks_path,
+                rank_line,
+                rank_orders,
+            ),
             name=f"rank-{group.rank}",
         )
         try:
@@ -139,7 +165,13 @@ class Launcher:
             # The rank has its own copies: with ours closed, its death closes the pipes.
             rank_line.close()
             rank_orders.close()
-        return _Rank(number=group.rank, process=process, line=line, orders=orders)
+        return _Rank(
+            number=group.rank,
+            process=process,
+            line=line,
+            orders=orders,
+            stacks_path=stacks_path,
+        )
 
 
 class RunningRanks:
@@ -184,6 +216,18 @@ class RunningRanks:
         for rank in self._ranks.values():
             with contextlib.suppress(OSError):
                 rank.orders.send(order)
+
+    async def collect_stacks(self) -> str:
+        """Return where every thread of every rank is, as far as they can still say so."""
+        for rank in self._ranks.values():
+            if rank.process.pid is not None and rank.process.exitcode is None:
+                os.kill(rank.process.pid, STACKS_SIGNAL)
+        paths = [rank.stacks_path for rank in self._ranks.values()]
+        await asyncio.to_thread(_await_texts, paths, seconds=STACKS_SECONDS)
+        return "\n".join(
+            f"rank {number}:\n{_read_stacks(rank.stacks_path)}"
+            for number, rank in self._ranks.items()
+        )
 
     async def kill(self) -> None:
         """End every rank: those that are done by themselves, all others at once."""
@@ -238,3 +282,17 @@ def _listen(address: str) -> socket.socket:
     is_ipv6 = ipaddress.ip_address(address).version == 6
     family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
     return socket.create_server((address, 0), family=family, backlog=STORE_BACKLOG)
+
+
+def _await_texts(paths: Sequence[Path], *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not all(map(_has_text, paths)):
+        time.sleep(STACKS_POLL_SECONDS)
+
+
+def _has_text(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _read_stacks(path: Path) -> str:
+    return path.read_text(errors="replace") if _has_text(path) else "does not answer any signal\n"

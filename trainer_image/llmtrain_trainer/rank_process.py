@@ -8,6 +8,7 @@ other it hears orders; when that one closes, the agent is gone and the rank ends
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import socket
@@ -32,6 +33,10 @@ TORCH_DISTRIBUTED_ERROR = "DistError"
 
 GLOO_MARK = "gloo/"
 """gloo raises plain RuntimeErrors that begin with the path of its source."""
+
+
+STACKS_SIGNAL = signal.SIGUSR1
+"""Asks a rank to write down where its threads are."""
 
 
 class Order(StrEnum):
@@ -92,17 +97,21 @@ def run_rank(
     config: RunConfig,
     group: RankGroup,
     listener: socket.socket | None,
+    stacks_path: Path,
     line: Connection,
     orders: Connection,
 ) -> None:
     """Run one rank in this process, and end the process with the exit code of its ending.
 
     Rank 0 of several serves the key-value store at `listener`, and outlives its stage until it
-    is released: peers may still have to read what it left there.
+    is released: peers may still have to read what it left there. On `STACKS_SIGNAL` it writes
+    where each of its threads is to `stacks_path`, whatever it is stuck in.
     """
     die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # a terminal sends them to all; the agent decides
+    # Kept open for the life of the process: it is written to while nothing else may work any more.
+    faulthandler.register(STACKS_SIGNAL, file=stacks_path.open("w"), all_threads=True)
     stop, release = threading.Event(), threading.Event()
     threading.Thread(target=_hear, args=(orders, stop, release), daemon=True).start()
 

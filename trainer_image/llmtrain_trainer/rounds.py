@@ -21,9 +21,13 @@ from llmtrain_trainer.rank_process import (
     RankKilled,
     RankSevered,
 )
+from llmtrain_trainer.watchdog import Stall
 
 MAX_LOST_ROUNDS = 3
 """Rounds in a row, without a new checkpoint, that may end because ranks of this pod died."""
+
+MAX_HUNG_ROUNDS = 3
+"""The same for rounds in which ranks of this pod stood still."""
 
 MAX_SEVERED_ROUNDS = 10
 """The same for rounds that ended because the talk with other workers broke off."""
@@ -40,6 +44,8 @@ class OutcomeKind(StrEnum):
     """A rank met an error of its own; another round would meet it too."""
     LOST = "lost"
     """A rank of this pod died without a word."""
+    HUNG = "hung"
+    """Ranks of this pod stood still."""
     SEVERED = "severed"
     """The talk with other workers broke off, and nobody says why."""
     ABANDONED = "abandoned"
@@ -58,7 +64,12 @@ class Outcome:
 
 
 def judge_round(
-    endings: Mapping[int, Ending], num_ranks: int, *, is_over: bool, is_settled: bool
+    endings: Mapping[int, Ending],
+    num_ranks: int,
+    *,
+    is_over: bool,
+    is_settled: bool,
+    stall: Stall | None = None,
 ) -> Outcome | None:
     """Return what became of a round; None while that is open.
 
@@ -67,6 +78,7 @@ def judge_round(
         num_ranks: ranks of this pod.
         is_over: whether the round has ended elsewhere.
         is_settled: whether causes have had time to show since the first ending.
+        stall: which ranks of this pod stand still, if any do.
     """
     for rank, ending in endings.items():
         if isinstance(ending, RankFailed) and _is_cause(ending.error):
@@ -92,6 +104,8 @@ def judge_round(
                 return Outcome(
                     kind=OutcomeKind.FAILED, message=error.message, rank=rank, error=error
                 )
+    if stall is not None and not endings:
+        return Outcome(kind=OutcomeKind.HUNG, message=stall.describe(), rank=stall.ranks[0])
     if len(endings) < num_ranks:
         return None
     return _judge_ended(endings)
@@ -145,6 +159,12 @@ class RestartBudget:
                 reason="RanksKeepDying",
                 next_step="if it recurs on other nodes, raise the memory of workers.resources",
             )
+        if outcome.kind is OutcomeKind.HUNG and lost >= MAX_HUNG_ROUNDS:
+            return RanksHungError(
+                f"{outcome.message}, the {lost}. such round in a row since {since}",
+                reason="RanksKeepHanging",
+                next_step="read their stacks under stacks/ of the run in the store",
+            )
         if outcome.kind is OutcomeKind.SEVERED and lost >= MAX_SEVERED_ROUNDS:
             return PeersLostError(
                 f"{outcome.message}, the {lost}. such round in a row since {since}",
@@ -158,6 +178,12 @@ class RanksLostError(StageError):
     """Ranks of this pod kept dying by signals."""
 
     code = ExitCode.RANK_LOST
+
+
+class RanksHungError(StageError):
+    """Ranks of this pod stood still, again and again."""
+
+    code = ExitCode.HUNG
 
 
 class PeersLostError(StageError):

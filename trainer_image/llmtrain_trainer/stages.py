@@ -48,6 +48,9 @@ class StageEntry:
     saves_when_stopped: bool = False
     """Whether its ranks save their state when they are asked to stop; else they are killed."""
 
+    takes_steps: bool = False
+    """Whether its ranks report steps, so that it is noticed when they stand still."""
+
     serve_store: Callable[[socket.socket], Any] = serve_tcp_store
     """Serves the round's key-value store at a listening socket, while what it returns lives."""
 
@@ -87,7 +90,10 @@ def _evaluate(
 STAGES = {
     Stage.PREPARE: StageEntry(run=_prepare, preload=("llmtrain_trainer.prepare",)),
     Stage.TRAIN: StageEntry(
-        run=_train, preload=("llmtrain_trainer.train",), saves_when_stopped=True
+        run=_train,
+        preload=("llmtrain_trainer.train",),
+        saves_when_stopped=True,
+        takes_steps=True,
     ),
     Stage.EVALUATE: StageEntry(run=_evaluate, preload=("llmtrain_trainer.evaluate",)),
 }

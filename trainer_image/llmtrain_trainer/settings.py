@@ -1,0 +1,36 @@
+"""What an agent is told: the run, and which process of it this is.
+
+Below: the contract. Above: `__main__` reads it from the command line, `agent` and `round_runner`
+work by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmtrain_api.records import Stage
+from llmtrain_api.run import RunConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """One incarnation of one worker of a stage."""
+
+    config: RunConfig
+    stage: Stage
+    index: int
+    incarnation: int
+    host: str
+    """Address to listen at."""
+    grace_seconds: float
+    """How long ranks may take to save and leave after SIGTERM."""
+
+    @property
+    def num_workers(self) -> int:
+        """Workers of the stage: only training has more than one."""
+        return self.config.replicas if self.stage is Stage.TRAIN else 1
+
+    @property
+    def num_ranks(self) -> int:
+        """Ranks of each worker."""
+        return self.config.processes_per_worker if self.stage is Stage.TRAIN else 1
