@@ -87,6 +87,12 @@ class Progress(Model):
     remaining_seconds: int | None = None
     """Estimate until the last step, at the present speed."""
 
+    incarnation: int = Field(default=0, ge=0)
+    """Incarnation of worker 0 that told this."""
+
+    round: int = Field(default=0, ge=0)
+    """How many times that worker had started its ranks."""
+
     updated_at: str | None = None
     """When this was read from the workers (RFC 3339, UTC)."""
 

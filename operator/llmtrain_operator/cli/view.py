@@ -23,7 +23,7 @@ from llmtrain_api import LLMTrainingJob, ProgressRecord
 from llmtrain_api.records import RankPhase, Stage
 from llmtrain_api.status import Phase, Progress
 from llmtrain_operator.plan.stages import STAGES
-from llmtrain_operator.plan.status import PHASE_OF_STAGE, describe_progress
+from llmtrain_operator.plan.status import PHASE_OF_STAGE, count_process_restarts, describe_progress
 from llmtrain_operator.plan.types import Event, EventKind
 
 LINE_SECONDS = 10.0
@@ -88,7 +88,7 @@ def take_snapshot(job: LLMTrainingJob, record: ProgressRecord | None, now: datet
         progress = describe_progress(job.spec, progress, record, now)
         activity = _describe_activity(record)
         if record.stage is Stage.TRAIN:
-            restarts = max(restarts, record.round - 1)
+            restarts += count_process_restarts(status.progress, record)
     return Snapshot(
         name=job.metadata.name,
         moment=now,

@@ -23,6 +23,7 @@ from llmtrain_operator.plan.stages import count_workers, find_stage, merge_resul
 from llmtrain_operator.plan.status import (
     PHASE_OF_STAGE,
     complete_progress,
+    count_process_restarts,
     describe_checkpoint,
     describe_progress,
     describe_provenance,
@@ -154,6 +155,7 @@ def _plan_stage(
             incarnations[worker.key] = worker.newest.process.incarnation
 
     record = find_record(observed, stage)
+    restarts_within = count_process_restarts(job.status.progress, record)
     conditions = _begin_conditions(job, now)
     state_active(conditions, stage, workers)
     state_knowledge(conditions, stage, record)
@@ -168,10 +170,14 @@ def _plan_stage(
             "conditions": conditions.list_all(),
             "incarnations": incarnations,
             "workers": describe_workers(workers),
-            "process_restarts": _count_process_restarts(job.status, observed, stage),
+            "process_restarts": job.status.process_restarts + restarts_within,
         }
     )
     events = list(toll.events)
+    if restarts_within and record is not None:
+        why = record.last_loss or "their round was lost"
+        message = f"Ranks were started anew within their workers: {why}"
+        events.append(Event(kind=EventKind.WARNING, reason="RanksRestarted", message=message))
     if job.status.phase is not PHASE_OF_STAGE[stage]:
         events.append(_tell("StageStarted", f"Stage {stage} has {len(workers)} workers"))
     return Plan(
@@ -332,14 +338,6 @@ def _write_common(
 
 def _begin_conditions(job: LLMTrainingJob, now: datetime) -> ConditionSet:
     return ConditionSet(job.status.conditions, now, job.metadata.generation)
-
-
-def _count_process_restarts(status: JobStatus, observed: Observed, stage: Stage) -> int:
-    """Rounds count every start of the ranks over the run's life; the first is no restart."""
-    record = find_record(observed, stage)
-    if record is None or stage is not Stage.TRAIN:
-        return status.process_restarts
-    return max(status.process_restarts, record.round - 1)
 
 
 def _list_live(observed: Observed) -> tuple[Process, ...]:

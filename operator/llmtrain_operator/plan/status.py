@@ -64,12 +64,29 @@ def describe_progress(
         validation_loss=_round_loss(validation),
         tokens_per_second=speed,
         remaining_seconds=round(tokens_left / speed) if speed else None,
+        incarnation=record.incarnation,
+        round=record.round,
         updated_at=format_time(now),
     )
 
 
 def _round_loss(loss: float | None) -> float | None:
     return None if loss is None else round(loss, LOSS_DECIMALS)
+
+
+def count_process_restarts(before: Progress | None, record: ProgressRecord | None) -> int:
+    """Return how many times ranks were started anew within worker 0 since the stored progress.
+
+    Both are written together, so that a restart counts once, whoever is killed in between.
+    """
+    if record is None or record.stage is not Stage.TRAIN or record.round == 0:
+        return 0
+    known = 1  # the first start of an incarnation is no restart
+    if before is not None and before.incarnation == record.incarnation:
+        known = max(known, before.round)
+    elif before is not None and before.incarnation > record.incarnation:
+        return 0
+    return max(0, record.round - known)
 
 
 def complete_progress(

@@ -239,6 +239,37 @@ def test_progress_is_told(job: LLMTrainingJob, now: datetime) -> None:
     assert conditions_of(plan.status)["StorageSafe"] == "True"
 
 
+def tell_rounds(incarnation: int, rounds: int) -> ProgressRecord:
+    return ProgressRecord(
+        stage=Stage.TRAIN,
+        index=0,
+        incarnation=incarnation,
+        round=rounds,
+        step=25,
+        last_loss="rank 1 was killed by SIGKILL" if rounds > 1 else "",
+        now=0.0,
+    )
+
+
+def test_restarts_within_pods_are_counted_over_replacements_of_the_leader(
+    job: LLMTrainingJob, now: datetime
+) -> None:
+    job = reach_training(job, now)
+    told, counts = [], []
+    for incarnation, rounds in ((0, 1), (0, 3), (0, 3), (1, 1), (1, 2), (0, 9)):
+        processes = train(0, incarnation, RUNNING), train(1, 0, RUNNING)
+        progress = tell_rounds(incarnation, rounds)
+        plan = plan_job(job, see(*processes, progress=progress), now)
+        told += [event.message for event in plan.events if event.reason == "RanksRestarted"]
+        counts.append(plan.status.process_restarts)
+        job = with_status(job, plan.status)
+    assert counts == [0, 2, 2, 2, 3, 3]
+    assert told == [
+        "Ranks were started anew within their workers: rank 1 was killed by SIGKILL",
+        "Ranks were started anew within their workers: rank 1 was killed by SIGKILL",
+    ]
+
+
 def test_a_worker_that_saved_as_it_left_tells_of_the_checkpoint(now: datetime) -> None:
     job = reach_training(make_job("tiny", run_policy={"suspend": True}), now)
     record = record_failure(ExitCode.PREEMPTED, "Preempted").model_copy(
