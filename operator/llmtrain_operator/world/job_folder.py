@@ -21,11 +21,13 @@ import fcntl
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TextIO
 
 from llmtrain_api import JobStatus, LLMTrainingJob
 from llmtrain_api.job import FIXED_SPEC_FIELDS
@@ -33,6 +35,9 @@ from llmtrain_api.status import Phase
 from llmtrain_operator.plan.types import Event
 
 JOBS_FOLDER = "_jobs"
+
+GLANCE_SECONDS = 0.3
+"""How long a job may be held before it counts as run: `llmtrain status` holds it for an instant."""
 
 PROCESS_FILES = ("exit.json", "lock", "json")
 """Endings of a process's files, in the order that they are removed: what names it last."""
@@ -105,12 +110,13 @@ class JobFolder:
         for folder in (self.processes_path, self.logs_path):
             folder.mkdir(parents=True, exist_ok=True)
         with (self.path / "lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise JobBusyError(
-                    f"{self.key} is run by another process: wait for it, or stop it with Ctrl-C"
-                ) from None
+            deadline = time.monotonic() + GLANCE_SECONDS
+            while not _try_lock(file):
+                if time.monotonic() > deadline:
+                    raise JobBusyError(
+                        f"{self.key} is run by another process: wait for it, or stop it with Ctrl-C"
+                    )
+                time.sleep(GLANCE_SECONDS / 10)
             yield
 
     def is_held(self) -> bool:
@@ -196,6 +202,14 @@ def replace_file(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def _try_lock(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _compare(path: str, before: object, after: object) -> Iterator[str]:

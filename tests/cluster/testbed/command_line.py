@@ -27,6 +27,7 @@ class CommandLine:
         """Call it in `folder`, with `environment` added to that of the tests."""
         self.folder = folder
         self.environment = WIDE | dict(environment)
+        self._num_started = 0
 
     def __call__(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run it to its end; its exit code and output come back."""
@@ -40,11 +41,12 @@ class CommandLine:
         )
 
     def start(self, *arguments: str | Path) -> ServerProcess:
-        """Start it; what it says goes to the log of the process that comes back."""
+        """Start it; what it says goes to the log of the process that comes back, and no other."""
+        self._num_started += 1
         process = ServerProcess(
             "llmtrain",
             ["env", f"--chdir={self.folder}", PROGRAM, *arguments],
-            log=self.folder / "llmtrain.log",
+            log=self.folder / f"llmtrain-{self._num_started}.log",
             environment=self.environment,
         )
         process.start()

@@ -7,8 +7,10 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -239,6 +241,31 @@ def test_failed_job_is_tried_again_from_its_checkpoints(run: Run) -> None:
 def test_only_one_run_has_the_job(run: Run) -> None:
     with pytest.raises(JobBusyError, match="default/tiny"), run.folder.hold():
         pass
+
+
+def test_looking_at_a_job_keeps_no_run_from_it(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path, "default", "tiny")
+    with folder.hold():
+        folder.submit(_read_manifest(), _now())
+    over = threading.Event()
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        while not over.is_set():
+            JobFolder(tmp_path, "default", "tiny").is_held()
+            looks += 1
+            time.sleep(0.003)  # people look less often than a loop
+
+    with ThreadPoolExecutor() as pool:
+        looking = pool.submit(look)
+        try:
+            while looks < 300:
+                with folder.hold():
+                    time.sleep(0)
+        finally:
+            over.set()
+        looking.result()
 
 
 def test_status_of_a_stale_read_is_refused(run: Run) -> None:
