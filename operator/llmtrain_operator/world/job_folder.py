@@ -39,6 +39,8 @@ JOBS_FOLDER = "_jobs"
 GLANCE_SECONDS = 0.3
 """How long a job may be held before it counts as run: `llmtrain status` holds it for an instant."""
 
+RETRY_SECONDS = 0.03
+
 PROCESS_FILES = ("exit.json", "lock", "json")
 """Endings of a process's files, in the order that they are removed: what names it last."""
 
@@ -101,22 +103,22 @@ class JobFolder:
             file.write(json.dumps(data, ensure_ascii=False) + "\n")
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
+    def hold(self, *, patience_seconds: float = GLANCE_SECONDS) -> Iterator[None]:
         """Have the job for oneself; the kernel frees it at the holder's end, however it comes.
 
         Raises:
-            JobBusyError: another process has it.
+            JobBusyError: another process has it, and kept it for that long.
         """
         for folder in (self.processes_path, self.logs_path):
             folder.mkdir(parents=True, exist_ok=True)
         with (self.path / "lock").open("a") as file:
-            deadline = time.monotonic() + GLANCE_SECONDS
+            deadline = time.monotonic() + patience_seconds
             while not _try_lock(file):
                 if time.monotonic() > deadline:
                     raise JobBusyError(
                         f"{self.key} is run by another process: wait for it, or stop it with Ctrl-C"
                     )
-                time.sleep(GLANCE_SECONDS / 10)
+                time.sleep(RETRY_SECONDS)
             yield
 
     def is_held(self) -> bool:
@@ -124,7 +126,7 @@ class JobFolder:
         if not self._job_path.exists():
             return False
         try:
-            with self.hold():
+            with self.hold(patience_seconds=0):
                 return False
         except JobBusyError:
             return True

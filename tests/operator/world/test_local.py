@@ -243,29 +243,21 @@ def test_only_one_run_has_the_job(run: Run) -> None:
         pass
 
 
-def test_looking_at_a_job_keeps_no_run_from_it(tmp_path: Path) -> None:
+def test_a_job_that_is_held_for_a_moment_only_is_waited_for(tmp_path: Path) -> None:
+    """As by `llmtrain status`, which holds it for an instant."""
     folder = JobFolder(tmp_path, "default", "tiny")
-    with folder.hold():
-        folder.submit(_read_manifest(), _now())
-    over = threading.Event()
-    looks = 0
+    is_held = threading.Event()
 
     def look() -> None:
-        nonlocal looks
-        while not over.is_set():
-            JobFolder(tmp_path, "default", "tiny").is_held()
-            looks += 1
-            time.sleep(0.003)  # people look less often than a loop
+        with JobFolder(tmp_path, "default", "tiny").hold():
+            is_held.set()
+            time.sleep(0.1)
 
     with ThreadPoolExecutor() as pool:
         looking = pool.submit(look)
-        try:
-            while looks < 300:
-                with folder.hold():
-                    time.sleep(0)
-        finally:
-            over.set()
-        looking.result()
+        assert is_held.wait(DEADLINE_SECONDS)
+        with folder.hold(patience_seconds=DEADLINE_SECONDS):
+            looking.result()
 
 
 def test_status_of_a_stale_read_is_refused(run: Run) -> None:
