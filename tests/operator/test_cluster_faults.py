@@ -6,17 +6,20 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmtrain_api.status import Phase
+from llmtrain_api import LLMTrainingJob
+from llmtrain_api.status import ConditionType, Phase
 from testbed.operators import SECONDS, Jobs, Operator
 from testbed.pod_watch import find_doubles, watch_pods
 from testbed.processes import wait_until
 
 NUM_KILLS = 8
+NUM_DELETIONS = 4
 
 
 def test_a_pod_of_the_same_name_is_not_adopted(jobs: Jobs, operator: Operator) -> None:
@@ -170,13 +173,50 @@ def test_kills_at_any_moment_double_and_lose_nothing(
     job = jobs.await_job(lambda j: j.status.restarts == NUM_KILLS, "all restarts to be counted")
     expected = {f"train-{i}": n for i, n in enumerate(incarnations) if n}
     assert job.status.incarnations == expected
-    assert {(a.index, a.incarnation) for a in job.status.attempts} == {
+    assert sorted((a.index, a.incarnation) for a in job.status.attempts) == [
         (index, n) for index in (0, 1) for n in range(incarnations[index])
-    }
+    ]
     for index, n in enumerate(incarnations):
-        jobs.await_pod(f"tiny-train-{index}-{n}")
-    watch.stop()
+        await_line(watch.log, f"tiny-train-{index}-{n} ")
     assert find_doubles(watch.log) == []
+    watch.stop()
+
+
+def test_a_deletion_is_counted_once_whenever_the_operator_dies(
+    jobs: Jobs, operator: Operator, tmp_path: Path
+) -> None:
+    rng = random.Random(3)
+    watch = watch_pods(jobs.server, jobs.namespace, tmp_path)
+    jobs.apply()
+    for incarnation in range(NUM_DELETIONS):
+        jobs.await_pods(f"tiny-prepare-0-{incarnation}")
+        # A pod that no status has seen leaves nothing behind that could be counted.
+        jobs.await_job(partial(has_seen_all, restarts=incarnation), "the pod to be written down")
+        jobs.server.kubectl(
+            "-n", jobs.namespace, "delete", "pod", f"tiny-prepare-0-{incarnation}", "--wait=false"
+        )
+        time.sleep(rng.uniform(0, 0.1))
+        operator.process.kill()
+        operator.process.start()
+    jobs.await_pods(f"tiny-prepare-0-{NUM_DELETIONS}")
+    job = jobs.await_job(lambda j: j.status.restarts == NUM_DELETIONS, "each to be counted")
+    assert [(a.incarnation, a.reason) for a in job.status.attempts] == [
+        (incarnation, "Deleted") for incarnation in range(NUM_DELETIONS)
+    ]
+    await_line(watch.log, f"tiny-prepare-0-{NUM_DELETIONS} ")
+    assert find_doubles(watch.log) == []
+    watch.stop()
+
+
+def await_line(log: Path, text: str) -> None:
+    """Wait until the watch has come so far: an empty log would show no doubles either."""
+    wait_until(lambda: text in log.read_text(), seconds=SECONDS, what=f"{text}in {log.name}")
+
+
+def has_seen_all(job: LLMTrainingJob, *, restarts: int) -> bool:
+    """Whether the status counts so many restarts, and has seen every worker since."""
+    condition = job.status.find_condition(ConditionType.RECONCILING)
+    return condition is not None and condition.status == "False" and job.status.restarts == restarts
 
 
 def leads(operator: Operator) -> bool:
