@@ -54,4 +54,41 @@ def configure(settings: kopf.OperatorSettings) -> kopf.OperatorSettings:
     settings.peering.standalone = True
     settings.posting.enabled = False
     settings.scanning.disabled = True
+    settings.persistence.diffbase_storage = _NothingCompared()
+    settings.persistence.progress_storage = _NothingRemembered()
     return settings
+
+
+class _NothingCompared(kopf.DiffBaseStorage):
+    """Keeps kopf from copying every job for change handlers that there are none of.
+
+    That was a fifth of the operator's processor time.
+    """
+
+    def build(self, *, body: kopf.Body, **_: object) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> None:
+        return None
+
+    def store(self, **_: object) -> None:
+        pass
+
+
+class _NothingRemembered(kopf.ProgressStorage):
+    """Likewise: nothing that kopf could have left in a job has to be looked for."""
+
+    def fetch(self, **_: object) -> None:
+        return None
+
+    def store(self, **_: object) -> None:
+        pass
+
+    def purge(self, **_: object) -> None:
+        pass
+
+    def touch(self, **_: object) -> None:
+        pass
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
