@@ -96,6 +96,15 @@ def find_job_document(path: Path) -> Document:
     raise ManifestError(f"{path}: no object of kind {KIND}; the file holds: {kinds}")
 
 
+def list_other_objects(path: Path) -> list[str]:
+    """Return kind and name of what a file holds beside its job, as `Secret credentials`."""
+    return [
+        f"{document.data.get('kind')} {_take_mapping(document.data, 'metadata').get('name')}"
+        for document in _read_documents(path)
+        if document.data.get("kind") != KIND
+    ]
+
+
 def _read_documents(path: Path) -> Iterator[Document]:
     loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
     while loader.check_node():

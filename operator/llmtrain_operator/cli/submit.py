@@ -28,7 +28,7 @@ from llmtrain_operator.cli.cluster import (
     read_version,
     require_context,
 )
-from llmtrain_operator.cli.manifest import find_job_document, load_job
+from llmtrain_operator.cli.manifest import find_job_document, list_other_objects, load_job
 from llmtrain_operator.cli.outcome import print_cluster_outcome, print_plain
 from llmtrain_operator.cli.run import exit_code
 from llmtrain_operator.cli.view import View, open_view, take_snapshot
@@ -87,6 +87,12 @@ def submit_job(manifest: Path, namespace: str | None, *, wait: bool) -> int:
         named = written.get("metadata")
         in_file = named.get("namespace") if isinstance(named, dict) else None
         wanted = load_job(manifest, namespace=namespace or in_file or context.namespace)
+        if others := list_other_objects(manifest):
+            print_plain(
+                console,
+                f"Only the job is applied; {manifest} holds {', '.join(others)} too, for "
+                f"kubectl -n {wanted.metadata.namespace} apply -f {manifest}",
+            )
         return asyncio.run(_submit(wanted, written, context, console, wait=wait))
     except ClusterError as error:
         raise click.ClickException(str(error)) from None

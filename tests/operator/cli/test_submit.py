@@ -15,6 +15,7 @@ from testbed.operators import SMALLEST, Jobs, Operator
 from testbed.processes import wait_until
 
 SECONDS = 60
+WITH_SECRET = Path(__file__).parents[3] / "manifests" / "examples" / "minio.yaml"
 
 
 @pytest.fixture
@@ -89,6 +90,14 @@ def test_a_mistake_never_reaches_the_cluster(
     assert refused.returncode == 1
     assert "spec.training.steps: should be greater than or equal to 1" in refused.stderr
     assert not jobs.exists("llmjob", "tiny")
+
+
+def test_what_else_the_file_holds_is_left_to_kubectl(on_cluster: CommandLine, jobs: Jobs) -> None:
+    submitted = on_cluster("submit", WITH_SECRET, "-n", jobs.namespace)
+    assert submitted.returncode == 0, submitted.stderr
+    assert "holds Secret minio-credentials, ConfigMap minio-ca too" in submitted.stdout
+    assert jobs.exists("llmjob", "minio")
+    assert not jobs.exists("secret", "minio-credentials")
 
 
 def test_waiting_follows_the_job_to_its_success(
