@@ -93,6 +93,8 @@ async def connect() -> AsyncIterator[KubeClient]:
     try:
         async with open_client(requests=NUM_REQUESTS) as client:
             yield client
+    except BrokenPipeError:  # whoever read our output has left; the cluster is well
+        raise
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         said = str(error) or f"no answer within {CONNECT_SECONDS:g} s"
         raise ClusterError(
@@ -119,7 +121,7 @@ def explain_refusal(error: ApiError) -> str:
     """Say what the apiserver refused, in its own words, and what to do about it."""
     if error.status == HTTPStatus.UNAUTHORIZED:
         return "the apiserver does not know you (401): log in again, as for kubectl"
-    return f"{error.message} ({error.status} {error.reason})".removeprefix("\n")
+    return f"{error.message} ({error.status} {error.reason})"
 
 
 def _read_account_namespace() -> str:
