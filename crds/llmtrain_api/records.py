@@ -217,6 +217,9 @@ class ProgressRecord(Model):
     checkpoint_step: int | None = None
     """Newest committed checkpoint."""
 
+    checkpoint_failure: str = Field(default="", max_length=MAX_MESSAGE_CHARACTERS)
+    """Why the newest save failed; empty: none has, or one has succeeded since."""
+
     last_loss: str = Field(default="", max_length=MAX_MESSAGE_CHARACTERS)
     """How the newest round without success ended for this pod; empty: none has."""
 

@@ -131,7 +131,7 @@ def find_reasons(folder: Path) -> Iterator[str]:
                 and node.arg == "reason"
                 and isinstance(node.value, ast.Constant)
             ):
-                yield node.value.value
+                yield str(node.value.value)
 
 
 def find_advice() -> Iterator[str]:
@@ -140,4 +140,4 @@ def find_advice() -> Iterator[str]:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             for key in node.value.keys:
                 if isinstance(key, ast.Constant):
-                    yield key.value
+                    yield str(key.value)

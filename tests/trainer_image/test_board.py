@@ -19,7 +19,7 @@ def make_board(clock: Clock) -> Board:
 
 
 def say(
-    rank: int, step: int, phase: RankPhase, *, at: float = 40.0, **facts: float | bool
+    rank: int, step: int, phase: RankPhase, *, at: float = 40.0, **facts: float | bool | str
 ) -> RankUpdate:
     return RankUpdate(
         rank=rank,

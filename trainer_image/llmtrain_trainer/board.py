@@ -76,7 +76,7 @@ class Board:
         self._identity = {"stage": stage, "index": index, "incarnation": incarnation}
         self._total_steps = total_steps
         self._clock = clock
-        self._facts: dict[str, float | bool] = {}
+        self._facts: dict[str, float | bool | str] = {}
         self._ranks: dict[int, RankProgress] = {}
         self._phase_seconds: dict[str, float] = {}
         self._step = 0

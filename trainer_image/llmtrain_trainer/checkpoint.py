@@ -6,6 +6,9 @@ Below: torch.distributed.checkpoint (DCP), which gives each rank its part and no
 Shards are safetensors, so that reading one runs no code. Each rank uploads its own part and
 tells rank 0 through the round's key-value store; when all have, rank 0 creates the manifest.
 Until then the objects are no checkpoint, and the manifest of another round is never replaced.
+
+A store that fails costs a save and not the run: training goes on, and the next save that is due
+tries again. Only whoever needs a save (the last one, or before leaving) waits for the store.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,7 @@ import transformers
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint import HuggingFaceStorageWriter
 
+from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.manifest import (
     CHECKPOINTS,
     CURVE,
@@ -42,6 +47,15 @@ from llmtrain_trainer.parallel import Ranks
 from llmtrain_trainer.store import ObjectExistsError, Store
 
 logger = logging.getLogger(__name__)
+
+STORE_WAIT_SECONDS = 1800.0
+"""How long a save that must be made waits for the store. A pod that leaves has its own limit."""
+
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
+"""Between two tries of it."""
+
+UPLOAD_TIMEOUT = timedelta(hours=6)
+"""How much longer than rank 0 another rank may take to upload its part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +86,12 @@ class Checkpointer:
         self._clock = clock
         self._messages = ranks.connect_store()
         self._thread: threading.Thread | None = None
-        self._failure: BaseException | None = None
+        self._num_saves = 0
+        self._store_failure: StoreError | None = None
+        self._defect: BaseException | None = None
         self._committed_step: int | None = None
+        self.begun_step: int | None = None
+        """Step of the newest checkpoint that was begun, or resumed from."""
 
     @property
     def is_busy(self) -> bool:
@@ -87,6 +105,9 @@ class Checkpointer:
         """
         assert not self.is_busy
         self.check()
+        self._num_saves += 1
+        self.begun_step = step
+        self._store_failure = None
         folder = Path(tempfile.mkdtemp(prefix="llmtrain-checkpoint-"))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one rank: meant
@@ -98,19 +119,23 @@ class Checkpointer:
         if self._ranks.is_first:
             (folder / CURVE).write_text(json.dumps(curve))
         self._thread = threading.Thread(
-            target=self._finish, args=(step, folder), name=f"checkpoint-{step}", daemon=True
+            target=self._finish,
+            args=(step, folder, f"checkpoint/{self._num_saves}"),
+            name=f"checkpoint-{step}",
+            daemon=True,
         )
         self._thread.start()
 
     def check(self) -> None:
-        """Raise what a save that ended has met.
+        """Raise what a save that ended has met, unless it is the store's failure."""
+        if not self.is_busy and self._defect is not None:
+            defect, self._defect = self._defect, None
+            raise defect
 
-        Raises:
-            StoreError: where the store failed.
-        """
-        if not self.is_busy and self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
+    @property
+    def store_failure(self) -> StoreError | None:
+        """Why the newest save failed on this rank, if the store has failed it."""
+        return None if self.is_busy else self._store_failure
 
     def wait(self) -> None:
         """Wait for the save on its way; raises like `check`."""
@@ -118,25 +143,66 @@ class Checkpointer:
             self._thread.join()
         self.check()
 
+    def save_surely(
+        self,
+        step: int,
+        tensors: Mapping[str, torch.Tensor],
+        curve: list[Any],
+        *,
+        on_try: Callable[[], None],
+    ) -> None:
+        """Return once a step has a checkpoint; a store that is down is waited for.
+
+        Every rank must call it with the same step. `on_try` is called after each try.
+
+        Raises:
+            StoreError: the store did not come back in time.
+        """
+        self.wait()
+        deadline = time.monotonic() + STORE_WAIT_SECONDS
+        pause = FIRST_PAUSE_SECONDS
+        while not self._ranks.all_agree(self.begun_step == step and self.store_failure is None):
+            if self.begun_step == step:
+                # All ranks give up together: a rank whose own part is saved as well.
+                if not self._ranks.all_agree(time.monotonic() < deadline):
+                    raise self.store_failure or StoreError(
+                        "another rank could not save its part", reason="StorageFailed"
+                    )
+                time.sleep(pause)
+                pause = min(2 * pause, MAX_PAUSE_SECONDS)
+            self.begin(step, tensors, curve)
+            self.wait()
+            on_try()
+
     def take_committed_step(self) -> int | None:
         """On rank 0, return the step of a checkpoint committed since the last call, if any."""
         step, self._committed_step = self._committed_step, None
         return step
 
-    def _finish(self, step: int, folder: Path) -> None:
+    def _finish(self, step: int, folder: Path, messages: str) -> None:
+        """Upload this rank's part and, on rank 0, commit; `messages` is this save's key prefix."""
         try:
-            objects = self._upload(step, folder)
-            if self._messages is not None:
-                part = json.dumps([item.dump() for item in objects])
-                self._messages.set(f"checkpoint/{step}/{self._ranks.group.rank}", part)
+            try:
+                objects = self._upload(step, folder)
+            except StoreError as error:
+                self._tell(messages, {"failure": error.message})
+                raise
+            self._tell(messages, {"objects": [item.dump() for item in objects]})
             if self._ranks.is_first:
-                self._commit(step, objects)
+                self._commit(step, objects, messages)
                 self._committed_step = step
                 delete_old_checkpoints(self._store, keep_last=self._keep_last)
+        except StoreError as error:
+            logger.warning("the save of step %d failed: %s", step, error.message)
+            self._store_failure = error
         except BaseException as error:  # crosses to the training thread
-            self._failure = error
+            self._defect = error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _tell(self, messages: str, part: dict[str, Any]) -> None:
+        if self._messages is not None and not self._ranks.is_first:
+            self._messages.set(f"{messages}/{self._ranks.group.rank}", json.dumps(part))
 
     def _upload(self, step: int, folder: Path) -> list[ManifestObject]:
         prefix = locate_round(step, self._ranks.group.round)
@@ -147,13 +213,11 @@ class Checkpointer:
             objects.append(item)
         return objects
 
-    def _commit(self, step: int, own: list[ManifestObject]) -> None:
+    def _commit(self, step: int, own: list[ManifestObject], messages: str) -> None:
         group = self._ranks.group
         objects = list(own)
-        if self._messages is not None:
-            for rank in range(1, group.world_size):
-                part = json.loads(self._messages.get(f"checkpoint/{step}/{rank}"))
-                objects += [ManifestObject.model_validate(item) for item in part]
+        for rank in range(1, group.world_size):
+            objects += self._hear_part(f"{messages}/{rank}", rank)
         manifest = CheckpointManifest(
             step=step,
             round=group.round,
@@ -170,6 +234,17 @@ class Checkpointer:
         except ObjectExistsError:
             # An earlier round committed this step, or a retried request had arrived after all.
             logger.info("step %d has a checkpoint already; it stays as it is", step)
+
+    def _hear_part(self, key: str, rank: int) -> list[ManifestObject]:
+        """Wait for another rank's part of a save."""
+        assert self._messages is not None
+        self._messages.wait([key], UPLOAD_TIMEOUT)
+        part = json.loads(self._messages.get(key))
+        if "failure" in part:
+            raise StoreError(
+                f"rank {rank} could not save its part: {part['failure']}", reason="StorageFailed"
+            )
+        return [ManifestObject.model_validate(item) for item in part["objects"]]
 
 
 def delete_old_checkpoints(store: Store, *, keep_last: int) -> None:

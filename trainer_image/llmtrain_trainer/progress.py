@@ -26,7 +26,7 @@ class RankUpdate:
     step: int
     sent_at: float
     """Unix seconds."""
-    facts: dict[str, float | bool] = field(default_factory=dict)
+    facts: dict[str, float | bool | str] = field(default_factory=dict)
     """Fields of `ProgressRecord` by name: loss, validation_loss, checkpoint_step, …"""
     phase_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds that this rank has spent in each phase of this round."""
@@ -65,7 +65,7 @@ class Reporter:
         self._phase_seconds: dict[str, float] = {}
         self._step = 0
 
-    def report(self, *, step: int | None = None, **facts: float | bool) -> None:
+    def report(self, *, step: int | None = None, **facts: float | bool | str) -> None:
         """Tell the agent where this rank is, and any newer facts."""
         if step is not None:
             self._step = step

@@ -17,7 +17,6 @@ from __future__ import annotations
 import gc
 import json
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from llmtrain_trainer.failures import (
     DivergedError,
     OutOfMemoryError,
     PreemptedError,
+    StoreError,
 )
 from llmtrain_trainer.manifest import CURVES
 from llmtrain_trainer.measure import choose_sequences, measure_loss
@@ -55,6 +55,7 @@ from llmtrain_trainer.parallel import (
 from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
 from llmtrain_trainer.progress import RankGroup, Reporter
 from llmtrain_trainer.restore import fetch_newest_checkpoint, load_tensors, remove_folder
+from llmtrain_trainer.speedometer import Speedometer
 from llmtrain_trainer.store import Store, open_store
 from llmtrain_trainer.store.probe import probe_conditional_create
 
@@ -109,11 +110,11 @@ class _Run:
     step: int
     """Optimizer steps done."""
 
-    saved_step: int | None
-    """Step of the newest checkpoint that was begun."""
-
     curve: list[dict[str, float]]
     """Points {step, loss} and {step, validationLoss}."""
+
+    reported_failure: StoreError | None = None
+    """The newest failure of a save that was told."""
 
     def name_tensors(self) -> dict[str, torch.Tensor]:
         """Return every live tensor of the training state, tied ones once."""
@@ -203,12 +204,11 @@ def _prepare(config: RunConfig, ranks: Ranks, reporter: Reporter) -> _Run:
             keep_last=config.checkpoint.keep_last,
         ),
         step=0,
-        saved_step=None,
         curve=[],
     )
     if checkpoint is not None:
         load_tensors(checkpoint, ranks, run.name_tensors())
-        run.step = run.saved_step = checkpoint.manifest.step
+        run.step = run.checkpointer.begun_step = checkpoint.manifest.step
         run.curve = checkpoint.curve
         run.optimizer.set_step(run.step)
         remove_folder(checkpoint, ranks)
@@ -220,7 +220,7 @@ def _train(run: _Run, should_stop: Callable[[], bool]) -> None:
     """Do the steps that are left, with the evaluations and checkpoints that fall due."""
     total_steps = run.config.training.steps
     run.reporter.enter(RankPhase.TRAINING)
-    speed = _Speedometer(tokens_per_step=_count_step_tokens(run.config))
+    speed = Speedometer(tokens_per_step=_count_step_tokens(run.config))
     pending: _StepNumbers | None = None
     while run.step < total_steps:
         numbers = _take_step(run, run.step + 1, should_stop())
@@ -344,27 +344,30 @@ def _evaluate(run: _Run) -> None:
 
 def _save(run: _Run, *, busy: bool, must: bool) -> None:
     """Begin a checkpoint; where one is on its way still, skip it, or wait if it must be."""
-    if run.saved_step == run.step and not must:
+    if run.checkpointer.begun_step == run.step and not must:
         return
     with run.reporter.during(RankPhase.CHECKPOINTING):
         if must:
-            run.checkpointer.wait()
-        elif busy:
-            return
-        if run.saved_step != run.step:
+            run.checkpointer.save_surely(
+                run.step,
+                run.name_tensors(),
+                run.curve,
+                on_try=lambda: _watch_checkpointer(run),
+            )
+        elif not busy:
             run.checkpointer.begin(run.step, run.name_tensors(), run.curve)
-            run.saved_step = run.step
-        if must:
-            run.checkpointer.wait()
-            _watch_checkpointer(run)
 
 
 def _watch_checkpointer(run: _Run) -> None:
-    """Tell of a new checkpoint, and fail where a save has failed."""
+    """Tell of a new checkpoint, or of a save that the store has failed."""
     run.checkpointer.check()
     step = run.checkpointer.take_committed_step()
     if step is not None:
-        run.reporter.report(checkpoint_step=step)
+        run.reporter.report(checkpoint_step=step, checkpoint_failure="")
+    failure = run.checkpointer.store_failure
+    if failure is not None and failure is not run.reported_failure:
+        run.reported_failure = failure
+        run.reporter.report(checkpoint_failure=failure.message)
 
 
 def _finish(run: _Run) -> StageResult:
@@ -387,32 +390,6 @@ def _finish(run: _Run) -> StageResult:
         train_loss=run.find_last("loss"),
         export_uri=locate_export(run.config),
     )
-
-
-class _Speedometer:
-    """Training tokens per second, without the time of evaluations and checkpoints."""
-
-    def __init__(
-        self, *, tokens_per_step: int, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
-        self._tokens_per_step = tokens_per_step
-        self._clock = clock
-        self._last: float | None = None
-        self.rate: float | None = None
-        """Smoothed over about ten steps; None until two have ended."""
-
-    def count_step(self) -> float | None:
-        """Count a step that has just ended; return the rate."""
-        now = self._clock()
-        if self._last is not None and now > self._last:
-            rate = self._tokens_per_step / (now - self._last)
-            self.rate = rate if self.rate is None else 0.9 * self.rate + 0.1 * rate
-        self._last = now
-        return self.rate
-
-    def restart(self) -> None:
-        """Forget when the last step ended: what came after it was no step."""
-        self._last = None
 
 
 def _count_step_tokens(config: RunConfig) -> int:

@@ -201,7 +201,13 @@ def state_knowledge(
         conditions.set(ConditionType.DATA_READY, "True", "Prepared")
     conditions.set_default(ConditionType.CHECKPOINT_HEALTHY, "NoneYet")
     conditions.set_default(ConditionType.STORAGE_SAFE, "NotProbed")
-    if record is not None and record.checkpoint_step is not None:
+    if record is not None and record.checkpoint_failure:
+        message = (
+            f"the newest save failed: {record.checkpoint_failure}; training goes on, and every "
+            "save that falls due tries again"
+        )
+        conditions.set(ConditionType.CHECKPOINT_HEALTHY, "False", "SaveFailed", message)
+    elif record is not None and record.checkpoint_step is not None:
         conditions.set(ConditionType.CHECKPOINT_HEALTHY, "True", "Committed")
     if record is not None and record.storage_safe is not None:
         if record.storage_safe:

@@ -270,6 +270,26 @@ def test_restarts_within_pods_are_counted_over_replacements_of_the_leader(
     ]
 
 
+def test_saves_that_fail_are_said_until_one_succeeds(job: LLMTrainingJob, now: datetime) -> None:
+    job = reach_training(job, now)
+    told = []
+    for failure in ("", "the store does not answer", ""):
+        record = tell_rounds(0, 1).model_copy(
+            update={"checkpoint_step": 20, "checkpoint_failure": failure}
+        )
+        workers = train(0, 0, RUNNING), train(1, 0, RUNNING)
+        status = plan_job(job, see(*workers, progress=record), now).status
+        condition = status.find_condition(ConditionType.CHECKPOINT_HEALTHY)
+        assert condition is not None
+        told.append((condition.status, condition.message[:54]))
+        job = with_status(job, status)
+    assert told == [
+        ("True", ""),
+        ("False", "the newest save failed: the store does not answer; tra"),
+        ("True", ""),
+    ]
+
+
 def test_a_worker_that_saved_as_it_left_tells_of_the_checkpoint(now: datetime) -> None:
     job = reach_training(make_job("tiny", run_policy={"suspend": True}), now)
     record = record_failure(ExitCode.PREEMPTED, "Preempted").model_copy(
