@@ -15,7 +15,7 @@ import click
 DEFAULT_STORE = Path("llmtrain-store")
 DEFAULT_NAMESPACE = "default"
 
-MANIFEST = click.Path(exists=True, dir_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 store_option = click.option(
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("manifest", type=MANIFEST)
+@click.argument("manifest", type=FILE)
 @store_option
 @click.option(
     "--workers",
@@ -103,7 +103,7 @@ def logs(name: str, process: str | None, store: Path, namespace: str | None) -> 
 
 
 @main.command()
-@click.argument("manifest", type=MANIFEST)
+@click.argument("manifest", type=FILE)
 @namespace_option
 @click.option("--wait", is_flag=True, help="Follow the job until it ends; 0 if it succeeded.")
 def submit(manifest: Path, namespace: str | None, wait: bool) -> None:
@@ -131,3 +131,50 @@ def doctor(cluster: bool, store: Path, namespace: str | None) -> None:
     from llmtrain_operator.cli.doctor import examine_cluster, examine_machine
 
     sys.exit(examine_cluster(namespace) if cluster else examine_machine(store, namespace))
+
+
+@main.command()
+@click.argument("action", type=click.Choice(["list", "verify", "prune"]))
+@click.argument("name", required=False)
+@store_option
+@namespace_option
+@click.option("--uri", default=None, help="In place of NAME: where the run lies, as s3://…")
+@click.option("--endpoint", default=None, help="The S3 server of --uri.  [default: AWS]")
+@click.option("--credentials", type=FOLDER, default=None, help="Folder: accessKey, secretKey.")
+@click.option("--ca-file", type=FILE, default=None, help="The authority of --endpoint.")
+@click.option(
+    "--keep-last", type=click.IntRange(min=1), default=1, show_default=True, help="For prune."
+)
+def checkpoints(
+    action: str,
+    name: str | None,
+    store: Path,
+    namespace: str | None,
+    uri: str | None,
+    endpoint: str | None,
+    credentials: Path | None,
+    ca_file: Path | None,
+    keep_last: int,
+) -> None:
+    """List, verify or prune the checkpoints of the job NAME, or of any run.
+
+    The exit code of verify is 1 where a checkpoint is damaged. prune keeps the newest ones, and
+    deletes nothing where none of these is whole.
+    """
+    from llmtrain_api.run import StorageConfig
+    from llmtrain_operator.cli.checkpoints import find_local_run, handle_checkpoints
+
+    if (name is None) == (uri is None):
+        raise click.UsageError("say either the NAME of a job of this machine, or --uri")
+    if name is not None:
+        run_uri, storage = find_local_run(name, namespace or DEFAULT_NAMESPACE, store)
+    else:
+        assert uri is not None
+        run_uri = uri
+        storage = StorageConfig(
+            uri=uri,
+            endpoint=endpoint,
+            credentials_directory=str(credentials) if credentials else None,
+            ca_file=str(ca_file) if ca_file else None,
+        )
+    sys.exit(handle_checkpoints(action, run_uri, storage, keep_last=keep_last))

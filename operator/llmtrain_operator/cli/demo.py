@@ -28,6 +28,9 @@ from llmtrain_operator.cli.run import exit_code, follow_job
 from llmtrain_operator.world.job_folder import JobBusyError, JobFolder, list_changes, replace_file
 
 MANIFEST = "demo.yaml"
+CORPUS_URI = "s3://demo/python.jsonl"
+"""Where the shipped manifest reads; the text is made where it is not there."""
+
 STEPS = re.compile(r"^( +steps:) *[0-9]+", re.MULTILINE)
 
 
@@ -45,14 +48,22 @@ def run_demo(store: Path, *, steps: int | None, again: bool) -> int:
     require_packages(TRAINER_MODULES, extra="trainer")
     console = Console()
     manifest = store / MANIFEST
-    _write_manifest(manifest, steps)
-    job = load_job(manifest)
-    folder = JobFolder(store, job.metadata.namespace, job.metadata.name)
     try:
+        _write_manifest(manifest, steps)
+        job = load_job(manifest)
+        if steps not in (None, job.spec.training.steps):
+            raise click.ClickException(
+                f"{manifest} has no line `steps: {job.spec.training.steps}` to put {steps} into; "
+                "change spec.training.steps there"
+            )
+        folder = JobFolder(store, job.metadata.namespace, job.metadata.name)
         _make_room(job, folder, console, again=again)
-        _ensure_corpus(locate_object(store, job.spec.data.sources[0].uri), console)
+        if any(source.uri == CORPUS_URI for source in job.spec.data.sources):
+            _ensure_corpus(locate_object(store, CORPUS_URI), console)
     except JobBusyError as error:
         raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"the demo cannot be run in {store}: {error}") from error
     job = follow_job(job, store, console)
     if job.status.phase is Phase.SUCCEEDED:
         _print_samples(job, store, console)
@@ -116,6 +127,8 @@ def _print_samples(job: LLMTrainingJob, store: Path, console: Console) -> None:
     if results is None or results.report_uri is None:
         return
     path = locate_object(store, results.report_uri).with_suffix(".json")
+    if not path.exists():  # an earlier run's, tidied away by someone
+        return
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     console.print(Text("What the model writes:", style="bold"))
     for sample in report["samples"]:

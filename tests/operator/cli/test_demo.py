@@ -103,3 +103,21 @@ def test_a_mistake_in_a_changed_manifest_is_named_by_line(
     assert refused.returncode == 1
     assert f"{path}:" in refused.stderr
     assert "spec.training.steps" in refused.stderr
+
+
+def test_steps_that_cannot_be_put_into_the_manifest_are_refused(
+    llmtrain: CommandLine, store: Path
+) -> None:
+    path = store / SHIPPED
+    on_one_line = {"default_flow_style": True, "width": 10_000}
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()), **on_one_line))
+    refused = llmtrain("demo", "--store", store, "--steps", "5")
+    assert refused.returncode == 1
+    assert "has no line `steps: 3` to put 5 into" in refused.stderr
+
+
+def test_a_store_that_cannot_be_written_is_named(llmtrain: CommandLine) -> None:
+    refused = llmtrain("demo", "--store", "/proc/store")
+    assert refused.returncode == 1
+    assert "the demo cannot be run in /proc/store" in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -82,6 +82,17 @@ def test_what_only_the_apiserver_knows_is_said_in_its_words(
     assert "Traceback" not in refused.stderr
 
 
+def test_a_field_that_the_apiserver_refuses_is_named(
+    on_cluster: CommandLine, jobs: Jobs, manifest: Path
+) -> None:
+    labelled = SMALLEST | {"metadata": {"name": "tiny", "labels": {"not a label": "x"}}}
+    manifest.write_text(yaml.safe_dump(labelled))
+    refused = on_cluster("submit", manifest, "-n", jobs.namespace)
+    assert refused.returncode == 1
+    assert 'metadata.labels: Invalid value: "not a label"' in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_a_mistake_never_reaches_the_cluster(
     on_cluster: CommandLine, jobs: Jobs, manifest: Path
 ) -> None:
