@@ -67,6 +67,8 @@ async def operate(settings: Settings) -> None:
     rng = random.Random()
     async with (
         open_client(requests=settings.requests) as client,
+        # The Lease's own: in a burst of work its renewal must not wait in line.
+        open_client(requests=1) as lease_client,
         aiohttp.ClientSession() as agents,
     ):
         jobs = JobStore()
@@ -93,7 +95,9 @@ async def operate(settings: Settings) -> None:
         )
         queue = WorkQueue(_time(world), num_workers=settings.workers, rng=rng)
         QUEUE_DEPTH.set_function(lambda: queue.depth)
-        lease = Lease(client, settings.namespace, settings.lease_name, settings.pod_name, tell_time)
+        lease = Lease(
+            lease_client, settings.namespace, settings.lease_name, settings.pod_name, tell_time
+        )
         if settings.metrics_port:
             prometheus_client.start_http_server(settings.metrics_port)
 
