@@ -1,8 +1,10 @@
-"""The command of every pod: one agent for one incarnation of one worker.
+"""The command of every pod: one agent for one incarnation of one worker. And a look at a run.
 
     python -m llmtrain_trainer agent --config run.json --stage train --index 0 --incarnation 0
+    python -m llmtrain_trainer checkpoints list --run-uri s3://… --storage '{"uri": …}'
 
-Below: `agent`, and `init` where this is process 1. The exit code is the exit record's code.
+Below: `agent`, and `init` where this is process 1; its exit code is the exit record's code.
+`inspection` is what `llmtrain checkpoints` calls, which knows no store itself.
 """
 
 from __future__ import annotations
@@ -15,16 +17,23 @@ import sys
 from pathlib import Path
 
 from pydantic import ValidationError
+from rich.console import Console
 
 from llmtrain_api.records import ExitRecord, Stage
-from llmtrain_api.run import RunConfig
+from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_trainer.agent import run_agent
 from llmtrain_trainer.exit_record import describe_failure, write_exit_record
 from llmtrain_trainer.failures import ConfigurationError, StageError
 from llmtrain_trainer.init import run_as_init
+from llmtrain_trainer.inspection import (
+    print_checkpoints,
+    print_verification,
+    prune_checkpoints,
+)
 from llmtrain_trainer.rank_process import describe_unforeseen
 from llmtrain_trainer.settings import AgentSettings
 from llmtrain_trainer.stages import STAGES, StageEntry
+from llmtrain_trainer.store import open_store
 
 logger = logging.getLogger("llmtrain_trainer")
 
@@ -35,6 +44,8 @@ DEFAULT_GRACE_SECONDS = 25.0
 def main() -> None:
     """Run the agent, as the only child of an init process where this is process 1."""
     arguments = parse_arguments(sys.argv[1:])
+    if arguments.command == "checkpoints":
+        sys.exit(inspect(arguments))
     if os.getpid() == 1:
         sys.exit(run_as_init(lambda: run(arguments, STAGES)))
     sys.exit(run(arguments, STAGES))
@@ -45,7 +56,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="llmtrain_trainer", description="Run one worker of an LLMTrainingJob."
     )
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(required=True, dest="command")
+    checkpoints = commands.add_parser("checkpoints", help="look at the checkpoints of a run")
+    checkpoints.add_argument("action", choices=["list", "verify", "prune"])
+    checkpoints.add_argument("--run-uri", required=True, help="where the run lies, as s3://…")
+    checkpoints.add_argument("--storage", required=True, help="a StorageConfig as JSON")
+    checkpoints.add_argument("--keep-last", type=int, default=1, help="for prune (%(default)s)")
     agent = commands.add_parser("agent", help="supervise the ranks of one worker")
     agent.add_argument("--config", type=Path, required=True, help="the RunConfig as JSON")
     agent.add_argument("--stage", type=Stage, choices=list(Stage), required=True)
@@ -62,6 +78,22 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         help="how long saving may take after SIGTERM (%(default)s)",
     )
     return parser.parse_args(arguments)
+
+
+def inspect(arguments: argparse.Namespace) -> int:
+    """List, verify or prune the checkpoints of a run; the exit code says whether all is well."""
+    console = Console()
+    try:
+        storage = StorageConfig.model_validate_json(arguments.storage)
+        store = open_store(arguments.run_uri, storage)
+        if arguments.action == "list":
+            return print_checkpoints(store, console)
+        if arguments.action == "verify":
+            return print_verification(store, console)
+        return prune_checkpoints(store, console, keep_last=arguments.keep_last)
+    except StageError as error:
+        console.print(f"{error.message}; {error.next_step}", style="red", soft_wrap=True)
+        return error.code.value
 
 
 def run(arguments: argparse.Namespace, stages: dict[Stage, StageEntry]) -> int:

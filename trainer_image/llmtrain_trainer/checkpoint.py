@@ -33,7 +33,6 @@ from torch.distributed.checkpoint import HuggingFaceStorageWriter
 
 from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.manifest import (
-    CHECKPOINTS,
     CURVE,
     MANIFEST,
     CheckpointManifest,
@@ -41,10 +40,10 @@ from llmtrain_trainer.manifest import (
     describe_file,
     locate_round,
     locate_step,
-    read_step,
 )
 from llmtrain_trainer.parallel import Ranks
 from llmtrain_trainer.store import ObjectExistsError, Store
+from llmtrain_trainer.verification import delete_old_checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -245,25 +244,3 @@ class Checkpointer:
                 f"rank {rank} could not save its part: {part['failure']}", reason="StorageFailed"
             )
         return [ManifestObject.model_validate(item) for item in part["objects"]]
-
-
-def delete_old_checkpoints(store: Store, *, keep_last: int) -> None:
-    """Delete all but the newest `keep_last` checkpoints, and what never became one.
-
-    A manifest goes before its shards, so that whatever interrupts this leaves either a whole
-    checkpoint or none. Objects newer than the newest checkpoint may be on their way: they stay.
-    """
-    keys: dict[int, list[str]] = {}
-    for item in store.list_objects(CHECKPOINTS):
-        step = read_step(item.key)
-        if step is not None:
-            keys.setdefault(step, []).append(item.key)
-    committed = sorted(step for step in keys if locate_step(step) + MANIFEST in keys[step])
-    if not committed:
-        return
-    kept = set(committed[-keep_last:])
-    for step in sorted(keys):
-        if step in kept or step > committed[-1]:
-            continue
-        for key in sorted(keys[step], key=lambda key: not key.endswith(MANIFEST)):
-            store.delete(key)

@@ -1,7 +1,8 @@
 """Resuming from the newest checkpoint that verifies.
 
-Below: `manifest`, `store`, torch.distributed.checkpoint (DCP), which fits shards to any number
-of ranks. Above: `train`, before its first step.
+Below: `verification` (which checkpoints there are, and whether one is whole), and
+torch.distributed.checkpoint (DCP), which fits shards to any number of ranks. Above: `train`,
+before its first step.
 
 A checkpoint is what a manifest lists. It is downloaded once for each host and believed only
 when sizes and SHA-256 digests agree; a damaged one is set aside and the one before it taken.
@@ -20,27 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint import HuggingFaceStorageReader
 
 from llmtrain_trainer.failures import StoreError
-from llmtrain_trainer.manifest import (
-    CHECKPOINTS,
-    CURVE,
-    MANIFEST,
-    CheckpointManifest,
-    describe_file,
-    locate_step,
-    read_step,
-)
+from llmtrain_trainer.manifest import CURVE, MANIFEST, CheckpointManifest
 from llmtrain_trainer.parallel import Ranks
 from llmtrain_trainer.store import Store
+from llmtrain_trainer.verification import download_verified, list_steps, set_aside
 
 logger = logging.getLogger(__name__)
-
-DAMAGED = "manifest.damaged.json"
-"""Name that a damaged checkpoint's manifest is kept under, for people to look at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +67,7 @@ def fetch_newest_checkpoint(store: Store, ranks: Ranks) -> Checkpoint | None:
         if checkpoint is not None and ranks.group.local_rank == 0:
             shutil.rmtree(checkpoint.folder)
         if ranks.is_first:
-            _set_aside(store, step)
+            set_aside(store, step)
     if steps:
         raise StoreError(
             f"none of the checkpoints of steps {', '.join(map(str, steps))} can be read",
@@ -105,16 +95,6 @@ def remove_folder(checkpoint: Checkpoint, ranks: Ranks) -> None:
         shutil.rmtree(checkpoint.folder)
 
 
-def list_steps(store: Store) -> list[int]:
-    """Return the steps that have a manifest, newest first."""
-    found = (
-        read_step(item.key)
-        for item in store.list_objects(CHECKPOINTS)
-        if item.key.endswith(f"/{MANIFEST}")
-    )
-    return sorted({step for step in found if step is not None}, reverse=True)
-
-
 def _fetch(store: Store, ranks: Ranks, step: int) -> tuple[Checkpoint | None, str | None]:
     """Download one checkpoint to this host; return it, or what is damaged."""
     outcome = _download(store, step) if ranks.group.local_rank == 0 else None
@@ -130,34 +110,7 @@ def _fetch(store: Store, ranks: Ranks, step: int) -> tuple[Checkpoint | None, st
 
 def _download(store: Store, step: int) -> dict[str, str | None]:
     folder = Path(tempfile.mkdtemp(prefix="llmtrain-restore-"))
-    damage = _download_verified(store, step, folder)
+    damage = download_verified(store, step, folder)
     if damage is not None:
         shutil.rmtree(folder)
     return {"folder": str(folder), "damage": damage}
-
-
-def _download_verified(store: Store, step: int, folder: Path) -> str | None:
-    data = store.read_bytes(locate_step(step) + MANIFEST)
-    try:
-        manifest = CheckpointManifest.model_validate_json(data)
-    except ValidationError as error:
-        return f"manifest.json: {error.errors()[0]['msg']}"
-    for item in manifest.objects:
-        stored = store.find_object(item.key)
-        if stored is None:
-            return f"{item.key} is missing"
-        if stored.size != item.size:
-            return f"{item.key} has {stored.size} bytes instead of {item.size}"
-        path = folder / Path(item.key).name
-        store.download(item.key, path)
-        if describe_file(path, item.key) != item:
-            return f"{item.key} has another SHA-256 digest than its manifest says"
-    (folder / MANIFEST).write_bytes(data)
-    return None
-
-
-def _set_aside(store: Store, step: int) -> None:
-    """Free the step's manifest for the run that now repeats the step."""
-    key = locate_step(step) + MANIFEST
-    store.write_bytes(locate_step(step) + DAMAGED, store.read_bytes(key))
-    store.delete(key)

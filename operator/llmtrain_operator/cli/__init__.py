@@ -161,8 +161,11 @@ def checkpoints(
     The exit code of verify is 1 where a checkpoint is damaged. prune keeps the newest ones, and
     deletes nothing where none of these is whole.
     """
-    from llmtrain_api.run import StorageConfig
-    from llmtrain_operator.cli.checkpoints import find_local_run, handle_checkpoints
+    from llmtrain_operator.cli.checkpoints import (
+        describe_storage,
+        find_local_run,
+        handle_checkpoints,
+    )
 
     if (name is None) == (uri is None):
         raise click.UsageError("say either the NAME of a job of this machine, or --uri")
@@ -170,11 +173,5 @@ def checkpoints(
         run_uri, storage = find_local_run(name, namespace or DEFAULT_NAMESPACE, store)
     else:
         assert uri is not None
-        run_uri = uri
-        storage = StorageConfig(
-            uri=uri,
-            endpoint=endpoint,
-            credentials_directory=str(credentials) if credentials else None,
-            ca_file=str(ca_file) if ca_file else None,
-        )
+        run_uri, storage = uri, describe_storage(uri, endpoint, credentials, ca_file)
     sys.exit(handle_checkpoints(action, run_uri, storage, keep_last=keep_last))

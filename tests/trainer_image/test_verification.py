@@ -1,4 +1,4 @@
-"""Retention of checkpoints; saving is tested by real ranks in `test_train`."""
+"""Which checkpoints stay; saving is tested by real ranks in `test_train`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from llmtrain_trainer.checkpoint import delete_old_checkpoints
 from llmtrain_trainer.manifest import MANIFEST, locate_round, locate_step, read_step
-from llmtrain_trainer.restore import list_steps
 from llmtrain_trainer.store import Store, open_store
+from llmtrain_trainer.verification import delete_old_checkpoints, list_steps
 from testbed.tiny_run import configure_tiny_run
 
 
