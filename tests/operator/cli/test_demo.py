@@ -109,8 +109,8 @@ def test_steps_that_cannot_be_put_into_the_manifest_are_refused(
     llmtrain: CommandLine, store: Path
 ) -> None:
     path = store / SHIPPED
-    on_one_line = {"default_flow_style": True, "width": 10_000}
-    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()), **on_one_line))
+    manifest = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(manifest, default_flow_style=True, width=10_000))
     refused = llmtrain("demo", "--store", store, "--steps", "5")
     assert refused.returncode == 1
     assert "has no line `steps: 3` to put 5 into" in refused.stderr
