@@ -33,7 +33,7 @@ RUN_BY_OTHERS = {
     "make demo": "tests/operator/cli/test_demo.py",
     "helm install": "tests/e2e/test_main_job.py",
     "kubectl create secret": "tests/e2e/test_main_job.py",
-    "kubectl apply -f": "tests/e2e/test_main_job.py",
+    "kubectl apply -f manifests/examples": "tests/manifests/test_examples.py",
     "kubectl get llmtrainingjobs": "tests/e2e/test_main_job.py",
     "kubectl describe llmtrainingjob": "tests/e2e/test_main_job.py",
     "kubectl apply --server-side -k": "tests/manifests/test_install.py",

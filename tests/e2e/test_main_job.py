@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,13 +27,13 @@ from llmtrain_api import LLMTrainingJob, ProgressRecord
 from llmtrain_api.status import Phase
 from testbed.cluster import Cluster
 from testbed.containers import kill_main_process, kill_process, list_ranks
+from testbed.documents import find_command
 from testbed.installation import Installation, restrict_namespace
 from testbed.main_job import (
     EXAMPLE,
     MODELS_BUCKET,
     fill_folder,
     fill_minio,
-    render_credentials,
     render_job,
 )
 from testbed.minio import MinioServer
@@ -85,7 +87,11 @@ def test_a_manifest_becomes_a_model(
     workers = Workers(jobs, EXAMPLE)
 
     with keep_killing_operator(installation, random.Random(SEED)) as kills:
-        jobs.server.apply(render_credentials(pod_minio, jobs.namespace))
+        type_command(
+            jobs,
+            "kubectl create secret",
+            {"KEY": pod_minio.access_key, "SECRET": pod_minio.secret_key},
+        )
         jobs.server.kubectl("-n", jobs.namespace, "apply", "-f", "-", input=json.dumps(manifest))
         await_running(jobs, workers, "prepare-0-0")
         await_running(jobs, workers, "train-0-0", "train-1-0")
@@ -96,6 +102,7 @@ def test_a_manifest_becomes_a_model(
         await_filled_columns(jobs, workers)
         job = await_success(jobs, workers)
     assert len(kills) >= MIN_KILLS
+    assert "Succeeded" in type_command(jobs, "kubectl describe llmtrainingjob")
 
     wait_until(
         lambda: "Succeeded|" in status_log.log.read_text(),
@@ -121,6 +128,14 @@ def test_a_manifest_becomes_a_model(
         local.status.results.train_loss, abs=LOSS_TOLERANCE
     )
     delete_and_see_that_data_stays(jobs, pod_minio)
+
+
+def type_command(jobs: Jobs, start: str, values: Mapping[str, str] | None = None) -> str:
+    """Run a command of the README in the job's namespace, with values for its words in capitals."""
+    _, *words = shlex.split(find_command(start))
+    for name, value in (values or {}).items():
+        words = [re.sub(rf"\b{name}\b", value, word) for word in words]
+    return jobs.server.kubectl("-n", jobs.namespace, *words)
 
 
 @contextmanager

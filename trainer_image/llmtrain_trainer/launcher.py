@@ -41,6 +41,9 @@ from llmtrain_trainer.stages import StageEntry
 
 logger = logging.getLogger(__name__)
 
+UNCOLLECTED = "llmtrain_trainer.uncollected"
+"""The module that switches the garbage collector off when it is imported."""
+
 STORE_BACKLOG = 4096
 """Ranks that may knock at the key-value store before rank 0 answers."""
 
@@ -96,7 +99,7 @@ class Launcher:
         self._on_change = on_change
         self._stacks_folder = Path(tempfile.mkdtemp(prefix="llmtrain-stacks-"))
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(stage.preload))
+        self._context.set_forkserver_preload([UNCOLLECTED, *stage.preload])
 
     def close(self) -> None:
         """Remove what was written for people to look at, once it has been kept elsewhere."""

@@ -9,6 +9,7 @@ other it hears orders; when that one closes, the agent is gone and the rank ends
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import signal
 import socket
@@ -108,6 +109,8 @@ def run_rank(
     where each of its threads is to `stacks_path`, whatever it is stuck in.
     """
     die_with_parent()
+    gc.freeze()
+    gc.enable()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # a terminal sends them to all; the agent decides
     # Kept open for the life of the process: it is written to while nothing else may work any more.

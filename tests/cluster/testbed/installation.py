@@ -5,12 +5,14 @@ Below: `cluster`, `images`, Helm. Above: the end-to-end test and the benchmark o
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from typing import Any
 
 from testbed.binaries import ensure_binary
 from testbed.cluster import Cluster
 from testbed.containers import kill_main_process
+from testbed.documents import find_command
 from testbed.images import REGISTRY
 from testbed.requirements import find_repository
 
@@ -32,14 +34,16 @@ class Installation:
         self.server = cluster.control_plane
 
     def install(self) -> None:
-        """Install the chart; returns when the operator is ready.
+        """Install the chart as the README says; returns when the operator is ready.
 
         Raises:
             RuntimeError: Helm refused, or the operator did not become ready in time.
         """
         self.server.apply(restrict_namespace(SYSTEM_NAMESPACE))
+        _, *words = shlex.split(find_command("helm install"))
+        assert words[1] == RELEASE
         self._helm(
-            *("install", RELEASE, str(find_repository() / "helm" / "llmtrain")),
+            *words,
             *(f"--set-string={value}" for value in VALUES),
             *("--wait", f"--timeout={INSTALL_SECONDS}s"),
         )
@@ -65,6 +69,7 @@ class Installation:
                 ensure_binary("helm"), *arguments,
                 f"--namespace={SYSTEM_NAMESPACE}", f"--kubeconfig={self.server.kubeconfig}",
             ],
+            cwd=find_repository(),
             text=True,
             capture_output=True,
         )  # fmt: skip
