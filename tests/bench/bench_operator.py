@@ -50,7 +50,7 @@ NAMESPACE = "bench"
 JOBS_PATH = f"/apis/{GROUP}/{VERSION}/namespaces/{NAMESPACE}/{PLURAL}"
 PODS_PATH = f"/api/v1/namespaces/{NAMESPACE}/pods"
 CONCURRENT_WRITES = 32
-SCENARIO_SECONDS = 300.0
+SCENARIO_SECONDS = 600.0
 POLL_SECONDS = 0.2
 SETTLE_SECONDS = 15.0
 """Until the operator and the control plane rest, before anything at rest is measured."""
@@ -375,21 +375,28 @@ async def run_servers(directory: Path, num_nodes: int) -> AsyncIterator[Bench]:
         plane.stop()
 
 
-async def measure(num_jobs: int, workers: int, large: int, finished: int, nodes: int) -> Any:
-    """Run every scenario that has a size."""
+async def measure(
+    output: Path, num_jobs: int, workers: int, large: int, finished: int, nodes: int
+) -> None:
+    """Run every scenario that has a size, and write what is known after each."""
     results: dict[str, Any] = {
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "nodes": nodes,
     }
     with tempfile.TemporaryDirectory(prefix="bench-operator-") as directory:
         async with run_servers(Path(directory), nodes) as bench:
-            if num_jobs:
-                results["many_jobs"] = await bench.measure_many(num_jobs, workers)
-            if large:
-                results["large_job"] = await bench.measure_large(large)
-            if finished:
-                results["finished_jobs"] = await bench.measure_finished(finished)
-    return results
+            scenarios = {
+                "many_jobs": (num_jobs, lambda: bench.measure_many(num_jobs, workers)),
+                "large_job": (large, lambda: bench.measure_large(large)),
+                "finished_jobs": (finished, lambda: bench.measure_finished(finished)),
+            }
+            for name, (size, run) in scenarios.items():
+                if size:
+                    load_before = os.getloadavg()[0]
+                    results[name] = await run()
+                    # More than a few: others were at work too, and times say little.
+                    results[name]["machine_load"] = [load_before, os.getloadavg()[0]]
+                    output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 @click.command()
@@ -401,9 +408,8 @@ async def measure(num_jobs: int, workers: int, large: int, finished: int, nodes:
 @click.option("--nodes", default=200, show_default=True, help="Imitated nodes.")
 def main(output: Path, jobs: int, workers: int, large: int, finished: int, nodes: int) -> None:
     """Measure the operator and write what came out as JSON."""
-    results = asyncio.run(measure(jobs, workers, large, finished, nodes))
-    output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    click.echo(json.dumps(results, indent=1))
+    asyncio.run(measure(output, jobs, workers, large, finished, nodes))
+    click.echo(output.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -179,7 +179,8 @@ def _plan_stage(
         message = f"Ranks were started anew within their workers: {why}"
         events.append(Event(kind=EventKind.WARNING, reason="RanksRestarted", message=message))
     if job.status.phase is not PHASE_OF_STAGE[stage]:
-        events.append(_tell("StageStarted", f"Stage {stage} has {len(workers)} workers"))
+        staff = "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
+        events.append(_tell("StageStarted", f"stage {stage}, {staff}"))
     return Plan(
         status=status,
         start=tuple(start),

@@ -153,7 +153,7 @@ def explain_waiting(workers: Sequence[Worker]) -> tuple[str, str]:
     if blocked:
         return _explain_blocked(blocked, len(workers))
     if waiting or absent:
-        return "Starting", f"{len(waiting) + len(absent)} of {len(workers)} workers are starting"
+        return "Starting", _count(len(waiting) + len(absent), len(workers), "start")
     return "", ""
 
 
@@ -161,8 +161,15 @@ def _explain_blocked(blocked: Sequence[ObservedProcess], total: int) -> tuple[st
     first = blocked[0]
     advice = _ADVICE.get(first.waiting_reason, "")
     said = first.waiting_message.strip() or first.waiting_reason
-    message = f"{len(blocked)} of {total} workers wait ({first.waiting_reason}): {said}"
+    message = f"{_count(len(blocked), total, 'wait')} ({first.waiting_reason}): {said}"
     return first.waiting_reason, f"{message} {advice}".strip()
+
+
+def _count(number: int, total: int, verb: str) -> str:
+    """Say how many workers do something, as a person would."""
+    if total == 1:
+        return f"the worker {verb}s"
+    return f"{number} of {total} workers {verb}{'s' if number == 1 else ''}"
 
 
 _ADVICE = {

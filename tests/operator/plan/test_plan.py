@@ -381,7 +381,7 @@ def test_what_a_worker_waits_for_is_said(job: LLMTrainingJob, now: datetime) -> 
     plan = plan_job(job, see(train(0, 0, RUNNING), blocked), now)
 
     assert 'secret "minio" not found' in plan.status.message
-    assert "1 of 2 workers wait" in plan.status.message
+    assert "1 of 2 workers waits (" in plan.status.message
 
 
 def test_refused_creations_are_said(job: LLMTrainingJob, now: datetime) -> None:
