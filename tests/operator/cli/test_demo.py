@@ -42,7 +42,7 @@ def test_the_demo_trains_shows_its_result_again_and_begins_anew_where_asked(
     first = llmtrain("demo", "--store", store)
     assert first.returncode == 0, first.stdout + first.stderr
     assert f"{store}/demo/python.jsonl: " in first.stdout
-    assert "Stage train has 2 workers" in first.stdout
+    assert "stage train, 2 workers" in first.stdout
     told = first.stdout[first.stdout.index("What the model writes:") :]
     assert "Return a list of" in told
     assert "nats per token on all held-out text; a unigram baseline: " in told
@@ -63,7 +63,7 @@ def test_the_demo_trains_shows_its_result_again_and_begins_anew_where_asked(
 
     third = llmtrain.start("demo", "--store", store, "--steps", "500000")
     wait_until(
-        lambda: "Stage train has 2 workers" in third.tail_log(), seconds=SECONDS, what="training"
+        lambda: "stage train, 2 workers" in third.tail_log(), seconds=SECONDS, what="training"
     )
     third.signal(signal.SIGINT)
     assert third.wait(seconds=SECONDS) == 1

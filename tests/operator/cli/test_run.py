@@ -139,7 +139,7 @@ def test_a_failure_is_said_in_the_agents_words_and_can_be_mended(here: Here) -> 
     here.corpus.write_text(text, encoding="utf-8")
     mended = here.llmtrain.start(*here.arguments("--workers", "1"))
     wait_until(
-        lambda: "Stage train has 1 workers" in mended.tail_log(),
+        lambda: "stage train, 1 worker" in mended.tail_log(),
         seconds=SECONDS,
         what="the stage that failed to be done",
     )

@@ -99,7 +99,7 @@ def test_the_picture_fits_its_terminal(width: int) -> None:
     facts = {"progress": LATE, "restarts": 2, "checkpoint_step": 123_000, "activity": "restoring"}
     with LiveView(console, NOON) as view:
         view.show(make_snapshot(stage=Stage.PREPARE))
-        view.show(make_snapshot(after_seconds=5, **facts, message="1 of 2 workers are starting"))
+        view.show(make_snapshot(after_seconds=5, **facts, message="1 of 2 workers starts"))
         picture = file.getvalue()
     lines = Text.from_ansi(picture[picture.rindex("tiny") :]).plain.splitlines()
     assert max(map(len, lines)) <= width
