@@ -12,6 +12,7 @@ from pydantic import Field
 
 from llmtrain_api.base import Model
 from llmtrain_api.records import Stage, StageResult
+from llmtrain_api.usage import Usage
 
 MAX_ATTEMPTS_KEPT = 20
 """Ended attempts that the status lists, newest last; the count is in `restarts`."""
@@ -202,6 +203,9 @@ class JobStatus(Model):
 
     attempts: list[Attempt] = Field(default=[], max_length=MAX_ATTEMPTS_KEPT)
     """Newest attempts that ended without success."""
+
+    usage: Usage | None = None
+    """Where the time of the run went."""
 
     results: StageResult | None = None
     """What came of the finished stages."""

@@ -1,7 +1,8 @@
 """What shall be, decided from what is: `plan_job` reads from top to bottom as the story of a job.
 
-Below: `types` (the words), `workers`, `stages`, `failures`, `attempts` (decisions), `conditions`
-and `status` (how it is said). Above: `reconcile`, which observes, asks here, and carries out.
+Below: `types` (the words), `workers`, `stages`, `failures`, `attempts` (decisions), `conditions`,
+`status` and `ledger` (how it is said). Above: `reconcile`, which observes, asks here, and carries
+out.
 
 Nothing in this package reads a clock, an environment, a file or a network, and nothing is
 remembered between two calls: the same facts give the same plan.
@@ -17,8 +18,10 @@ from llmtrain_api import JobStatus, LLMTrainingJob
 from llmtrain_api.naming import locate_run
 from llmtrain_api.records import Stage
 from llmtrain_api.status import ConditionType, Phase, WorkersStatus
+from llmtrain_api.usage import Activity
 from llmtrain_operator.plan.attempts import Toll, count_toll, delay_replacement
 from llmtrain_operator.plan.conditions import ConditionSet, format_time, parse_time
+from llmtrain_operator.plan.ledger import charge_usage
 from llmtrain_operator.plan.stages import count_workers, find_stage, merge_results
 from llmtrain_operator.plan.status import (
     PHASE_OF_STAGE,
@@ -61,7 +64,13 @@ def plan_job(job: LLMTrainingJob, observed: Observed, now: datetime) -> Plan:
     """Decide what shall be: which processes start and go, what the status says, whom to tell."""
     if job.status.phase in FINISHED_PHASES:
         return _plan_finished(job, observed, now)
+    plan = _plan_unfinished(job, observed, now)
+    usage = charge_usage(job.spec, job.status, plan.status, observed.progress, now)
+    return replace(plan, status=plan.status.model_copy(update={"usage": usage}))
 
+
+def _plan_unfinished(job: LLMTrainingJob, observed: Observed, now: datetime) -> Plan:
+    """Decide for a run that has neither succeeded nor failed yet."""
     stage = find_stage(job.status, observed)
     if stage is None:
         return _plan_success(job, observed, now)
@@ -113,7 +122,10 @@ def explain_refusals(status: JobStatus, refusals: tuple[str, ...], now: datetime
     conditions = ConditionSet(status.conditions, now, max(0, status.observed_generation))
     conditions.set(ConditionType.WORKERS_READY, "False", "CreationRefused", message)
     conditions.set(ConditionType.RECONCILING, "True", "CreationRefused", message)
-    return status.model_copy(update={"message": message, "conditions": conditions.list_all()})
+    usage = status.usage and status.usage.model_copy(update={"activity": Activity.QUEUED})
+    return status.model_copy(
+        update={"message": message, "conditions": conditions.list_all(), "usage": usage}
+    )
 
 
 def _were_all_there(status: JobStatus, stage: Stage) -> bool:

@@ -230,14 +230,19 @@ def state_knowledge(
 
 
 def is_worth_writing(before: JobStatus, after: JobStatus, now: datetime) -> bool:
-    """Tell whether a status differs enough from the one that is stored to be written now."""
-    if before == after:
+    """Tell whether a status differs enough from the one that is stored to be written now.
+
+    The ledger alone is not worth it: the next write charges the time all the same.
+    """
+    if _without(before, "usage") == _without(after, "usage"):
         return False
-    if _without_progress(before) != _without_progress(after):
+    if _without(before, "usage", "progress", "checkpoint") != _without(
+        after, "usage", "progress", "checkpoint"
+    ):
         return True
     last = before.progress.updated_at if before.progress else None
     return last is None or (now - parse_time(last)).total_seconds() >= PROGRESS_WRITE_SECONDS
 
 
-def _without_progress(status: JobStatus) -> JobStatus:
-    return status.model_copy(update={"progress": None, "checkpoint": None})
+def _without(status: JobStatus, *fields: str) -> JobStatus:
+    return status.model_copy(update=dict.fromkeys(fields))
