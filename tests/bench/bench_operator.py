@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -385,7 +385,7 @@ async def measure(
     }
     with tempfile.TemporaryDirectory(prefix="bench-operator-") as directory:
         async with run_servers(Path(directory), nodes) as bench:
-            scenarios = {
+            scenarios: dict[str, tuple[int, Callable[[], Awaitable[dict[str, Any]]]]] = {
                 "many_jobs": (num_jobs, lambda: bench.measure_many(num_jobs, workers)),
                 "large_job": (large, lambda: bench.measure_large(large)),
                 "finished_jobs": (finished, lambda: bench.measure_finished(finished)),
