@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -18,12 +19,15 @@ from pathlib import Path
 
 from llmtrain_api.records import ExitRecord, ProgressRecord, Stage
 from llmtrain_api.run import RunConfig
-from testbed.processes import ServerProcess, find_free_port
+from llmtrain_operator.world.local import FIRST_PORT, LAST_PORT, find_free_ports
+from testbed.processes import ServerProcess
 
 HOST = "127.0.0.1"
 DEADLINE_SECONDS = 180.0
 POLL_SECONDS = 0.02
 RANK_COMMAND = "forkserver"
+PORTS_LEFT = 1000
+"""Room for the workers above the port that is drawn."""
 
 
 class AgentProcess:
@@ -137,9 +141,9 @@ def run_agents(
 
 def give_ports(config: RunConfig) -> RunConfig:
     """Return the run with ports that are free now, one after another for its workers."""
-    rendezvous = config.rendezvous.model_copy(
-        update={"port": find_free_port(), "port_per_worker": True}
-    )
+    # Below the ports of outgoing connections: one of those may take the next at any moment.
+    first = find_free_ports(config.replicas, random.randrange(FIRST_PORT, LAST_PORT - PORTS_LEFT))
+    rendezvous = config.rendezvous.model_copy(update={"port": first, "port_per_worker": True})
     return config.model_copy(update={"rendezvous": rendezvous})
 
 
