@@ -14,6 +14,5 @@ CRD = Path(__file__).parents[2] / "crds" / "llmtrainingjobs.yaml"
 @pytest.fixture(scope="module")
 def server(control_plane: ControlPlane) -> ControlPlane:
     """A control plane that serves LLMTrainingJobs by the committed definition."""
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRD))
+    control_plane.define(CRD)
     return control_plane

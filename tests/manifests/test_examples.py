@@ -19,9 +19,7 @@ MINIMAL_LINES = 15
 @pytest.fixture(scope="module")
 def server(control_plane: ControlPlane) -> ControlPlane:
     """A control plane that serves LLMTrainingJobs."""
-    crd = str(ROOT / "crds" / "llmtrainingjobs.yaml")
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", crd)
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", crd)
+    control_plane.define(ROOT / "crds" / "llmtrainingjobs.yaml")
     return control_plane
 
 

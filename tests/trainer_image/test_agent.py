@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from llmtrain_api.records import ExitCode, RankPhase, Stage
+from llmtrain_api.records import ExitCode, ProgressRecord, RankPhase, Stage
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.manifest import CURVES
 from testbed.agents import AgentProcess, give_ports, run_agents
-from testbed.processes import wait_until
+from testbed.processes import is_alive, wait_until
 from testbed.tiny_run import configure_tiny_run, find_run_folder, prepare_tiny_run
 
 STEPS = 400
@@ -68,6 +69,11 @@ def await_checkpoint(agent: AgentProcess, *, rounds: int = 1) -> None:
             and progress.step > (progress.checkpoint_step or 0)
         )
     )
+
+
+def has_ranks(number: int, progress: ProgressRecord) -> bool:
+    """Whether the ranks of a round have said something."""
+    return progress.round == number and bool(progress.ranks)
 
 
 def test_killed_ranks_are_started_anew_within_their_pods(root: Path, undisturbed: bytes) -> None:
@@ -153,7 +159,7 @@ def test_a_worker_whose_ranks_keep_dying_gives_up(root: Path) -> None:
     )
     with run_agents(config, root / "doomed") as (agent,):
         for number in (1, 2, 3):
-            agent.await_progress(lambda p, n=number: p.round == n and bool(p.ranks))  # type: ignore[misc]
+            agent.await_progress(partial(has_ranks, number))
             os.kill(agent.list_ranks()[-1], signal.SIGKILL)
         record = agent.finish()
     assert (record.code, record.reason) == (ExitCode.RANK_LOST, "RanksKeepDying")
@@ -231,11 +237,3 @@ def test_other_stages_run_the_same_way(root: Path, undisturbed: bytes, stage: St
     else:
         assert record.result.validation_loss is not None
         assert record.result.report_uri is not None
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"

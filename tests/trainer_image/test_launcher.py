@@ -23,7 +23,7 @@ from llmtrain_trainer.rank_process import (
     RankKilled,
     RankSevered,
 )
-from testbed.processes import accepts_connections
+from testbed.processes import accepts_connections, is_alive
 from testbed.stand_in_stage import STAND_IN_STAGE
 from testbed.tiny_run import configure_tiny_run
 
@@ -65,14 +65,6 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not condition():
             await asyncio.sleep(0.01)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"  # nobody may be there to reap an orphan
 
 
 def test_ranks_finish_and_only_rank_0_waits_for_its_release(tmp_path: Path) -> None:

@@ -49,6 +49,15 @@ def accepts_connections(address: str, port: int) -> bool:
         return client.connect_ex((address, port)) == 0
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and has not ended; an orphan may stay unreaped where it has."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
 class ServerProcess:
     """A server: its command, its log and, while it runs, its process.
 

@@ -151,8 +151,7 @@ def test_a_cluster_without_the_definition_is_told_how_to_get_it(
     try:
         result = on_cluster("doctor", "--cluster", "-n", namespace)
     finally:
-        control_plane.kubectl("apply", "--server-side", "-f", str(CRD))
-        control_plane.kubectl("wait", "--for=condition=Established", "-f", str(CRD))
+        control_plane.define(CRD)
     assert result.returncode == 1
     assert "llmtrainingjobs.llmtrain.dev is not installed" in result.stdout
     assert "helm install llmtrain" in result.stdout

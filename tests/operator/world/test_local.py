@@ -27,6 +27,7 @@ from llmtrain_operator.world.job_folder import JobBusyError, JobChangedError, Jo
 from llmtrain_operator.world.local import FIRST_PORT, LocalWorld, fetch_progress, find_free_ports
 from llmtrain_operator.world.processes import LEAVE_SECONDS
 from testbed.jobs import read_tiny_job
+from testbed.processes import is_alive
 
 DEADLINE_SECONDS = 60.0
 STAND_IN = Path(__file__).with_name("stand_in_agent.py")
@@ -174,9 +175,9 @@ def test_ranks_of_a_killed_agent_go_with_it(run: Run) -> None:
     run.step_until(lambda: len(_find_pids(run)) == 2)
     rank = run.store / "behaviour" / "train-1-0.rank"
     run.step_until(rank.exists)
-    assert _is_alive(int(rank.read_text()))
+    assert is_alive(int(rank.read_text()))
     os.kill(_find_pids(run)["tiny-train-1-0"], signal.SIGKILL)
-    run.step_until(lambda: not _is_alive(int(rank.read_text())))
+    run.step_until(lambda: not is_alive(int(rank.read_text())))
 
 
 def test_agent_that_does_not_leave_is_killed(run: Run) -> None:
@@ -278,13 +279,6 @@ def test_ports_in_use_are_passed_over() -> None:
 
 def _list_live(run: Run) -> list[str]:
     return [name for name, o in run.observe().items() if o.state in LIVE_STATES]
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
 
 
 def _find_pids(run: Run) -> dict[str, int]:
