@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 import pytest
@@ -65,6 +65,11 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+def find_parent(pid: int) -> int:
+    """The process that a rank was forked from: the server."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_ranks_finish_and_only_rank_0_waits_for_its_release(tmp_path: Path) -> None:
@@ -164,8 +169,7 @@ def test_ranks_die_with_the_server_and_the_next_ones_get_a_new_one(tmp_path: Pat
         ranks = await pod.start(1)
         (pid,) = ranks.process_ids.values()
         await until(lambda: bool(pod.updates))
-        server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-        os.kill(server, signal.SIGKILL)
+        os.kill(find_parent(pid), signal.SIGKILL)
         await until(lambda: not is_alive(pid))
         await until(lambda: bool(ranks.endings))
         assert isinstance(ranks.endings[0], RankKilled)
@@ -181,11 +185,13 @@ def test_ranks_die_with_the_server_and_the_next_ones_get_a_new_one(tmp_path: Pat
 def test_a_server_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
     async def story(pod: Pod) -> None:
         ranks = await pod.start(1)
+        (pid,) = ranks.process_ids.values()
+        server = find_parent(pid)
         await ranks.kill()
-        server = forkserver._forkserver
-        Path(server._forkserver_address).unlink()  # type: ignore[attr-defined]
+        for socket in Path(get_temp_dir()).glob("listener-*"):
+            socket.unlink()
         with pytest.raises(ForkError, match="no rank could be forked: FileNotFoundError"):
             await pod.start(1)
-        os.kill(server._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]
+        os.kill(server, signal.SIGKILL)
 
     launch(tmp_path, "wait", story)
