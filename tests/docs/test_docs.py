@@ -136,7 +136,7 @@ def find_reasons(folder: Path) -> Iterator[str]:
 
 def find_advice() -> Iterator[str]:
     """The reasons of the platform for which the status has advice."""
-    for node in ast.walk(ast.parse((PLAN / "status.py").read_text())):
+    for node in ast.walk(ast.parse((PLAN / "waiting.py").read_text())):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             for key in node.value.keys:
                 if isinstance(key, ast.Constant):

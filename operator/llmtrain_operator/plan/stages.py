@@ -10,9 +10,15 @@ from __future__ import annotations
 
 from llmtrain_api import JobSpec, JobStatus
 from llmtrain_api.records import Stage, StageResult
+from llmtrain_api.status import ConditionType, Phase
 from llmtrain_operator.plan.types import Observed, ObservedProcess, ProcessState
 
 STAGES = tuple(Stage)
+PHASE_OF_STAGE = {
+    Stage.PREPARE: Phase.PREPARING,
+    Stage.TRAIN: Phase.TRAINING,
+    Stage.EVALUATE: Phase.EVALUATING,
+}
 
 
 def count_workers(spec: JobSpec, stage: Stage) -> int:
@@ -49,3 +55,14 @@ def merge_results(status: JobStatus, observed: Observed) -> StageResult | None:
         if success and success.exit_record and success.exit_record.result:
             merged |= success.exit_record.result.model_dump(exclude_none=True)
     return StageResult(**merged) if merged else None
+
+
+def were_all_there(status: JobStatus, stage: Stage) -> bool:
+    """Tell whether the last status had seen every worker of the stage."""
+    reconciling = status.find_condition(ConditionType.RECONCILING)
+    return (
+        status.stage is stage
+        and status.phase is PHASE_OF_STAGE[stage]
+        and reconciling is not None
+        and reconciling.status == "False"
+    )

@@ -1,7 +1,7 @@
 """The status that a decision leads to: phase, message, conditions, progress, workers.
 
-Below: `conditions`, `stages`, `workers`. Above: `plan_job`, which decides first and then asks
-this module to say so. Nothing here decides.
+Below: `conditions`, `stages`, `waiting`, `workers`. Above: `at_work`, `suspension` and `endings`,
+which decide first and then ask this module to say so. Nothing here decides.
 """
 
 from __future__ import annotations
@@ -10,24 +10,22 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from llmtrain_api import JobSpec, JobStatus, LLMTrainingJob, ProgressRecord
+from llmtrain_api.naming import locate_run
 from llmtrain_api.records import Stage, StageResult
 from llmtrain_api.status import (
     CheckpointStatus,
     ConditionType,
-    Phase,
     Progress,
     Provenance,
     WorkersStatus,
 )
+from llmtrain_operator.plan.attempts import Toll
 from llmtrain_operator.plan.conditions import ConditionSet, format_time, parse_time
-from llmtrain_operator.plan.types import Observed, ObservedProcess, ProcessState
+from llmtrain_operator.plan.stages import PHASE_OF_STAGE, merge_results
+from llmtrain_operator.plan.types import Observed, ProcessState
+from llmtrain_operator.plan.waiting import explain_waiting
 from llmtrain_operator.plan.workers import Worker
 
-PHASE_OF_STAGE = {
-    Stage.PREPARE: Phase.PREPARING,
-    Stage.TRAIN: Phase.TRAINING,
-    Stage.EVALUATE: Phase.EVALUATING,
-}
 PROGRESS_WRITE_SECONDS = 10.0
 """A status in which nothing but the progress changed is written no oftener than this."""
 
@@ -41,6 +39,43 @@ def find_record(observed: Observed, stage: Stage | None) -> ProgressRecord | Non
     """Return what worker 0 last said, if it spoke of the stage."""
     record = observed.progress
     return record if record is not None and record.stage is stage else None
+
+
+def describe_common(
+    job: LLMTrainingJob, observed: Observed, toll: Toll | None, now: datetime
+) -> JobStatus:
+    """Return the status with everything that is said alike in every phase."""
+    before, spec = job.status, job.spec
+    run_uri = locate_run(
+        spec.storage.uri, job.metadata.namespace, job.metadata.name, job.metadata.uid
+    )
+    results = merge_results(before, observed)
+    progress = describe_progress(spec, before.progress, find_record(observed, Stage.TRAIN), now)
+    if results is not None and results.export_uri is not None:
+        progress = complete_progress(spec, progress, results, now)
+    update: dict[str, object] = {
+        "observed_generation": job.metadata.generation,
+        "progress": progress,
+        "checkpoint": describe_checkpoint(job, run_uri, observed),
+        "results": results,
+        "provenance": describe_provenance(
+            job, run_uri, results.dataset if results else None, spec.workers.image
+        ),
+        "started_at": before.started_at or format_time(now),
+    }
+    if toll is not None:
+        update |= {
+            "attempts": list(toll.attempts),
+            "incarnations": toll.incarnations,
+            "restarts": toll.restarts,
+            "failures": toll.failures,
+        }
+    return before.model_copy(update=update)
+
+
+def begin_conditions(job: LLMTrainingJob, now: datetime) -> ConditionSet:
+    """Return the conditions of the last status, to be stated anew."""
+    return ConditionSet(job.status.conditions, now, job.metadata.generation)
 
 
 def describe_progress(
@@ -139,48 +174,6 @@ def describe_provenance(
         dataset=dataset or before.dataset,
         image=image or before.image,
     )
-
-
-def explain_waiting(workers: Sequence[Worker]) -> tuple[str, str]:
-    """Return (reason, message) for the workers that do not run yet; empty where all run."""
-    waiting = [
-        worker.newest
-        for worker in workers
-        if worker.newest is not None and worker.newest.state is ProcessState.WAITING
-    ]
-    absent = [worker for worker in workers if worker.newest is None]
-    blocked = [process for process in waiting if process.waiting_reason]
-    if blocked:
-        return _explain_blocked(blocked, len(workers))
-    if waiting or absent:
-        return "Starting", _count(len(waiting) + len(absent), len(workers), "start")
-    return "", ""
-
-
-def _explain_blocked(blocked: Sequence[ObservedProcess], total: int) -> tuple[str, str]:
-    first = blocked[0]
-    advice = _ADVICE.get(first.waiting_reason, "")
-    said = first.waiting_message.strip() or first.waiting_reason
-    message = f"{_count(len(blocked), total, 'wait')} ({first.waiting_reason}): {said}"
-    return first.waiting_reason, f"{message} {advice}".strip()
-
-
-def _count(number: int, total: int, verb: str) -> str:
-    """Say how many workers do something, as a person would."""
-    if total == 1:
-        return f"the worker {verb}s"
-    return f"{number} of {total} workers {verb}{'s' if number == 1 else ''}"
-
-
-_ADVICE = {
-    "Unschedulable": "Lower workers.resources, or add nodes that fit.",
-    "ImagePullBackOff": "Check workers.image and the registry's credentials.",
-    "ErrImagePull": "Check workers.image and the registry's credentials.",
-    "ErrImageNeverPull": "The image is not on the node, and may not be pulled.",
-    "InvalidImageName": "Check workers.image.",
-    "CreateContainerConfigError": "Create what is missing; the pod then starts by itself.",
-    "ContainerCreating": "Create what is missing; the pod then starts by itself.",
-}
 
 
 def state_active(conditions: ConditionSet, stage: Stage, workers: Sequence[Worker]) -> None:

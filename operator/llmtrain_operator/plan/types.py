@@ -94,6 +94,11 @@ class Event:
     message: str
 
 
+def tell(reason: str, message: str) -> Event:
+    """Return an event of the ordinary kind."""
+    return Event(kind=EventKind.NORMAL, reason=reason, message=message)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What shall be: processes to start and to remove, the status, and what to tell."""

@@ -16,9 +16,8 @@ from typing import Any
 
 from llmtrain_api import GROUP, PLURAL, VERSION, JobStatus, LLMTrainingJob
 from llmtrain_api.records import Stage
-from llmtrain_api.status import Phase
 from llmtrain_operator.metrics import ATTEMPTS
-from llmtrain_operator.plan import misses_workers
+from llmtrain_operator.plan import FINISHED_PHASES, misses_workers
 from llmtrain_operator.plan.types import (
     Event,
     Observed,
@@ -43,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 JOBS_PATH = f"/apis/{GROUP}/{VERSION}/namespaces/{{namespace}}/{PLURAL}"
 CORE_PATH = "/api/v1/namespaces/{namespace}/{kind}"
-FINISHED_PHASES = frozenset({Phase.SUCCEEDED, Phase.FAILED})
 REFUSALS = frozenset(
     {HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY}
 )
