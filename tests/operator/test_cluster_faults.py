@@ -14,6 +14,7 @@ import pytest
 
 from llmtrain_api import LLMTrainingJob
 from llmtrain_api.status import ConditionType, Phase
+from testbed.fault_log import FaultWatch
 from testbed.operators import SECONDS, Jobs, Operator
 from testbed.pod_watch import find_doubles, watch_pods
 from testbed.processes import wait_until
@@ -38,7 +39,10 @@ def test_a_pod_of_the_same_name_is_not_adopted(jobs: Jobs, operator: Operator) -
     assert "ownerReferences" not in pod["metadata"]
 
 
-def test_a_quota_is_named_and_its_end_noticed(jobs: Jobs, operator: Operator) -> None:
+@pytest.mark.fault(27, world="apiserver")
+def test_a_quota_is_named_and_its_end_noticed(
+    jobs: Jobs, operator: Operator, fault: FaultWatch
+) -> None:
     jobs.server.apply(
         {
             "apiVersion": "v1",
@@ -52,8 +56,10 @@ def test_a_quota_is_named_and_its_end_noticed(jobs: Jobs, operator: Operator) ->
         seconds=SECONDS,
         what="the quota to hold",
     )
+    fault.strikes()
     jobs.apply()
-    jobs.await_job(lambda j: "exceeded quota: none" in j.status.message, "the quota to be named")
+    job = jobs.await_job(lambda j: "exceeded quota: none" in j.status.message, "the quota's name")
+    fault.said(job.status.message)
     assert not jobs.list_pods()
     jobs.server.kubectl("-n", jobs.namespace, "delete", "resourcequota", "none")
     jobs.await_pods("tiny-prepare-0-0")
@@ -69,16 +75,21 @@ def test_a_missing_secret_is_named(jobs: Jobs, operator: Operator) -> None:
     jobs.await_job(lambda j: said in j.status.message, "the Secret to be named")
 
 
-def test_deleting_a_job_needs_no_operator(jobs: Jobs, operator: Operator) -> None:
+@pytest.mark.fault(25, world="apiserver")
+def test_deleting_a_job_needs_no_operator(
+    jobs: Jobs, operator: Operator, fault: FaultWatch
+) -> None:
     jobs.apply()
     jobs.finish_prepare()
     jobs.await_pods("tiny-prepare-0-0", "tiny-train-0-0")
     operator.process.stop()
     assert "finalizers" not in jobs.get("llmjob", "tiny")["metadata"]
+    fault.strikes()
     jobs.server.kubectl("-n", jobs.namespace, "delete", "llmjob", "tiny", "--timeout=10s")
     jobs.await_pods()
     jobs.await_gone("configmap", "tiny-run")
     jobs.await_gone("service", "tiny-train")
+    fault.said("the job, its pods, its Service and its ConfigMap are gone")
 
 
 def test_a_job_made_anew_under_its_name_gets_pods_of_its_own(
@@ -111,8 +122,9 @@ def test_a_deleted_pod_is_replaced_and_held_against_nobody(jobs: Jobs, operator:
     assert job.status.failures == 0
 
 
+@pytest.mark.fault(4, world="apiserver")
 def test_a_pod_that_vanished_in_a_gap_of_the_watch_is_replaced(
-    jobs: Jobs, operator: Operator
+    jobs: Jobs, operator: Operator, fault: FaultWatch
 ) -> None:
     jobs.apply()
     jobs.await_pods("tiny-prepare-0-0")
@@ -123,14 +135,18 @@ def test_a_pod_that_vanished_in_a_gap_of_the_watch_is_replaced(
     jobs.server.stop_api()
     jobs.server.start_api()
     jobs.server.kubectl("-n", jobs.namespace, "create", "configmap", "later")
+    fault.strikes()
     operator.process.signal(signal.SIGCONT)
     jobs.await_pods("tiny-prepare-0-1")
+    fault.is_over()
     job = jobs.await_job(lambda j: j.status.restarts == 1, "the restart to be counted")
     assert job.status.attempts[0].reason == "Deleted"
+    fault.said(job.status.attempts[0].message)
 
 
+@pytest.mark.fault(3, world="apiserver")
 def test_one_of_two_replicas_works_and_the_other_takes_over(
-    jobs: Jobs, make_operator: Callable[[str], Operator]
+    jobs: Jobs, make_operator: Callable[[str], Operator], fault: FaultWatch
 ) -> None:
     first, second = make_operator("operator-0"), make_operator("operator-1")
     first.start()
@@ -140,20 +156,26 @@ def test_one_of_two_replicas_works_and_the_other_takes_over(
     jobs.await_pods("one-prepare-0-0")
     assert not leads(second)
     first.process.stop()
+    fault.strikes()
     wait_until(lambda: leads(second), seconds=5, what="a released lease to be taken at once")
+    fault.said("a released Lease: the second replica leads")
     jobs.apply("two")
     jobs.await_pods("one-prepare-0-0", "two-prepare-0-0")
 
     first.start()
     second.process.kill()
+    fault.strikes()
     wait_until(lambda: leads(first), seconds=40, what="the lease of a dead holder to be taken")
+    fault.said("the Lease of a killed holder: the first replica leads")
     jobs.apply("three")
     jobs.await_pods("one-prepare-0-0", "two-prepare-0-0", "three-prepare-0-0")
+    fault.is_over()
 
 
+@pytest.mark.fault(1, world="apiserver")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_kills_at_any_moment_double_and_lose_nothing(
-    jobs: Jobs, operator: Operator, tmp_path: Path, seed: int
+    jobs: Jobs, operator: Operator, tmp_path: Path, fault: FaultWatch, seed: int
 ) -> None:
     rng = random.Random(seed)
     watch = watch_pods(jobs.server, jobs.namespace, tmp_path)
@@ -180,6 +202,7 @@ def test_kills_at_any_moment_double_and_lose_nothing(
         await_line(watch.log, f"tiny-train-{index}-{n} ")
     assert find_doubles(watch.log) == []
     watch.stop()
+    fault.said(f"{NUM_KILLS} failures and {NUM_KILLS} kills: {job.status.restarts} restarts")
 
 
 def test_a_deletion_is_counted_once_whenever_the_operator_dies(

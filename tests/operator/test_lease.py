@@ -61,6 +61,7 @@ async def test_a_restart_under_the_same_name_goes_on_at_once(
     await asyncio.wait_for(again.acquire(), HAND_OVER_SECONDS)
 
 
+@pytest.mark.fault(29, world="apiserver")
 @pytest.mark.parametrize("skew", [-3600.0, 0.0, 3600.0])
 async def test_a_dead_holder_is_replaced_whatever_its_clock_said(
     kube: KubeClient, namespace: str, monkeypatch: pytest.MonkeyPatch, skew: float

@@ -14,6 +14,7 @@ from llmtrain_api.records import ExitCode, ProgressRecord, RankPhase, Stage
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.manifest import CURVES
 from testbed.agents import AgentProcess, give_ports, run_agents
+from testbed.fault_log import FaultWatch
 from testbed.processes import is_alive, wait_until
 from testbed.tiny_run import configure_tiny_run, find_run_folder, prepare_tiny_run
 
@@ -166,13 +167,19 @@ def test_a_worker_whose_ranks_keep_dying_gives_up(root: Path) -> None:
     assert "killed by SIGKILL, the 3. such round in a row since the start" in record.message
 
 
-def test_ranks_that_stand_still_are_named_and_started_anew(root: Path, undisturbed: bytes) -> None:
+@pytest.mark.fault(8, world="ranks")
+def test_ranks_that_stand_still_are_named_and_started_anew(
+    root: Path, undisturbed: bytes, fault: FaultWatch
+) -> None:
     config = prepare_run(root, "hung")
     with run_agents(config, root / "hung") as agents:
         await_checkpoint(agents[0])
         (rank,) = agents[1].list_ranks()
         os.kill(rank, signal.SIGSTOP)
+        fault.strikes()
         progress = agents[0].await_progress(lambda p: p.round == 2 and p.resumed_step is not None)
+        fault.is_over()
+        fault.said(progress.last_loss)
         for agent in agents:
             assert agent.finish().code is ExitCode.SUCCEEDED, agent.log
     assert "stood still" in progress.last_loss or "ended elsewhere" in progress.last_loss

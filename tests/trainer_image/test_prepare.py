@@ -23,6 +23,7 @@ from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.prepare import run_prepare
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.store import BucketMissingError, open_store
+from testbed.fault_log import FaultWatch
 from testbed.minio import MinioServer
 from testbed.tiny_run import configure_tiny_run
 
@@ -174,15 +175,20 @@ def test_tail_split_holds_out_the_end_of_each_document(
     assert share == pytest.approx(0.25, abs=0.001)
 
 
-def test_bad_line_stops_the_stage_and_leaves_no_dataset(configure_folder: ConfigureAt) -> None:
+@pytest.mark.fault(21, world="ranks")
+def test_bad_line_stops_the_stage_and_leaves_no_dataset(
+    configure_folder: ConfigureAt, fault: FaultWatch
+) -> None:
     data = {"sources": [{"uri": "s3://tiny-bucket/bad/"}]}
     config = configure_folder("bad", data=data)
     store = open_store("s3://tiny-bucket/bad", config.storage)
     store.write_bytes("lines.jsonl", b'{"text": "fine"}\n' * 811 + b'{"text": \n')
     listing = open_store("s3://tiny-bucket/datasets", config.storage)
     before = [item.key for item in listing.list_objects()]
-    with pytest.raises(DataError, match=r"s3://tiny-bucket/bad/lines\.jsonl:812: not valid JSON"):
+    fault.strikes()
+    with pytest.raises(DataError) as failed:
         prepare(config)
+    fault.said(failed.value.message, "s3://tiny-bucket/bad/lines.jsonl:812: not valid JSON")
     assert [item.key for item in listing.list_objects()] == before
 
 

@@ -13,6 +13,7 @@ from llmtrain_api.run import RunConfig
 from llmtrain_trainer.failures import PreemptedError
 from llmtrain_trainer.prepare import run_prepare
 from llmtrain_trainer.progress import Reporter
+from testbed.fault_log import FaultWatch
 from testbed.minio import MinioServer
 from testbed.ranks import RankLog, RunningRanks
 from testbed.tiny_run import configure_tiny_run
@@ -65,16 +66,18 @@ def find_failure(log: RankLog) -> str:
     return str(told[-1]) if told else ""
 
 
+@pytest.mark.fault(13, world="ranks")
 def test_training_goes_on_without_the_store_and_saves_when_it_is_back(
-    server: MinioServer, tmp_path: Path
+    server: MinioServer, tmp_path: Path, fault: FaultWatch
 ) -> None:
     config = configure(server, tmp_path / "keys", "outage")
     ranks = RunningRanks(config)
     log = ranks.logs[0]
     ranks.watch(lambda: bool(log.list_facts("checkpoint_step")))
     server.kill()
+    fault.strikes()
     ranks.watch(lambda: find_failure(log) != "")
-    assert server.endpoint in find_failure(log)
+    fault.said(find_failure(log), server.endpoint)
     lost_at, saved = log.step, log.list_facts("checkpoint_step")[-1]
     ranks.watch(lambda: log.step > lost_at + 10)
     server.start()

@@ -14,6 +14,7 @@ from llmtrain_trainer.failures import (
     StoreError,
 )
 from llmtrain_trainer.manifest import CheckpointManifest
+from testbed.fault_log import FaultWatch
 from testbed.ranks import RunningRanks, run_ranks
 from testbed.tiny_run import configure_tiny_run, find_run_folder, prepare_tiny_run
 
@@ -84,6 +85,7 @@ def test_killed_run_resumes_bit_for_bit(root: Path, strategy: str) -> None:
     assert resumed.list_facts("validation_loss")[-1] == straight.list_facts("validation_loss")[-1]
 
 
+@pytest.mark.fault(28, world="ranks")
 def test_sharded_checkpoint_resumes_on_one_rank(root: Path, losses: list[float]) -> None:
     config = prepare_tiny_run(root, run="reshaped", strategy="fsdp", **TWO_RANKS)
     ranks = RunningRanks(config)
@@ -116,6 +118,7 @@ def list_steps_of(folder: Path) -> list[int]:
     return [int(name.removeprefix("step-")) for name in list_checkpoints(folder)]
 
 
+@pytest.mark.fault(16, world="ranks")
 def test_damaged_checkpoint_falls_back_to_the_one_before(root: Path, losses: list[float]) -> None:
     config = prepare_tiny_run(root, run="damaged")
     run_ranks(config)
@@ -169,7 +172,8 @@ def test_bfloat16_learns_alike(root: Path, losses: list[float]) -> None:
         assert found == pytest.approx(losses, abs=0.05)
 
 
-def test_infinite_loss_is_named(root: Path) -> None:
+@pytest.mark.fault(20, world="ranks")
+def test_infinite_loss_is_named(root: Path, fault: FaultWatch) -> None:
     training = configure_tiny_run(root).training.dump()
     # A decay of learningRate × weightDecay = 10 makes every weight nine times as large a step.
     training["optimizer"] = {"learningRate": 10.0, "warmupSteps": 0, "weightDecay": 1.0}
@@ -183,6 +187,7 @@ def test_infinite_loss_is_named(root: Path) -> None:
     )
     with pytest.raises(DivergedError, match="the loss of step") as failed:
         run_ranks(config)
+    fault.said(f"{failed.value.reason}: {failed.value.message}; {failed.value.next_step}")
     assert "learningRate" in failed.value.next_step
     assert list_checkpoints(find_run_folder(config)) == []
 
