@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import secrets
 import shutil
 import socket
 import socketserver
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +16,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+import urllib3
+from minio.error import S3Error
 
 from llmtrain_api.records import ExitCode
 from llmtrain_api.run import StorageConfig
@@ -27,9 +32,14 @@ from llmtrain_trainer.store import (
     StorageUnreachableError,
     open_store,
 )
+from llmtrain_trainer.store.parts import PartsUploader
+from llmtrain_trainer.store.s3 import S3Store
 from testbed.certificates import CertificateAuthority
 from testbed.minio import MinioServer
 from testbed.processes import find_free_port
+
+SMALL_PART_BYTES = 5 * 1024 * 1024
+"""The smallest that S3 takes for any part but the last."""
 
 MAX_UNREACHABLE_SECONDS = 20
 """Twice what the store promises: a bound on being stuck, not a measurement."""
@@ -201,6 +211,66 @@ def test_store_works_again_when_its_server_does(tmp_path: Path) -> None:
         server.stop()
 
 
+def test_parts_are_sent_again_when_their_connection_breaks(
+    minio: MinioServer, bucket: str, tmp_path: Path
+) -> None:
+    data = secrets.token_bytes(3 * SMALL_PART_BYTES + 1)
+    direct = configure(minio, tmp_path / "keys", bucket)
+    with cut_connections(minio, after_bytes=SMALL_PART_BYTES, of="requests", times=2) as (
+        endpoint,
+        counts,
+    ):
+        uploader = open_parts(direct.model_copy(update={"endpoint": endpoint}), bucket)
+        uploader.put("key", memoryview(data), part_bytes=SMALL_PART_BYTES)
+    assert open_store(direct.uri, direct).read_bytes("key") == data
+    assert counts["cut"] == 2
+
+
+def test_failed_upload_leaves_no_parts(minio: MinioServer, bucket: str, tmp_path: Path) -> None:
+    """One part is signed for another number: what the server refuses is not sent again."""
+    config = configure(minio, tmp_path / "keys", bucket)
+    uploader = open_parts(config, bucket)
+    sent = uploader.http.request
+
+    def forge(method: str, url: str, **rest: Any) -> urllib3.BaseHTTPResponse:
+        answer = sent(method, url.replace("partNumber=3", "partNumber=3000"), **rest)
+        counts["sent"] += 1
+        return answer
+
+    counts = {"sent": 0}
+    with (
+        patch.object(uploader.http, "request", forge),
+        pytest.raises(S3Error, match="Signature"),
+    ):
+        uploader.put("key", memoryview(bytes(4 * SMALL_PART_BYTES)), part_bytes=SMALL_PART_BYTES)
+    assert counts["sent"] <= 4
+    assert open_store(config.uri, config).abort_uploads() == 0
+    assert open_store(config.uri, config).find_object("key") is None
+
+
+def test_upload_whose_success_was_not_heard_is_one(
+    minio: MinioServer, bucket: str, tmp_path: Path
+) -> None:
+    config = configure(minio, tmp_path / "keys", bucket)
+    uploader = open_parts(config, bucket)
+    complete = uploader.client._complete_multipart_upload
+
+    def complete_twice(*arguments: Any) -> Any:
+        complete(*arguments)
+        return complete(*arguments)
+
+    data = secrets.token_bytes(SMALL_PART_BYTES + 1)
+    with patch.object(uploader.client, "_complete_multipart_upload", complete_twice):
+        uploader.put("key", memoryview(data), part_bytes=SMALL_PART_BYTES)
+    assert open_store(config.uri, config).read_bytes("key") == data
+
+
+def open_parts(config: StorageConfig, bucket: str) -> PartsUploader:
+    store = open_store(f"s3://{bucket}", config)
+    assert isinstance(store, S3Store)
+    return store._parts
+
+
 def test_broken_download_is_resumed(minio: MinioServer, bucket: str, tmp_path: Path) -> None:
     data = bytes(range(256)) * 40_000
     direct = configure(minio, tmp_path / "keys", bucket)
@@ -214,21 +284,23 @@ def test_broken_download_is_resumed(minio: MinioServer, bucket: str, tmp_path: P
 
 @contextmanager
 def cut_connections(
-    server: MinioServer, *, after_bytes: int
+    server: MinioServer, *, after_bytes: int, of: str = "answers", times: float = math.inf
 ) -> Iterator[tuple[str, dict[str, int]]]:
-    """Forward connections to `server` and cut each after so many bytes of answers."""
-    counts = {"cut": 0}
+    """Forward connections to `server`; cut the first `times` after so many bytes of one way."""
+    counts = {"opened": 0, "cut": 0}
 
     class Forwarder(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             with socket.create_connection((server.address, server.port)) as upstream:
-                thread = threading.Thread(
-                    target=copy_bytes, args=(self.request, upstream), daemon=True
-                )
+                source, target = upstream, self.request
+                if of == "requests":
+                    source, target = target, source
+                thread = threading.Thread(target=copy_bytes, args=(target, source), daemon=True)
                 thread.start()
-                left = after_bytes
-                while left > 0 and (data := upstream.recv(min(left, 65_536))):
-                    self.request.sendall(data)
+                counts["opened"] += 1
+                left = after_bytes if counts["opened"] <= times else sys.maxsize
+                while left > 0 and (data := source.recv(min(left, 65_536))):
+                    target.sendall(data)
                     left -= len(data)
                 counts["cut"] += left == 0
                 self.request.shutdown(socket.SHUT_RDWR)

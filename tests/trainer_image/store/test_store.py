@@ -11,6 +11,7 @@ import pytest
 
 from llmtrain_api.run import StorageConfig
 from llmtrain_trainer.store import ObjectExistsError, ObjectMissingError, Store, open_store
+from llmtrain_trainer.store.folder import FolderStore
 from llmtrain_trainer.store.probe import probe_conditional_create
 
 LARGE_BYTES = 65 * 1024 * 1024
@@ -38,6 +39,17 @@ def open_at(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
             credentials_directory=str(credentials),
         )
     return lambda prefix: open_store(f"s3://{bucket}/{prefix}".rstrip("/"), config)
+
+
+@pytest.fixture
+def begin_upload(open_at: OpenStore, request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Begins to upload an object, and gets no further."""
+    root = open_at("")
+    if isinstance(root, FolderStore):
+        return lambda key: root.write_bytes(f"{key.rpartition('/')[0]}/.partial-{key[-1]}", b"x")
+    bucket = root.uri.removeprefix("s3://")
+    client = request.getfixturevalue("minio").connect()
+    return lambda key: client._create_multipart_upload(bucket, key, {})
 
 
 @pytest.fixture
@@ -140,6 +152,21 @@ def test_large_files_survive_both_ways(store: Store, tmp_path: Path) -> None:
     assert found is not None
     assert found.size == LARGE_BYTES
     assert [path.name for path in tmp_path.glob("*partial*")] == []
+
+
+def test_nothing_is_left_of_unfinished_uploads_but_other_s(
+    open_at: OpenStore, begin_upload: Callable[[str], None]
+) -> None:
+    """What a killed uploader leaves, as the store itself shows it to nobody."""
+    store = open_at("some/prefix")
+    store.write_bytes("a/whole", b"data")
+    for key in ("a/one", "a/two", "b/other"):
+        begin_upload(f"some/prefix/{key}")
+    assert [item.key for item in store.list_objects()] == ["a/whole"]
+    assert store.abort_uploads("a/") == 2
+    assert store.abort_uploads("a/") == 0
+    assert store.abort_uploads() == 1
+    assert store.read_bytes("a/whole") == b"data"
 
 
 def test_delete_can_be_repeated(store: Store) -> None:

@@ -95,6 +95,19 @@ class FolderStore:
                 self._locate(key), lambda partial: shutil.copyfile(path, partial), os.replace
             )
 
+    def abort_uploads(self, prefix: str = "") -> int:
+        """Remove what unfinished uploads under `prefix` have left; return how many there were."""
+        with self._explain(prefix):
+            top = self._folder / prefix.rpartition("/")[0]
+            left = [
+                path
+                for path in top.rglob(f"{PARTIAL_PREFIX}*")
+                if path.relative_to(self._folder).as_posix().startswith(prefix)
+            ]
+            for path in left:
+                path.unlink(missing_ok=True)
+        return len(left)
+
     def create_bytes(self, key: str, data: bytes) -> None:
         """Create an object if there is none of that key."""
         try:

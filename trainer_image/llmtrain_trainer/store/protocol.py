@@ -65,6 +65,12 @@ class Store(Protocol):
     def upload(self, key: str, path: Path) -> None:
         """Create or replace an object from a local file."""
 
+    def abort_uploads(self, prefix: str = "") -> int:
+        """Remove what unfinished uploads under `prefix` have left; return how many there were.
+
+        They are no objects, and no listing shows them, but they take space.
+        """
+
     def create_bytes(self, key: str, data: bytes) -> None:
         """Create an object if there is none of that key; of several writers one succeeds.
 

@@ -1,6 +1,6 @@
 """A store on an S3 server: MinIO, or any other that keeps the promises of the protocol.
 
-Below: `minio`. Above: `open_store`.
+Below: `minio`, and `parts` for large objects. Above: `open_store`.
 
 Every request is tried again a few times with growing, jittered pauses, then fails within about
 ten seconds where nothing answers; a body that breaks off is resumed where it stopped.
@@ -9,10 +9,10 @@ ten seconds where nothing answers; a body that breaks off is resumed where it st
 from __future__ import annotations
 
 import io
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -40,6 +40,7 @@ from llmtrain_trainer.store.errors import (
     explain_missing_object,
     explain_unreachable,
 )
+from llmtrain_trainer.store.parts import PART_BYTES, URL_LIFETIME, PartsUploader, read_refusal
 from llmtrain_trainer.store.protocol import StoredObject
 
 AWS_ENDPOINT = "https://s3.amazonaws.com"
@@ -70,11 +71,9 @@ CREATE_RETRIES = RETRIES.new(
     status_forcelist=[*RETRIES.status_forcelist, 409]  # a rival's create is not decided yet
 )
 
-PART_BYTES = 64 * 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
 MAX_CONNECTIONS = 16
 MAX_FRUITLESS_RESUMES = 3
-URL_LIFETIME = timedelta(minutes=15)
 
 DENIED_CODES = frozenset(
     {
@@ -135,6 +134,7 @@ class S3Store:
         )
         self._http = self._open_pool(READ_SECONDS, RETRIES)
         self._client = self._connect(self._http)
+        self._parts = PartsUploader(client=self._client, http=self._http, bucket=bucket)
 
     @property
     def uri(self) -> str:
@@ -199,10 +199,19 @@ class S3Store:
 
     def upload(self, key: str, path: Path) -> None:
         """Create or replace an object from a local file, large ones in several parts at once."""
+        if path.stat().st_size == 0:
+            self.write_bytes(key, b"")
+            return
+        with path.open("rb") as file:
+            # Closed when nothing refers to it any more, be it the trace of an error.
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         with self._explain(key):
-            self._client.fput_object(
-                self._bucket, self._prefix + key, str(path), part_size=PART_BYTES
-            )
+            self._parts.put(self._prefix + key, memoryview(mapped))
+
+    def abort_uploads(self, prefix: str = "") -> int:
+        """Remove what unfinished uploads under `prefix` have left; return how many there were."""
+        with self._explain(prefix):
+            return self._parts.abort_uploads(self._prefix + prefix)
 
     def create_bytes(self, key: str, data: bytes) -> None:
         """Create an object if there is none of that key.
@@ -219,7 +228,7 @@ class S3Store:
             if answer.status == EXISTS_STATUS:
                 raise explain_existing_object(f"{self.uri}/{key}")
             if answer.status >= 300:
-                raise self._read_refusal(key, answer)
+                raise read_refusal(answer)
 
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there is no error."""
@@ -260,16 +269,6 @@ class S3Store:
         finally:
             answer.close()
             answer.release_conn()
-
-    def _read_refusal(self, key: str, answer: urllib3.BaseHTTPResponse) -> Exception:
-        try:
-            error = S3Error.fromxml(answer)
-        except (ValueError, ParseError):  # of a proxy before the store, or without a body
-            error = None
-        if error is not None and error.code:
-            return error
-        why = f"HTTP status {answer.status}"
-        return explain_failure(self._place, f"{self.uri}/{key}", why)
 
     def _open_pool(self, read_seconds: float, retries: urllib3.Retry) -> urllib3.PoolManager:
         return urllib3.PoolManager(
