@@ -41,9 +41,9 @@ class PartsUploader:
 
     client: Minio
     http: urllib3.PoolManager
-    """Its retries are those of a part."""
-
     bucket: str
+    retries: urllib3.Retry
+    """Of one part. Nobody waits for it, and all of the object is lost with it."""
 
     def put(self, name: str, data: memoryview, *, part_bytes: int = PART_BYTES) -> None:
         """Create or replace the object `name`; a failed upload leaves no parts behind.
@@ -110,7 +110,9 @@ class PartsUploader:
             expires=URL_LIFETIME,
             extra_query_params=dict(query),
         )
-        answer = self.http.request("PUT", url, body=cast("bytes", data))  # urllib3 takes any buffer
+        answer = self.http.request(
+            "PUT", url, body=cast("bytes", data), retries=self.retries
+        )  # urllib3 takes any buffer
         if answer.status >= 300:
             raise read_refusal(answer)
         return str(answer.headers.get("ETag", "")).strip('"')

@@ -67,6 +67,8 @@ RETRIES = urllib3.Retry(
 
 CHECK_RETRIES = RETRIES.new(read=0)
 
+PART_RETRIES = RETRIES.new(total=5, read=3)
+
 CREATE_RETRIES = RETRIES.new(
     status_forcelist=[*RETRIES.status_forcelist, 409]  # a rival's create is not decided yet
 )
@@ -134,7 +136,9 @@ class S3Store:
         )
         self._http = self._open_pool(READ_SECONDS, RETRIES)
         self._client = self._connect(self._http)
-        self._parts = PartsUploader(client=self._client, http=self._http, bucket=bucket)
+        self._parts = PartsUploader(
+            client=self._client, http=self._http, bucket=bucket, retries=PART_RETRIES
+        )
 
     @property
     def uri(self) -> str:
