@@ -214,7 +214,7 @@ def test_store_works_again_when_its_server_does(tmp_path: Path) -> None:
 def test_parts_are_sent_again_when_their_connection_breaks(
     minio: MinioServer, bucket: str, tmp_path: Path
 ) -> None:
-    data = secrets.token_bytes(3 * SMALL_PART_BYTES + 1)
+    data = secrets.token_bytes(3 * SMALL_PART_BYTES)
     direct = configure(minio, tmp_path / "keys", bucket)
     with cut_connections(minio, after_bytes=SMALL_PART_BYTES, of="requests", times=2) as (
         endpoint,

@@ -110,9 +110,8 @@ class PartsUploader:
             expires=URL_LIFETIME,
             extra_query_params=dict(query),
         )
-        answer = self.http.request(
-            "PUT", url, body=cast("bytes", data), retries=self.retries
-        )  # urllib3 takes any buffer
+        body = cast("bytes", data)  # urllib3 takes any buffer, and says otherwise
+        answer = self.http.request("PUT", url, body=body, retries=self.retries)
         if answer.status >= 300:
             raise read_refusal(answer)
         return str(answer.headers.get("ETag", "")).strip('"')
