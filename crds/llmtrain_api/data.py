@@ -1,28 +1,18 @@
 """`spec.data`: where the text comes from and how it becomes tokens.
 
-Below: `base`. Above: `job`, which embeds `DataSpec`, and `run`, which hands it to `prepare`.
+Below: `base`, and `sources` for where documents come from. Above: `job`, which embeds `DataSpec`,
+and `run`, which hands it to `prepare`.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from llmtrain_api.base import Model, cel
-
-S3_URI_PATTERN = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?$"
-"""A bucket by the S3 naming rules, then any key, prefix or glob."""
-
-S3Uri = Annotated[str, StringConstraints(pattern=S3_URI_PATTERN, max_length=1024)]
-
-
-class SourceFormat(StrEnum):
-    """How the objects of a source are read."""
-
-    TEXT = "text"
-    JSONL = "jsonl"
+from llmtrain_api.sources import Invalid, S3Uri, Source
 
 
 class TokenizerKind(StrEnum):
@@ -39,20 +29,6 @@ class SplitMethod(StrEnum):
 
     DOCUMENT = "document"
     TAIL = "tail"
-
-
-class Source(Model):
-    """One place that documents are read from."""
-
-    uri: S3Uri
-    """Object, prefix (ends in /) or glob, as s3://bucket/path/*.jsonl."""
-
-    format: SourceFormat | None = None
-    """text: one file is one document; jsonl: one line is one document. Absent: jsonl for names
-    that end in .jsonl or .ndjson, text otherwise."""
-
-    text_field: str = Field(default="text", min_length=1, max_length=256)
-    """For jsonl: the field that holds the document's text."""
 
 
 class Tokenizer(Model):
@@ -106,6 +82,9 @@ class DataSpec(Model):
 
     sources: list[Source] = Field(min_length=1, max_length=64)
     """Where documents come from; read in this order."""
+
+    invalid: Invalid = Invalid()
+    """What becomes of records that cannot be read."""
 
     tokenizer: Tokenizer = Tokenizer()
     """How text becomes tokens."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from llmtrain_api.base import Model
-from llmtrain_api.data import DataSpec, S3Uri
+from llmtrain_api.data import DataSpec
+from llmtrain_api.sources import S3Uri
 from llmtrain_api.training import CheckpointSpec, EvaluationSpec, ModelSpec, TrainingSpec
 from llmtrain_api.workers import Strategy
 

@@ -80,6 +80,7 @@ DEFAULTED = {
         spec__data__sources=[
             {"uri": "s3://corpus/a.jsonl", "format": "jsonl"},
             {"uri": "s3://corpus/b.txt", "textField": "body"},
+            {"uri": "s3://corpus/c.csv", "sha256": "0" * 64, "weight": 2.5},
         ],
         spec__workers__tolerations=[{"key": "gpu"}, {"operator": "Exists"}],
     ),
@@ -214,6 +215,12 @@ REFUSALS = {
         field="spec.data.tokenizer",
         server_says="only of that kind",
         pydantic_says="only of that kind",
+    ),
+    "digest of many objects": Refusal(
+        changes={"spec__data__sources": [{"uri": "s3://corpus/*.txt", "sha256": "0" * 64}]},
+        field="spec.data.sources",
+        server_says="sha256 is the digest of one object",
+        pydantic_says="sha256 is the digest of one object",
     ),
     "width that heads do not divide": Refusal(
         changes={"spec__model": {"heads": 6, "hiddenSize": 100}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from llmtrain_trainer.data import Dataset, open_dataset
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.prepare import run_prepare
 from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.shards import DatasetManifest
 from llmtrain_trainer.store import BucketMissingError, open_store
 from testbed.fault_log import FaultWatch
 from testbed.minio import MinioServer
@@ -232,3 +234,68 @@ def test_counts_of_held_out_tokens(configure_folder: ConfigureAt, tmp_path: Path
     counts = np.bincount(np.frombuffer("".join(held_out).encode(), np.uint8), minlength=257)
     counts[256] = len(held_out)
     assert dataset.validation.count_tokens(dataset.vocabulary_size).tolist() == counts.tolist()
+
+
+def write_lines(config: RunConfig, name: str, records: list[dict[str, Any]], end: str = "") -> str:
+    """Put a JSON lines file into a store of its own bucket; return its URI."""
+    lines = "".join(json.dumps(record) + "\n" for record in records) + end
+    open_store("s3://tiny-bucket/lines", config.storage).write_bytes(name, lines.encode())
+    return f"s3://tiny-bucket/lines/{name}"
+
+
+def read_manifest(config: RunConfig, result: StageResult) -> DatasetManifest:
+    uri = locate_dataset(config.storage.uri, str(result.dataset))
+    data = open_store(uri, config.storage).read_bytes("manifest.json")
+    return DatasetManifest.model_validate_json(data)
+
+
+def test_records_that_cannot_be_read_are_left_out_and_listed(configure_folder: ConfigureAt) -> None:
+    records = [{"text": text} for text in DOCUMENTS]
+    uri = write_lines(configure_folder(), "broken.jsonl", [*records, {"body": "x"}], "{\n")
+    data: dict[str, Any] = {"sources": [{"uri": uri}], "invalid": {"policy": "skip"}}
+    with pytest.raises(DataError, match="2 of 81 records cannot be read") as failed:
+        prepare(configure_folder("strict", data={**data, "sources": [{"uri": uri}]}))
+    assert failed.value.reason == "TooManyInvalid"
+    data["invalid"]["maxRate"] = 0.05
+    config = configure_folder("lenient", data=data)
+    result = prepare(config)
+    assert result.documents == len(DOCUMENTS)
+    folder = open_store(locate_dataset(config.storage.uri, str(result.dataset)), config.storage)
+    rejected = [json.loads(line) for line in folder.read_bytes("rejected.jsonl").splitlines()]
+    assert [line["place"] for line in rejected] == [
+        f"{uri}:{len(DOCUMENTS) + 1}",
+        f"{uri}:{len(DOCUMENTS) + 2}",
+    ]
+    (step,) = read_manifest(config, result).steps
+    assert (step.documents_in, step.documents_out) == (len(DOCUMENTS) + 2, len(DOCUMENTS))
+    assert step.rules["unreadable"].count == 2
+
+
+def test_weights_repeat_and_thin_training_documents(
+    configure_folder: ConfigureAt, tmp_path: Path
+) -> None:
+    topics_once = list(dict.fromkeys(DOCUMENTS))
+    config = configure_folder()
+    sources = [
+        {"uri": write_lines(config, f"{i}.jsonl", [{"text": f"{i} {t}"} for t in topics_once])}
+        | {"weight": weight}
+        for i, weight in enumerate((3.0, 0.4, 1.0))
+    ]
+    config = configure_folder("weights", data={"sources": sources, "split": {"method": "document"}})
+    dataset = open_result(config, prepare(config), tmp_path / "cache")
+    train, held_out = list_documents(dataset, tmp_path / "tokenizer")
+    counts = {i: [train.count(f"{i} {text}") for text in topics_once] for i in range(3)}
+    kept = [sum(text[0] == str(i) for text in held_out) for i in range(3)]
+    assert len(set(held_out)) == len(held_out)
+    assert counts[0].count(3) == len(topics_once) - kept[0]
+    assert counts[2].count(1) == len(topics_once) - kept[2]
+    assert set(counts[1]) == {0, 1}
+    assert 0.2 < sum(counts[1]) / len(topics_once) < 0.6
+
+
+def test_sources_are_recorded_by_their_digest(configure_folder: ConfigureAt) -> None:
+    config = configure_folder("digests", data=JSONL_DATA)
+    manifest = read_manifest(config, prepare(config))
+    store = open_store("s3://tiny-bucket/topics", config.storage)
+    digests = [hashlib.sha256(store.read_bytes(f"{name}.jsonl")).hexdigest() for name in "ab"]
+    assert [source.sha256 for source in manifest.sources] == digests

@@ -1,7 +1,7 @@
-"""The preparation stage: from text in the store to a dataset in the store.
+"""The preparation stage: from sources in the store to a dataset in the store.
 
-Below, in the order of use: `documents` (what the sources hold), `tokenization`, `shards` (how
-tokens lie in the store). Above: the agent calls `run_prepare` in one process; `train` and
+Below: `preparation`, one module for each step of the recipe; `tokenization`, and `shards` for how
+tokens lie in the store. Above: the agent calls `run_prepare` in one process; `train` and
 `evaluate` find the data through the run's `dataset.json`.
 
 A dataset is addressed by a digest of all that it follows from, so that jobs that want the same
@@ -14,25 +14,28 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from llmtrain_api.data import DataSpec, SplitMethod, TokenizerKind
-from llmtrain_api.data import Split as SplitSpec
+from llmtrain_api.data import DataSpec, TokenizerKind
 from llmtrain_api.naming import locate_dataset
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig, StorageConfig
-from llmtrain_trainer.documents import SourceFile, find_source_files, read_documents
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.manifest import ManifestObject, describe_file
+from llmtrain_trainer.preparation.collect import collect_documents
+from llmtrain_trainer.preparation.sources import SourceFile, find_source_files
+from llmtrain_trainer.preparation.splits import divide_into_batches, split_documents
+from llmtrain_trainer.preparation.spool import Spool
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.shards import (
     COUNT_TYPE,
     DATASET,
     MANIFEST,
+    REJECTED,
     TOKENIZER,
     TRAIN_COUNTS,
     DatasetManifest,
@@ -44,22 +47,11 @@ from llmtrain_trainer.shards import (
 from llmtrain_trainer.store import ObjectExistsError, Store, open_store
 from llmtrain_trainer.tokenization import TextEncoder, fetch_tokenizer, make_tokenizer
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raise it with every change after which the same text becomes other tokens."""
 
 FINGERPRINT_CHARACTERS = 32
 """128 bits: no two recipes will ever share one by chance."""
-
-BATCH_CHARACTERS = 4 * 1024 * 1024
-"""Text that is encoded at once; its tokens take some hundred bytes each while that lasts."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """A document, or the part of it that is on one side of the split."""
-
-    text: str
-    is_validation: bool
 
 
 def run_prepare(config: RunConfig, reporter: Reporter) -> StageResult:
@@ -101,18 +93,23 @@ def find_files(data: DataSpec, storage: StorageConfig) -> list[SourceFile]:
     return [
         file
         for index, source in enumerate(data.sources)
-        for file in find_source_files(source, storage, field=f"data.sources[{index}]")
+        for file in find_source_files(source, storage, index=index)
     ]
 
 
 def compute_fingerprint(data: DataSpec, files: list[SourceFile], storage: StorageConfig) -> str:
     """Return the digest of all that the data follows from; no text is read for it."""
-    facts = {
+    facts: dict[str, Any] = {
         "version": RECIPE_VERSION,
-        "tokenizer": data.tokenizer.dump(),
-        "split": data.split.dump(),
+        # How sources were named does not matter, which objects they named does.
+        "recipe": data.dump() | {"sources": None},
         "files": [
-            {**file.describe().dump(), "format": file.format.value, "field": file.text_field}
+            {
+                **file.source.dump(),
+                "uri": file.uri,
+                "size": file.stored.size,
+                "etag": file.stored.etag,
+            }
             for file in files
         ],
     }
@@ -133,96 +130,56 @@ def build_dataset(
 ) -> DatasetManifest:
     """Make tokens of the sources and upload them; return the manifest that is to commit them."""
     data = config.data
-    texts = Texts(files, scratch, reporter)
     output = scratch / "dataset"
     output.mkdir()
-    encoder = _make_encoder(config, texts, output / TOKENIZER)
 
-    train = ShardWriter(output, "train")
-    validation = ShardWriter(output, "validation")
-    for batch in divide_into_batches(split_documents(texts.read(), data.split)):
-        encoded = encoder.encode([piece.text for piece in batch])
-        for piece, tokens in zip(batch, encoded, strict=True):
-            writer = validation if piece.is_validation else train
-            writer.append(tokens, num_bytes=len(piece.text.encode()))
-    train_split, validation_split = train.finish(), validation.finish()
-    if train_split is None or validation_split is None:
-        raise DataError(
-            f"data.split puts all {texts.num_documents} documents on one side",
-            reason="SplitEmpty",
-            next_step="hold out the ends of documents by data.split.method: tail, or add text",
+    with closing(Spool(scratch / "documents")) as spool:
+        collected = collect_documents(
+            files, data.invalid, spool.append, scratch, output / REJECTED, reporter.report
         )
-    _write_counts(output, train_split, encoder)
+        encoder = _make_encoder(config, spool, output / TOKENIZER)
+        train, validation = write_splits(spool, data, encoder, output, reporter)
+    _write_counts(output, train, encoder)
     return DatasetManifest(
         fingerprint=fingerprint,
         recipe=data,
-        sources=[file.describe() for file in files],
-        num_documents=texts.num_documents,
+        sources=collected.sources,
+        steps=[collected.tally.record()],
+        num_documents=collected.tally.documents_out,
         vocabulary_size=encoder.vocabulary_size,
         end_of_text=encoder.end_of_text,
         token_type="<u2" if encoder.token_type.itemsize == 2 else "<u4",
-        train=train_split,
-        validation=validation_split,
+        train=train,
+        validation=validation,
         objects=upload_folder(store, output),
     )
 
 
-class Texts:
-    """The text of the sources, downloaded once and read as often as it is needed."""
+def write_splits(
+    spool: Spool, data: DataSpec, encoder: TextEncoder, output: Path, reporter: Reporter
+) -> tuple[SplitManifest, SplitManifest]:
+    """Encode the spooled documents; write the shards of training and held-out text.
 
-    def __init__(self, files: list[SourceFile], scratch: Path, reporter: Reporter) -> None:
-        """Download to `scratch` when a file is first read."""
-        self._files = files
-        self._scratch = scratch
-        self._reporter = reporter
-        self.num_documents = 0
-        """Documents of the newest reading."""
-
-    def read(self) -> Iterator[str]:
-        """Yield the text of every document, in the order of the sources."""
-        self.num_documents = 0
-        for index, file in enumerate(self._files):
-            path = self._scratch / f"source-{index:05d}"
-            if not path.exists():
-                file.store.download(file.stored.key, path)
-                if path.stat().st_size != file.stored.size:
-                    raise DataError(
-                        f"{file.uri} changed while it was read",
-                        reason="SourceChanged",
-                        next_step="start the job when nothing writes to its sources",
-                    )
-            self._reporter.report()
-            for text in read_documents(file, path):
-                self.num_documents += 1
-                yield text
-
-
-def split_documents(texts: Iterable[str], split: SplitSpec) -> Iterator[Piece]:
-    """Divide documents over the two sides; pieces come in the order of the text."""
-    for text in texts:
-        if split.method is SplitMethod.DOCUMENT:
-            share = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
-            yield Piece(text=text, is_validation=share < split.validation_fraction)
-        else:
-            cut = len(text) - round(len(text) * split.validation_fraction)
-            if cut > 0:
-                yield Piece(text=text[:cut], is_validation=False)
-            if cut < len(text):
-                yield Piece(text=text[cut:], is_validation=True)
-
-
-def divide_into_batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Gather pieces until a batch holds about `BATCH_CHARACTERS`."""
-    batch: list[Piece] = []
-    size = 0
-    for piece in pieces:
-        batch.append(piece)
-        size += len(piece.text)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+    Raises:
+        DataError: where one of the two is empty.
+    """
+    weights = [source.weight for source in data.sources]
+    train, validation = ShardWriter(output, "train"), ShardWriter(output, "validation")
+    for batch in divide_into_batches(split_documents(spool.read(), data.split, weights)):
+        reporter.report()
+        encoded = encoder.encode([piece.text for piece in batch])
+        for piece, tokens in zip(batch, encoded, strict=True):
+            writer = validation if piece.is_validation else train
+            for _ in range(piece.copies):
+                writer.append(tokens, num_bytes=len(piece.text.encode()))
+    train_split, validation_split = train.finish(), validation.finish()
+    if train_split is None or validation_split is None:
+        raise DataError(
+            f"data.split puts all {len(spool)} documents on one side",
+            reason="SplitEmpty",
+            next_step="hold out the ends of documents by data.split.method: tail, or add text",
+        )
+    return train_split, validation_split
 
 
 def upload_folder(store: Store, folder: Path) -> list[ManifestObject]:
@@ -235,15 +192,16 @@ def upload_folder(store: Store, folder: Path) -> list[ManifestObject]:
     return objects
 
 
-def _make_encoder(config: RunConfig, texts: Texts, folder: Path) -> TextEncoder:
+def _make_encoder(config: RunConfig, spool: Spool, folder: Path) -> TextEncoder:
     spec = config.data.tokenizer
     if spec.kind is TokenizerKind.PRETRAINED:
         assert spec.uri is not None
         return fetch_tokenizer(open_store(spec.uri, config.storage), folder)
     if spec.kind is TokenizerKind.BPE:
-        pieces = split_documents(texts.read(), config.data.split)
+        weights = [source.weight for source in config.data.sources]
+        pieces = split_documents(spool.read(), config.data.split, weights)
         return make_tokenizer(spec, (p.text for p in pieces if not p.is_validation), folder)
-    return make_tokenizer(spec, texts.read(), folder)
+    return make_tokenizer(spec, (document.text for document in spool.read()), folder)
 
 
 def _write_counts(output: Path, train: SplitManifest, encoder: TextEncoder) -> None:

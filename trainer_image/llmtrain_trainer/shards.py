@@ -7,6 +7,7 @@ Below: numpy, the contract's base model. Above: `prepare` writes shards here, `d
                            train.counts          int64: how often each token occurs in training
                            validation-00000.…    the same of the held-out split
                            tokenizer/            a Hugging Face tokenizer
+                           rejected.jsonl        records left out, by place and reason
                            manifest.json         last
 
 The tokens of a split are one stream over its shards; every document ends with the end-of-text
@@ -26,11 +27,13 @@ from pydantic import Field
 from llmtrain_api.base import Model
 from llmtrain_api.data import DataSpec
 from llmtrain_trainer.manifest import ManifestObject
+from llmtrain_trainer.preparation.tally import StepRecord
 
 DATASET = "dataset.json"
 """Key, below a run, of the record that says which dataset the run trains on."""
 
 MANIFEST = "manifest.json"
+REJECTED = "rejected.jsonl"
 TRAIN_COUNTS = "train.counts"
 TOKENIZER = "tokenizer/"
 
@@ -67,6 +70,9 @@ class SourceObject(Model):
     etag: str
     """As the store gave it."""
 
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """Of the content that was read."""
+
 
 class Shard(Model):
     """One file of tokens and one of document offsets."""
@@ -101,6 +107,9 @@ class DatasetManifest(Model):
     fingerprint: str
     recipe: DataSpec
     sources: list[SourceObject]
+
+    steps: list[StepRecord] = Field(default_factory=list)
+    """What each step of the recipe did, in their order."""
 
     num_documents: int = Field(ge=1)
     """Documents read, before any was divided over the splits."""

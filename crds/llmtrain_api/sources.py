@@ -1,0 +1,103 @@
+"""`spec.data.sources`: where documents are read from, and what becomes of what cannot be read.
+
+Below: `base`. Above: `data`, which embeds these models.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
+
+from llmtrain_api.base import Model, cel
+
+S3_URI_PATTERN = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?$"
+"""A bucket by the S3 naming rules, then any key, prefix or glob."""
+
+S3Uri = Annotated[str, StringConstraints(pattern=S3_URI_PATTERN, max_length=1024)]
+
+SEVERAL_OBJECTS = r"[*?\[]|/$"
+"""Found in a URI that is a glob or a prefix."""
+
+SHA256_RULE = "sha256 is the digest of one object; uri must not be a glob or a prefix"
+
+
+class SourceFormat(StrEnum):
+    """How the objects of a source are read."""
+
+    TEXT = "text"
+    JSONL = "jsonl"
+    JSON = "json"
+    CSV = "csv"
+    TSV = "tsv"
+    PARQUET = "parquet"
+    HTML = "html"
+
+
+class InvalidPolicy(StrEnum):
+    """What becomes of a record that cannot be read."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+class Source(Model):
+    """One place that documents are read from."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    f"!has(self.sha256) || !self.uri.matches('{SEVERAL_OBJECTS}')".replace(
+                        "\\", "\\\\"
+                    ),
+                    SHA256_RULE,
+                    field="sha256",
+                )
+            ]
+        }
+    )
+
+    uri: S3Uri
+    """Object, prefix (ends in /) or glob, as s3://bucket/path/*.jsonl. Objects that end in .gz,
+    .zst or .zip are unpacked."""
+
+    format: SourceFormat | None = None
+    """text, html: one file is one document; jsonl: one line is one; json: one element of an
+    array is one; csv, tsv: one row below a header is one; parquet: one row is one. Absent: by
+    the ending of the name (.jsonl, .ndjson, .json, .csv, .tsv, .parquet, .html, .htm), text
+    otherwise."""
+
+    text_field: str = Field(default="text", min_length=1, max_length=256)
+    """For formats with fields: the one that holds the document's text."""
+
+    template: str | None = Field(default=None, min_length=3, max_length=4096)
+    """For formats with fields: a document made of several, in place of textField, as
+    "Question: {question} Answer: {answer}". {{ and }} stand for braces."""
+
+    weight: float = Field(default=1.0, gt=0.0, le=100.0)
+    """How often each document occurs in the training split: 3 repeats every one, 0.5 takes a
+    half of them, chosen by the hash of their text. What is held out is never repeated."""
+
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", max_length=64)
+    """Digest of the object at uri: any other content is refused."""
+
+    @model_validator(mode="after")
+    def check_sha256(self) -> Self:
+        """Hold the CEL rule of this model in Python too."""
+        if self.sha256 is not None and re.search(SEVERAL_OBJECTS, self.uri):
+            raise ValueError(SHA256_RULE)
+        return self
+
+
+class Invalid(Model):
+    """What becomes of records that cannot be read: broken lines, missing fields, empty text."""
+
+    policy: InvalidPolicy = InvalidPolicy.FAIL
+    """fail: the first one ends the job, named by file and line; skip: it is left out, counted,
+    and listed in the dataset's rejected.jsonl."""
+
+    max_rate: float = Field(default=0.01, gt=0.0, le=1.0)
+    """For skip: the job fails where a larger share of the records cannot be read."""

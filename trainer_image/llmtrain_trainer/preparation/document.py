@@ -1,0 +1,35 @@
+"""What passes between the steps of preparation: a document, or the refusal of one.
+
+Below: nothing. Above: every step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text of a source."""
+
+    text: str
+
+    place: str
+    """Where it was read, as s3://bucket/key:line."""
+
+    source: int
+    """Index of its source in the manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A record that is no document."""
+
+    place: str
+    """Where it was read, as s3://bucket/key:line."""
+
+    why: str
+    """What is wrong with it; never its content."""
+
+    next_step: str
+    """What its owner can do about it."""

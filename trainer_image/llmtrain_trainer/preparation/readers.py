@@ -1,0 +1,230 @@
+"""Source files as documents, whatever their format; what cannot be read has a place and a reason.
+
+Below: `unpack` for streams, `fields` for what a record means, `json_stream` and `html` for two
+formats. Above: `prepare`, which decides what becomes of a rejection.
+
+A record that cannot be read is yielded as a `Rejection`, and reading goes on behind it. A file
+after whose error nothing can be found again ends with a `DataError`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from llmtrain_api.sources import SourceFormat
+from llmtrain_trainer.failures import DataError
+from llmtrain_trainer.preparation.document import Document, Rejection
+from llmtrain_trainer.preparation.fields import MakeDocument, choose_maker, make_text_document
+from llmtrain_trainer.preparation.html import decode_html, extract_text
+from llmtrain_trainer.preparation.json_stream import JsonStreamError, iterate_values
+from llmtrain_trainer.preparation.sources import SourceFile
+from llmtrain_trainer.preparation.unpack import PACKED_SUFFIXES, open_members
+
+MAX_RECORD_BYTES = 256 * 1024 * 1024
+"""Of a line: what is longer was not meant to be one."""
+
+ROWS_AT_ONCE = 1024
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+FORMATS_BY_SUFFIX = {
+    ".jsonl": SourceFormat.JSONL,
+    ".ndjson": SourceFormat.JSONL,
+    ".json": SourceFormat.JSON,
+    ".csv": SourceFormat.CSV,
+    ".tsv": SourceFormat.TSV,
+    ".parquet": SourceFormat.PARQUET,
+    ".html": SourceFormat.HTML,
+    ".htm": SourceFormat.HTML,
+}
+
+Entries = Iterator[Document | Rejection]
+
+
+def read_documents(file: SourceFile, path: Path) -> Entries:
+    """Yield the documents of a source file that was downloaded to `path`, and what is none.
+
+    Raises:
+        ConfigurationError: where the source's template is none.
+        DataError: where the rest of the file cannot be read.
+    """
+    make, needed = choose_maker(file.source, file.index)
+    for name, stream in open_members(path, file.uri):
+        match file.source.format or guess_format(name):
+            case SourceFormat.TEXT:
+                yield _read_whole(stream, name, file.index, _decode)
+            case SourceFormat.HTML:
+                yield _read_whole(stream, name, file.index, _decode_html)
+            case SourceFormat.JSONL:
+                yield from _read_lines(stream, name, make)
+            case SourceFormat.JSON:
+                yield from _read_json(stream, name, make)
+            case SourceFormat.PARQUET:
+                yield from _read_parquet(stream, name, make, needed)
+            case SourceFormat.CSV:
+                yield from _read_table(stream, name, make, needed, delimiter=",")
+            case SourceFormat.TSV:
+                yield from _read_table(stream, name, make, needed, delimiter="\t")
+
+
+def guess_format(name: str) -> SourceFormat:
+    """Return the format that the ending of a file's name speaks of."""
+    name = name.lower()
+    for suffix in PACKED_SUFFIXES:
+        name = name.removesuffix(suffix)
+    suffix = "." + name.rpartition(".")[2]
+    return FORMATS_BY_SUFFIX.get(suffix, SourceFormat.TEXT)
+
+
+def _read_whole(
+    stream: BinaryIO, place: str, index: int, decode: Callable[[bytes, str], str | Rejection]
+) -> Document | Rejection:
+    text = decode(stream.read().removeprefix(BYTE_ORDER_MARK), place)
+    return text if isinstance(text, Rejection) else make_text_document(text, place, index)
+
+
+def _read_lines(stream: BinaryIO, name: str, make: MakeDocument) -> Entries:
+    for number, line in _iterate_lines(stream, name):
+        if not line.strip():
+            continue
+        place = f"{name}:{number}"
+        text = _decode(line, place)
+        yield text if isinstance(text, Rejection) else _parse_line(text, place, make)
+
+
+def _parse_line(text: str, place: str, make: MakeDocument) -> Document | Rejection:
+    advice = "correct the line; a JSON lines file has one JSON object on each"
+    try:
+        return make(json.loads(text), place)
+    except json.JSONDecodeError as error:
+        why = f"not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
+    except (ValueError, RecursionError) as error:
+        # A number of more digits than Python reads, or brackets without end.
+        why = f"not valid JSON: {error}"
+    return Rejection(place, why, advice)
+
+
+def _read_json(stream: BinaryIO, name: str, make: MakeDocument) -> Entries:
+    try:
+        for line, value in iterate_values(stream):
+            yield make(value, f"{name}:{line}")
+    except JsonStreamError as error:
+        raise _refuse(
+            f"{name}:{error.line}: not valid JSON: {error.why}",
+            "correct the file; it is one array of objects, or objects one after the other",
+        ) from None
+
+
+def _read_table(
+    stream: BinaryIO, name: str, make: MakeDocument, needed: list[str], *, delimiter: str
+) -> Entries:
+    csv.field_size_limit(MAX_RECORD_BYTES)
+    lines = _decode_lines(stream, name)
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    while True:
+        place = f"{name}:{rows.line_num + 1}"
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if header is None:
+                raise _refuse(f"{place}: not a header: {error}", "correct the table") from None
+            yield Rejection(place, f"not a row: {error}", "correct the quotes of the row")
+            continue
+        if not row:
+            continue
+        if header is None:
+            header = _check_header(row, place, needed)
+        elif len(row) != len(header):
+            why = f"the row has {len(row)} fields, the header has {len(header)}"
+            yield Rejection(place, why, "correct the row; fields with line ends need quotes")
+        else:
+            yield make(dict(zip(header, row, strict=True)), place)
+
+
+def _check_header(header: list[str], place: str, needed: list[str]) -> list[str]:
+    missing = [field for field in needed if field not in header]
+    if missing or len(set(header)) < len(header):
+        problem = f"no field {missing[0]!r}" if missing else "a field occurs twice"
+        raise _refuse(
+            f"{place}: {problem}; the header has {', '.join(header)}",
+            "name the field that holds the text in data.sources[].textField or template",
+        )
+    return header
+
+
+def _read_parquet(stream: BinaryIO, name: str, make: MakeDocument, needed: list[str]) -> Entries:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    # Its table of contents is at its end, so that a packed one is held in memory.
+    seekable = stream if stream.seekable() else io.BytesIO(stream.read())
+    try:
+        table = parquet.ParquetFile(seekable)
+        columns = table.schema_arrow.names
+        if missing := [field for field in needed if field not in columns]:
+            raise _refuse(
+                f"{name}: no column {missing[0]!r}; the table has {', '.join(columns)}",
+                "name the column that holds the text in data.sources[].textField or template",
+            )
+        number = 0
+        for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=needed):
+            for record in batch.to_pylist():
+                number += 1
+                yield make(record, f"{name}:row {number}")
+    except (pa.ArrowException, OSError) as error:
+        raise _refuse(f"{name}: not a Parquet file: {error}", "write the file anew") from None
+
+
+def _iterate_lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    while line := stream.readline(MAX_RECORD_BYTES + 1):
+        number += 1
+        if len(line) > MAX_RECORD_BYTES:
+            raise _refuse(
+                f"{name}:{number}: the line is longer than {MAX_RECORD_BYTES} bytes",
+                "divide it, or name the file's format in data.sources[].format",
+            )
+        yield number, line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+
+
+def _decode_lines(stream: BinaryIO, name: str) -> Iterator[str]:
+    for number, line in _iterate_lines(stream, name):
+        text = _decode(line, f"{name}:{number}")
+        if isinstance(text, Rejection):
+            # Where a row ends depends on its quotes, which cannot be read.
+            raise _refuse(f"{text.place}: {text.why}", text.next_step)
+        yield text
+
+
+def _decode(data: bytes, place: str) -> str | Rejection:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start)
+        where = f"line {line + 1}, byte {error.start}" if line else f"byte {error.start}"
+        return Rejection(place, f"not valid UTF-8 at {where}", "convert the text to UTF-8")
+
+
+def _decode_html(data: bytes, place: str) -> str | Rejection:
+    text = decode_html(data)
+    if text is None:
+        why = "neither valid UTF-8 nor valid in the encoding that the page declares"
+        return Rejection(place, why, "convert the page to UTF-8")
+    return extract_text(text)
+
+
+def _refuse(message: str, next_step: str) -> DataError:
+    return DataError(message, reason="DocumentInvalid", next_step=next_step)
+
+
+def explain_rejection(rejection: Rejection) -> DataError:
+    """Return the failure that a rejection is where nothing may be left out."""
+    return _refuse(f"{rejection.place}: {rejection.why}", rejection.next_step)

@@ -1,0 +1,97 @@
+"""Which objects the sources of a manifest name, and that they stay what they were.
+
+Below: `store`. Above: `prepare` finds them first of all, because the dataset's fingerprint
+follows from what the store says of them; no text is read for that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from llmtrain_api.run import StorageConfig
+from llmtrain_api.sources import Source
+from llmtrain_trainer.failures import DataError
+from llmtrain_trainer.shards import SourceObject
+from llmtrain_trainer.store import Store, StoredObject, open_store, split_uri
+
+GLOB_CHARACTERS = "*?["
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """An object of a source."""
+
+    store: Store
+    """Rooted at the bucket."""
+
+    stored: StoredObject
+    source: Source
+    """How it is read."""
+
+    index: int
+    """Of the source, in the manifest."""
+
+    @property
+    def uri(self) -> str:
+        """Where it lies."""
+        return f"{self.store.uri}/{self.stored.key}"
+
+
+def find_source_files(source: Source, config: StorageConfig, *, index: int) -> list[SourceFile]:
+    """Return the objects that a source names, in order of their keys.
+
+    Args:
+        source: an object, a prefix that ends in /, or a glob whose * does not stop at /.
+        config: how the store is reached.
+        index: of the source, in the manifest.
+
+    Raises:
+        DataError: where it names none.
+        StoreError: where the store fails or lacks the bucket.
+    """
+    bucket, key = split_uri(source.uri)
+    store = open_store(f"s3://{bucket}", config)
+    if any(character in key for character in GLOB_CHARACTERS):
+        prefix = key[: min(key.find(c) for c in GLOB_CHARACTERS if c in key)]
+        found = [item for item in store.list_objects(prefix) if fnmatchcase(item.key, key)]
+    elif not key or key.endswith("/"):
+        found = list(store.list_objects(key))
+    else:
+        found = [item for item in store.list_objects(key) if item.key == key]
+    # Consoles make empty objects whose key ends in / and show them as folders.
+    found = [item for item in found if not item.key.endswith("/")]
+    if not found:
+        raise DataError(
+            f"data.sources[{index}].uri: no object matches {source.uri}",
+            reason="SourceEmpty",
+            next_step="upload the text there, or correct the URI; a prefix ends in /",
+        )
+    return [SourceFile(store=store, stored=item, source=source, index=index) for item in found]
+
+
+def fetch_source_file(file: SourceFile, path: Path) -> SourceObject:
+    """Download a source file to `path`; return what the dataset's manifest says of it.
+
+    Raises:
+        DataError: where it is no longer what was found, or not what the manifest pins.
+        StoreError: where the store fails.
+    """
+    file.store.download(file.stored.key, path)
+    if file.store.find_object(file.stored.key) != file.stored:
+        raise DataError(
+            f"{file.uri} changed while it was read",
+            reason="SourceChanged",
+            next_step="start the job when nothing writes to its sources",
+        )
+    with path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if file.source.sha256 not in (None, digest):
+        raise DataError(
+            f"{file.uri} has the SHA-256 {digest}, not that of data.sources[{file.index}].sha256",
+            reason="SourceChanged",
+            next_step="restore the object, or pin its new digest",
+        )
+    return SourceObject(uri=file.uri, size=file.stored.size, etag=file.stored.etag, sha256=digest)

@@ -1,0 +1,116 @@
+"""What each step did: how much went in and came out, and which rules changed or removed what.
+
+Below: the contract's base model. Above: every step counts here, the dataset's manifest keeps it.
+
+An example names where a document was read and the measure that decided, never its text: records
+of a run are read by more people than its data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Self
+
+from pydantic import Field
+
+from llmtrain_api.base import Model
+
+MAX_EXAMPLES = 3
+"""Kept of each rule: the first ones."""
+
+
+class RuleExample(Model):
+    """One document that a rule applied to."""
+
+    place: str
+    """Where it was read."""
+
+    measure: str = ""
+    """What was found, as "mean word length 14.2"."""
+
+
+class RuleCount(Model):
+    """What one rule did."""
+
+    count: int = Field(ge=0)
+    """Documents that it removed, or things that it changed."""
+
+    examples: list[RuleExample] = Field(default_factory=list)
+
+
+class StepRecord(Model):
+    """What one step did."""
+
+    step: str
+
+    documents_in: int = Field(ge=0)
+    documents_out: int = Field(ge=0)
+
+    documents_changed: int = Field(default=0, ge=0)
+    """Of those that came out."""
+
+    characters_in: int = Field(ge=0)
+    characters_out: int = Field(ge=0)
+
+    rules: dict[str, RuleCount] = Field(default_factory=dict)
+    """By the name of the rule."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one step, while it works. Tallies of parts add up to that of the whole."""
+
+    step: str
+    documents_in: int = 0
+    documents_out: int = 0
+    documents_changed: int = 0
+    characters_in: int = 0
+    characters_out: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[RuleExample]] = field(default_factory=dict)
+
+    def count_text(self, before: str, after: str | None) -> None:
+        """Count a document by its text before the step and after it; None: it was removed."""
+        self.documents_in += 1
+        self.characters_in += len(before)
+        if after is not None:
+            self.documents_out += 1
+            self.documents_changed += after is not before and after != before
+            self.characters_out += len(after)
+
+    def count_rule(self, rule: str, place: str, measure: str = "", *, times: int = 1) -> None:
+        """Count that a rule applied `times` to the document that was read at `place`."""
+        self.counts[rule] = self.counts.get(rule, 0) + times
+        examples = self.examples.setdefault(rule, [])
+        if len(examples) < MAX_EXAMPLES:
+            examples.append(RuleExample(place=place, measure=measure))
+
+    def add(self, part: Self) -> None:
+        """Add the counts of the documents that come behind those counted here."""
+        for name in (
+            "documents_in",
+            "documents_out",
+            "documents_changed",
+            "characters_in",
+            "characters_out",
+        ):
+            setattr(self, name, getattr(self, name) + getattr(part, name))
+        for rule, count in part.counts.items():
+            self.counts[rule] = self.counts.get(rule, 0) + count
+            examples = self.examples.setdefault(rule, [])
+            examples.extend(part.examples[rule][: MAX_EXAMPLES - len(examples)])
+
+    def record(self) -> StepRecord:
+        """Return what the manifest says of the step."""
+        return StepRecord(
+            step=self.step,
+            documents_in=self.documents_in,
+            documents_out=self.documents_out,
+            documents_changed=self.documents_changed,
+            characters_in=self.characters_in,
+            characters_out=self.characters_out,
+            rules={
+                rule: RuleCount(count=count, examples=self.examples[rule])
+                for rule, count in sorted(self.counts.items())
+            },
+        )
