@@ -1,7 +1,7 @@
 """`spec.data`: where the text comes from and how it becomes tokens.
 
-Below: `base`, and `sources` for where documents come from. Above: `job`, which embeds `DataSpec`,
-and `run`, which hands it to `prepare`.
+Below: `base`; `sources` for where documents come from, `recipe` for what is done to them.
+Above: `job`, which embeds `DataSpec`, and `run`, which hands it to `prepare`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Self
 from pydantic import ConfigDict, Field, model_validator
 
 from llmtrain_api.base import Model, cel
+from llmtrain_api.recipe import Clean
 from llmtrain_api.sources import Invalid, S3Uri, Source
 
 
@@ -85,6 +86,9 @@ class DataSpec(Model):
 
     invalid: Invalid = Invalid()
     """What becomes of records that cannot be read."""
+
+    clean: Clean = Clean()
+    """How text is normalised, and which documents are left out."""
 
     tokenizer: Tokenizer = Tokenizer()
     """How text becomes tokens."""

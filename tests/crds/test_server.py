@@ -74,6 +74,8 @@ DEFAULTED = {
         spec__runPolicy={},
         spec__checkpoint={},
         spec__data__split={},
+        spec__data__clean={},
+        spec__data__invalid={},
     ),
     "lists of objects": change(
         SMALLEST,
@@ -221,6 +223,12 @@ REFUSALS = {
         field="spec.data.sources",
         server_says="sha256 is the digest of one object",
         pydantic_says="sha256 is the digest of one object",
+    ),
+    "longest document below the shortest": Refusal(
+        changes={"spec__data__clean": {"minCharacters": 10, "maxCharacters": 9}},
+        field="spec.data.clean",
+        server_says="maxCharacters must be at least minCharacters",
+        pydantic_says="maxCharacters must be at least minCharacters",
     ),
     "width that heads do not divide": Refusal(
         changes={"spec__model": {"heads": 6, "hiddenSize": 100}},

@@ -266,7 +266,7 @@ def test_records_that_cannot_be_read_are_left_out_and_listed(configure_folder: C
         f"{uri}:{len(DOCUMENTS) + 1}",
         f"{uri}:{len(DOCUMENTS) + 2}",
     ]
-    (step,) = read_manifest(config, result).steps
+    step = read_manifest(config, result).steps[0]
     assert (step.documents_in, step.documents_out) == (len(DOCUMENTS) + 2, len(DOCUMENTS))
     assert step.rules["unreadable"].count == 2
 
@@ -299,3 +299,28 @@ def test_sources_are_recorded_by_their_digest(configure_folder: ConfigureAt) -> 
     store = open_store("s3://tiny-bucket/topics", config.storage)
     digests = [hashlib.sha256(store.read_bytes(f"{name}.jsonl")).hexdigest() for name in "ab"]
     assert [source.sha256 for source in manifest.sources] == digests
+
+
+def test_cleaned_text_is_what_is_trained_on(configure_folder: ConfigureAt, tmp_path: Path) -> None:
+    records = [{"text": f"{text[:2000]}\r\n\x00"} for text in DOCUMENTS]
+    uri = write_lines(configure_folder(), "unclean.jsonl", [*records, {"text": "N/A"}])
+    data = {"sources": [{"uri": uri}], "split": {"method": "document"}}
+    clean = {"collapseWhitespace": True, "minCharacters": 500, "languages": ["en"]}
+    config = configure_folder("clean", data={**data, "clean": clean})
+    result = prepare(config)
+    dataset = open_result(config, result, tmp_path / "cache")
+    texts = [text for side in list_documents(dataset, tmp_path / "tokenizer") for text in side]
+    assert not [text for text in texts if len(text) < 500 or text != text.strip() or "\r" in text]
+    read, normalize, select = read_manifest(config, result).steps
+    assert (read.step, normalize.step, select.step) == ("read", "normalize", "select")
+    assert read.documents_out == normalize.documents_in == len(DOCUMENTS) + 1
+    assert normalize.rules["control characters removed"].count == len(DOCUMENTS)
+    assert select.documents_out == len(texts) < len(DOCUMENTS)
+    assert {"missing value", "too short"} <= set(select.rules)
+
+
+def test_steps_that_leave_nothing_are_named(configure_folder: ConfigureAt) -> None:
+    data = {**JSONL_DATA, "clean": {"minCharacters": 1_000_000}}
+    with pytest.raises(DataError, match="leaves out every document; the last by select") as failed:
+        prepare(configure_folder("nothing", data=data))
+    assert failed.value.reason == "DatasetEmpty"

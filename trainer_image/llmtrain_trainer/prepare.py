@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,13 @@ from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.manifest import ManifestObject, describe_file
-from llmtrain_trainer.preparation.collect import collect_documents
+from llmtrain_trainer.preparation.collect import Collection
+from llmtrain_trainer.preparation.document import Document
+from llmtrain_trainer.preparation.refine import choose_steps, divide_documents, refine_documents
 from llmtrain_trainer.preparation.sources import SourceFile, find_source_files
 from llmtrain_trainer.preparation.splits import divide_into_batches, split_documents
 from llmtrain_trainer.preparation.spool import Spool
+from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.shards import (
     COUNT_TYPE,
@@ -134,18 +138,17 @@ def build_dataset(
     output.mkdir()
 
     with closing(Spool(scratch / "documents")) as spool:
-        collected = collect_documents(
-            files, data.invalid, spool.append, scratch, output / REJECTED, reporter.report
-        )
+        collection = Collection(files, data.invalid, scratch, output / REJECTED)
+        refined = refine_into(spool, collection.read(reporter.report), data)
         encoder = _make_encoder(config, spool, output / TOKENIZER)
         train, validation = write_splits(spool, data, encoder, output, reporter)
     _write_counts(output, train, encoder)
     return DatasetManifest(
         fingerprint=fingerprint,
         recipe=data,
-        sources=collected.sources,
-        steps=[collected.tally.record()],
-        num_documents=collected.tally.documents_out,
+        sources=collection.sources,
+        steps=[tally.record() for tally in (collection.tally, *refined)],
+        num_documents=collection.tally.documents_out,
         vocabulary_size=encoder.vocabulary_size,
         end_of_text=encoder.end_of_text,
         token_type="<u2" if encoder.token_type.itemsize == 2 else "<u4",
@@ -153,6 +156,29 @@ def build_dataset(
         validation=validation,
         objects=upload_folder(store, output),
     )
+
+
+def refine_into(spool: Spool, documents: Iterable[Document], data: DataSpec) -> list[Tally]:
+    """Apply the steps for single documents; spool what they leave, and return their counts.
+
+    Raises:
+        DataError: where they leave nothing.
+    """
+    steps = choose_steps(data)
+    tallies = [Tally(step.name) for step in steps]
+    for batch in divide_documents(documents):
+        refined = refine_documents(batch, steps)
+        for document in refined.documents:
+            spool.append(document)
+        for tally, part in zip(tallies, refined.tallies, strict=True):
+            tally.add(part)
+    if len(spool) == 0:
+        raise DataError(
+            f"data.clean leaves out every document; the last by {tallies[-1].step}",
+            reason="DatasetEmpty",
+            next_step="loosen data.clean, or look at the sources",
+        )
+    return tallies
 
 
 def write_splits(

@@ -10,7 +10,7 @@ def count(texts: list[tuple[str, str | None]], start: int) -> Tally:
     for i, (before, after) in enumerate(texts, start):
         tally.count_text(before, after)
         if after is None:
-            tally.count_rule("short", f"file:{i}", f"{len(before)} characters")
+            tally.count_rule(f"file:{i}", "short", f"{len(before)} characters")
     return tally
 
 

@@ -1,13 +1,12 @@
-"""The first pass: every source is fetched and read, and its documents are spooled.
+"""Reading: every source is fetched and read, and what cannot be read meets the policy for it.
 
-Below: `sources`, `readers`, `spool`. Above: `prepare`.
+Below: `sources`, `readers`. Above: `prepare`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from llmtrain_api.sources import Invalid, InvalidPolicy
@@ -22,89 +21,73 @@ MIN_RECORDS = 100
 """Below so many, one broken record is no rate."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Collected:
-    """What was read."""
+class Collection:
+    """The documents of all sources, read once."""
 
-    sources: list[SourceObject]
-    tally: Tally
-    num_rejected: int
+    def __init__(
+        self, files: list[SourceFile], invalid: Invalid, scratch: Path, rejected: Path
+    ) -> None:
+        """Read `files`, in their order.
 
-
-def collect_documents(
-    files: list[SourceFile],
-    invalid: Invalid,
-    accept: Callable[[Document], None],
-    scratch: Path,
-    rejected: Path,
-    report: Callable[[], None],
-) -> Collected:
-    """Read all files, in their order.
-
-    Args:
-        files: of all sources.
-        invalid: what becomes of records that cannot be read.
-        accept: takes each document.
-        scratch: folder for one source file at a time.
-        rejected: file that lists what was left out, made where something was.
-        report: called now and then, to say that work goes on.
-
-    Raises:
-        DataError: where a record cannot be read and none may be left out, or too many; where a
-            file cannot be read on, or changed.
-        StoreError: where the store fails.
-    """
-    sources = []
-    rejections = _Rejections(invalid, rejected)
-    tally = Tally("read")
-    path = scratch / "source"
-    for file in files:
-        sources.append(fetch_source_file(file, path))
-        report()
-        for entry in read_documents(file, path):
-            if isinstance(entry, Rejection):
-                rejections.add(entry)
-                tally.documents_in += 1
-                tally.count_rule("unreadable", entry.place, entry.why)
-            else:
-                tally.count_text(entry.text, entry.text)
-                accept(entry)
-        path.unlink()
-    rejections.check_rate(tally.documents_in)
-    if tally.documents_out == 0:
-        raise DataError(
-            "data.sources: there is no document in any source",
-            reason="SourceEmpty",
-            next_step="upload files that hold text",
-        )
-    return Collected(sources=sources, tally=tally, num_rejected=rejections.count)
-
-
-class _Rejections:
-    """Applies the policy for records that cannot be read."""
-
-    def __init__(self, invalid: Invalid, path: Path) -> None:
+        Args:
+            files: of all sources.
+            invalid: what becomes of records that cannot be read.
+            scratch: folder for one source file at a time.
+            rejected: file that lists what was left out, made where something was.
+        """
+        self._files = files
         self._invalid = invalid
-        self._path = path
+        self._path = scratch / "source"
+        self._rejected = rejected
         self._first: Rejection | None = None
-        self.count = 0
+        self.sources: list[SourceObject] = []
+        """What was read so far."""
+        self.tally = Tally("read")
 
-    def add(self, rejection: Rejection) -> None:
+    def read(self, report: Callable[[], None]) -> Iterator[Document]:
+        """Yield every document; `report` is called now and then, to say that work goes on.
+
+        Raises:
+            DataError: where a record cannot be read and none may be left out, or too many are;
+                where a file cannot be read on, or changed; where there is no document.
+            StoreError: where the store fails.
+        """
+        for file in self._files:
+            self.sources.append(fetch_source_file(file, self._path))
+            report()
+            for entry in read_documents(file, self._path):
+                if isinstance(entry, Rejection):
+                    self._reject(entry)
+                else:
+                    self.tally.count_text(entry.text, entry.text)
+                    yield entry
+            self._path.unlink()
+        self._check_rate()
+        if self.tally.documents_out == 0:
+            raise DataError(
+                "data.sources: there is no document in any source",
+                reason="SourceEmpty",
+                next_step="upload files that hold text",
+            )
+
+    def _reject(self, rejection: Rejection) -> None:
         if self._invalid.policy is InvalidPolicy.FAIL:
             raise explain_rejection(rejection)
         self._first = self._first or rejection
-        self.count += 1
-        with self._path.open("a", encoding="utf-8") as file:
+        self.tally.documents_in += 1
+        self.tally.count_rule(rejection.place, "unreadable", rejection.why)
+        with self._rejected.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"place": rejection.place, "why": rejection.why}) + "\n")
 
-    def check_rate(self, num_records: int) -> None:
+    def _check_rate(self) -> None:
         if self._first is None:
             return
-        allowed = self._invalid.max_rate * max(num_records, MIN_RECORDS)
-        if self.count > allowed:
+        total = self.tally.documents_in
+        rejected = total - self.tally.documents_out
+        if rejected > self._invalid.max_rate * max(total, MIN_RECORDS):
             raise DataError(
-                f"{self.count} of {num_records} records cannot be read, more than"
-                f" data.invalid.maxRate allows; the first: {self._first.place}: {self._first.why}",
+                f"{rejected} of {total} records cannot be read, more than data.invalid.maxRate"
+                f" allows; the first: {self._first.place}: {self._first.why}",
                 reason="TooManyInvalid",
                 next_step="mend the sources, or raise data.invalid.maxRate",
             )

@@ -78,8 +78,8 @@ class Tally:
             self.documents_changed += after is not before and after != before
             self.characters_out += len(after)
 
-    def count_rule(self, rule: str, place: str, measure: str = "", *, times: int = 1) -> None:
-        """Count that a rule applied `times` to the document that was read at `place`."""
+    def count_rule(self, place: str, rule: str, measure: str = "", *, times: int = 1) -> None:
+        """Count that a rule applied, `times`, to the document that was read at `place`."""
         self.counts[rule] = self.counts.get(rule, 0) + times
         examples = self.examples.setdefault(rule, [])
         if len(examples) < MAX_EXAMPLES:
