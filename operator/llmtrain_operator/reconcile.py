@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from llmtrain_operator.plan import explain_refusals, plan_job
-from llmtrain_operator.plan.status import is_worth_writing
+from llmtrain_operator.plan.writes import is_worth_writing
 from llmtrain_operator.world import World
 
 REFUSED_RETRY_SECONDS = 10.0

@@ -1,12 +1,15 @@
 """Keys to look at: each once, one worker for a key at a time, retried with backoff.
 
 Below: asyncio. Above: handlers enqueue keys, the queue calls `reconcile`. It owns retry, since
-kopf drops errors of event handlers. Modelled on client-go's rate-limited work queue.
+kopf drops errors of event handlers. Modelled on client-go's rate-limited work queue, but for the
+order: the key that was handled longest ago comes first. Where a thousand jobs come at once, the
+last of them has its pods before anyone counts how many of the first one's run.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -35,7 +38,11 @@ class WorkQueue:
         self._handle = handle
         self._num_workers = num_workers
         self._rng = rng
-        self._ready: asyncio.Queue[str] = asyncio.Queue()
+        self._ready: asyncio.PriorityQueue[tuple[int, int, str]] = asyncio.PriorityQueue()
+        """(turn at which the key was handled last, 0 for never; order of arrival; key)."""
+        self._arrivals = itertools.count()
+        self._turns = itertools.count(1)
+        self._last_turns: dict[str, int] = {}
         self._waiting: set[str] = set()
         self._running: set[str] = set()
         self._again: set[str] = set()
@@ -54,7 +61,7 @@ class WorkQueue:
             self._again.add(key)
         elif key not in self._waiting:
             self._waiting.add(key)
-            self._ready.put_nowait(key)
+            self._ready.put_nowait((self._last_turns.get(key, 0), next(self._arrivals), key))
 
     def enqueue_after(self, key: str, seconds: float) -> None:
         """Look at the key after a while, or earlier if it is enqueued before."""
@@ -75,9 +82,10 @@ class WorkQueue:
 
     async def _work(self) -> None:
         while True:
-            key = await self._ready.get()
+            *_, key = await self._ready.get()
             self._waiting.discard(key)
             self._running.add(key)
+            self._last_turns[key] = next(self._turns)
             try:
                 await self._handle_once(key)
             finally:
@@ -98,7 +106,9 @@ class WorkQueue:
             self.enqueue_after(key, delay)
             return
         self._failures.pop(key, None)
-        if requeue_after is not None and key not in self._again:
+        if requeue_after is None:
+            self._last_turns.pop(key, None)
+        elif key not in self._again:
             self.enqueue_after(key, requeue_after)
 
     def _cancel_timer(self, key: str) -> None:

@@ -6,6 +6,7 @@ One control plane, kwok nodes and one operator process; in this order:
 
 - `many_jobs`: jobs of a few workers, let go at once: until their pods exist and run, processor
   seconds, API writes for each job. Then the operator at rest with them, and their deletion.
+  Before it the same with `probe_operator` in the operator's place: what this machine can do.
 - `large_job`: one job of very many workers, and a deleted pod's replacement.
 - `finished_jobs`: the operator started anew and at rest beside finished jobs.
 
@@ -27,8 +28,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 CRD = Path(__file__).parents[2] / "crds" / "llmtrainingjobs.yaml"
+PROBE = Path(__file__).with_name("probe_operator.py")
 NAMESPACE = "bench"
 JOBS_PATH = f"/apis/{GROUP}/{VERSION}/namespaces/{NAMESPACE}/{PLURAL}"
 PODS_PATH = f"/api/v1/namespaces/{NAMESPACE}/pods"
@@ -111,8 +113,7 @@ class Bench:
         self.plane = plane
         self.client = client
         self.watch = PodWatch()
-        self._metrics_port = find_free_port()
-        self.operator = ServerProcess(
+        self.ours = ServerProcess(
             "operator",
             [sys.executable, "-m", "llmtrain_operator"],
             log=directory / "operator.log",
@@ -120,16 +121,48 @@ class Bench:
                 "KUBECONFIG": str(plane.kubeconfig),
                 "LLMTRAIN_NAMESPACE": NAMESPACE,
                 "LLMTRAIN_TRAINER_IMAGE": "trainer:bench",
-                "LLMTRAIN_METRICS_PORT": str(self._metrics_port),
+                "LLMTRAIN_METRICS_PORT": str(find_free_port()),
                 "LLMTRAIN_HEALTH_PORT": str(find_free_port()),
                 "LLMTRAIN_LOG_LEVEL": "warning",
             },
         )
+        self.probe = ServerProcess(
+            "probe",
+            [sys.executable, str(PROBE)],
+            log=directory / "probe.log",
+            environment={"KUBECONFIG": str(plane.kubeconfig)},
+        )
+        self.operator = self.ours
+        """The one that is measured."""
+
+    @contextmanager
+    def operating(self, operator: ServerProcess) -> Iterator[None]:
+        """Have one operator run, and measure that one."""
+        self.operator = operator
+        operator.start()
+        try:
+            yield
+        finally:
+            operator.stop()
+
+    async def measure_probe(self, num_jobs: int, num_workers: int) -> dict[str, Any]:
+        """Let many jobs go at once, before an operator that does nothing else."""
+        names = [f"probe-{index:04d}" for index in range(num_jobs)]
+        with self.operating(self.probe):
+            await self._each(names, lambda name: self._create(name, num_workers))
+            await asyncio.sleep(SETTLE_SECONDS)
+            return await self._measure_release(names, num_workers)
 
     async def measure_many(self, num_jobs: int, num_workers: int) -> dict[str, Any]:
         """Let many jobs go at once."""
         names = [f"job-{index:04d}" for index in range(num_jobs)]
-        await self._create_waiting(names, num_workers)
+        with self.operating(self.ours):
+            await self._create_waiting(names, num_workers)
+            return await self._measure_release(names, num_workers)
+
+    async def _measure_release(self, names: Sequence[str], num_workers: int) -> dict[str, Any]:
+        """Let jobs go that wait, look at the operator at rest with them, and delete them."""
+        num_jobs = len(names)
         writes, processor = self._count_writes(), self._read_processor()
         began = time.monotonic()
         await self._each(names, self._let_go)
@@ -163,6 +196,10 @@ class Bench:
 
     async def measure_large(self, num_workers: int) -> dict[str, Any]:
         """Let one job of very many workers go, then take one of its pods away."""
+        with self.operating(self.ours):
+            return await self._measure_large(num_workers)
+
+    async def _measure_large(self, num_workers: int) -> dict[str, Any]:
         await self._create_waiting(["large"], num_workers)
         writes = self._count_writes()
         began = time.monotonic()
@@ -192,12 +229,12 @@ class Bench:
     async def measure_finished(self, num_jobs: int) -> dict[str, Any]:
         """Rest beside finished jobs, as a new process."""
         names = [f"finished-{index:03d}" for index in range(num_jobs)]
-        await self._create_waiting(names, 1)
-        await self._each(names, self._finish)
-        self.operator.kill()
-        self.operator.start()
-        await asyncio.sleep(SETTLE_SECONDS)
-        return {"jobs": num_jobs} | await self._measure_rest(60.0)
+        with self.operating(self.ours):
+            await self._create_waiting(names, 1)
+            await self._each(names, self._finish)
+        with self.operating(self.ours):
+            await asyncio.sleep(SETTLE_SECONDS)
+            return {"jobs": num_jobs} | await self._measure_rest(60.0)
 
     async def _measure_rest(self, seconds: float) -> dict[str, Any]:
         before = self._read_processor()
@@ -212,17 +249,17 @@ class Bench:
     async def _create_waiting(self, names: Sequence[str], num_workers: int) -> None:
         """Create suspended jobs that have come to their training stage."""
 
-        async def create(name: str) -> None:
-            await self.client.create(JOBS_PATH, describe_job(name, num_workers))
-
         async def pass_prepare(name: str) -> None:
             change = {"op": "replace", "path": "/status/stage", "value": "train"}
             await self.client.patch(f"{JOBS_PATH}/{name}/status", [change])
 
-        await self._each(names, create)
+        await self._each(names, lambda name: self._create(name, num_workers))
         await self._await_phase(names, Phase.SUSPENDED)
         await self._each(names, pass_prepare)
         await asyncio.sleep(SETTLE_SECONDS)
+
+    async def _create(self, name: str, num_workers: int) -> None:
+        await self.client.create(JOBS_PATH, describe_job(name, num_workers))
 
     async def _let_go(self, name: str) -> None:
         change = {"op": "replace", "path": "/spec/runPolicy/suspend", "value": False}
@@ -364,12 +401,10 @@ async def run_servers(directory: Path, num_nodes: int) -> AsyncIterator[Bench]:
         async with open_client(requests=CONCURRENT_WRITES) as client:
             bench = Bench(plane, directory, client)
             watching = asyncio.create_task(bench.watch.follow(client))
-            bench.operator.start()
             try:
                 yield bench
             finally:
                 watching.cancel()
-                bench.operator.stop()
     finally:
         nodes.stop()
         plane.stop()
@@ -386,6 +421,7 @@ async def measure(
     with tempfile.TemporaryDirectory(prefix="bench-operator-") as directory:
         async with run_servers(Path(directory), nodes) as bench:
             scenarios: dict[str, tuple[int, Callable[[], Awaitable[dict[str, Any]]]]] = {
+                "probe_many_jobs": (num_jobs, lambda: bench.measure_probe(num_jobs, workers)),
                 "many_jobs": (num_jobs, lambda: bench.measure_many(num_jobs, workers)),
                 "large_job": (large, lambda: bench.measure_large(large)),
                 "finished_jobs": (finished, lambda: bench.measure_finished(finished)),

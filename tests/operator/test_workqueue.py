@@ -120,3 +120,23 @@ async def test_a_key_that_fails_for_days_is_still_tried(monkeypatch: pytest.Monk
     working = asyncio.create_task(queue.run())
     await handler.wait_for_calls(failures + 1)
     await stop(working)
+
+
+async def test_a_key_never_handled_comes_before_one_that_was() -> None:
+    handler = Handler({1: 60.0, 2: 60.0})
+    queue = WorkQueue(handler, num_workers=1, rng=random.Random(0))
+    task = asyncio.create_task(queue.run())
+    for key in ("old", "older"):
+        queue.enqueue(key)
+    await handler.wait_for_calls(2)
+    handler.gate.clear()
+    queue.enqueue("in hand")
+    await handler.wait_for_calls(3)
+
+    for key in ("older", "old", "new", "newer"):
+        queue.enqueue(key)
+    handler.gate.set()
+    await handler.wait_for_calls(7)
+
+    assert handler.calls[3:] == ["new", "newer", "old", "older"]
+    await stop(task)

@@ -35,7 +35,7 @@ from llmtrain_operator.plan.types import (
 from llmtrain_operator.plan.waiting import explain_waiting
 from llmtrain_operator.plan.workers import Worker, must_run_again
 
-POLL_SECONDS = 5.0
+POLL_SECONDS = 15.0
 """How often the progress of a running stage is looked at."""
 
 

@@ -20,14 +20,11 @@ from llmtrain_api.status import (
     WorkersStatus,
 )
 from llmtrain_operator.plan.attempts import Toll
-from llmtrain_operator.plan.conditions import ConditionSet, format_time, parse_time
+from llmtrain_operator.plan.conditions import ConditionSet, format_time
 from llmtrain_operator.plan.stages import PHASE_OF_STAGE, merge_results
 from llmtrain_operator.plan.types import Observed, ProcessState
 from llmtrain_operator.plan.waiting import explain_waiting
 from llmtrain_operator.plan.workers import Worker
-
-PROGRESS_WRITE_SECONDS = 10.0
-"""A status in which nothing but the progress changed is written no oftener than this."""
 
 PERCENT = 100
 
@@ -220,22 +217,3 @@ def state_knowledge(
                 "the store ignores If-None-Match: two writers of one checkpoint would not be "
                 "told apart; use a store with conditional writes",
             )
-
-
-def is_worth_writing(before: JobStatus, after: JobStatus, now: datetime) -> bool:
-    """Tell whether a status differs enough from the one that is stored to be written now.
-
-    The ledger alone is not worth it: the next write charges the time all the same.
-    """
-    if _without(before, "usage") == _without(after, "usage"):
-        return False
-    if _without(before, "usage", "progress", "checkpoint") != _without(
-        after, "usage", "progress", "checkpoint"
-    ):
-        return True
-    last = before.progress.updated_at if before.progress else None
-    return last is None or (now - parse_time(last)).total_seconds() >= PROGRESS_WRITE_SECONDS
-
-
-def _without(status: JobStatus, *fields: str) -> JobStatus:
-    return status.model_copy(update=dict.fromkeys(fields))

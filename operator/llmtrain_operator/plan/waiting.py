@@ -15,6 +15,9 @@ from llmtrain_operator.plan.conditions import ConditionSet
 from llmtrain_operator.plan.types import ObservedProcess, ProcessState
 from llmtrain_operator.plan.workers import Worker
 
+STARTING = "Starting"
+"""Why workers are not ready where nothing is the matter: they start."""
+
 
 def explain_waiting(workers: Sequence[Worker]) -> tuple[str, str]:
     """Return (reason, message) for the workers that do not run yet; empty where all run."""
@@ -28,7 +31,7 @@ def explain_waiting(workers: Sequence[Worker]) -> tuple[str, str]:
     if blocked:
         return _explain_blocked(blocked, len(workers))
     if waiting or absent:
-        return "Starting", _count(len(waiting) + len(absent), len(workers), "start")
+        return STARTING, _count(len(waiting) + len(absent), len(workers), "start")
     return "", ""
 
 

@@ -87,7 +87,8 @@ class KubeClient:
 
     async def replace(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Replace an object; 409 where its resource version is not the stored one."""
-        return await self._request("PUT", path, body=body)
+        parameters = {"fieldManager": FIELD_MANAGER}
+        return await self._request("PUT", path, parameters=parameters, body=body)
 
     async def patch(self, path: str, operations: list[dict[str, Any]]) -> dict[str, Any]:
         """Change an object by JSON Patch (RFC 6902)."""

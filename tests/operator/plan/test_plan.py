@@ -10,8 +10,8 @@ from llmtrain_api import JobStatus, LLMTrainingJob
 from llmtrain_api.records import ExitCode, ProgressRecord, Stage
 from llmtrain_api.status import ConditionType, Phase
 from llmtrain_operator.plan import explain_refusals, plan_job
-from llmtrain_operator.plan.status import is_worth_writing
 from llmtrain_operator.plan.types import Observed, ObservedProcess, Plan, ProcessState
+from llmtrain_operator.plan.writes import is_worth_writing
 from testbed.jobs import make_job, observe_process, record_failure, record_success
 
 RUNNING, WAITING = ProcessState.RUNNING, ProcessState.WAITING
