@@ -17,6 +17,7 @@ from datetime import datetime
 from llmtrain_api import LLMTrainingJob
 from llmtrain_operator.plan.at_work import plan_stage
 from llmtrain_operator.plan.attempts import count_toll
+from llmtrain_operator.plan.conditions import parse_time
 from llmtrain_operator.plan.endings import (
     FINISHED_PHASES,
     plan_failure,
@@ -38,7 +39,9 @@ def plan_job(job: LLMTrainingJob, observed: Observed, now: datetime) -> Plan:
     if job.status.phase in FINISHED_PHASES:
         return plan_finished(job, observed, now)
     plan = _plan_unfinished(job, observed, now)
-    usage = charge_usage(job.spec, job.status, plan.status, observed.progress, now)
+    ended = plan.status.finished_at
+    until = now if ended is None else parse_time(ended)
+    usage = charge_usage(job.spec, job.status, plan.status, observed.progress, until)
     return replace(plan, status=plan.status.model_copy(update={"usage": usage}))
 
 

@@ -42,7 +42,7 @@ def plan_success(job: LLMTrainingJob, observed: Observed, now: datetime) -> Plan
             "message": message,
             "conditions": conditions.list_all(),
             "workers": WorkersStatus(summary="0/0"),
-            "finished_at": format_time(now),
+            "finished_at": format_time(_find_end(observed, now)),
         }
     )
     return Plan(
@@ -97,6 +97,12 @@ def plan_finished(job: LLMTrainingJob, observed: Observed, now: datetime) -> Pla
         return Plan(status=job.status, remove=_list_live(observed), requeue_after_seconds=left)
     everything = tuple(o.process for o in observed.processes if o.state is not ProcessState.LEAVING)
     return Plan(status=job.status, remove=everything)
+
+
+def _find_end(observed: Observed, now: datetime) -> datetime:
+    """Return when the last process ended, which may be long before anybody looked."""
+    ends = [o.finished_at for o in observed.processes if o.finished_at is not None]
+    return min(max(ends, default=now), now)
 
 
 def _list_live(observed: Observed) -> tuple[Process, ...]:

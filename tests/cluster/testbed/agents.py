@@ -95,12 +95,7 @@ class AgentProcess:
 
     def list_ranks(self) -> list[int]:
         """Return the process ids of its ranks, oldest first."""
-        (server,) = (
-            pid
-            for pid in _list_children(self._process.pid)
-            if RANK_COMMAND in Path(f"/proc/{pid}/cmdline").read_text()
-        )
-        return sorted(_list_children(server))
+        return list_rank_processes(self._process.pid)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the agent alone."""
@@ -145,6 +140,16 @@ def give_ports(config: RunConfig) -> RunConfig:
     first = find_free_ports(config.replicas, random.randrange(FIRST_PORT, LAST_PORT - PORTS_LEFT))
     rendezvous = config.rendezvous.model_copy(update={"port": first, "port_per_worker": True})
     return config.model_copy(update={"rendezvous": rendezvous})
+
+
+def list_rank_processes(agent: int) -> list[int]:
+    """Return the process ids of an agent's ranks, oldest first."""
+    (server,) = (
+        pid
+        for pid in _list_children(agent)
+        if RANK_COMMAND in Path(f"/proc/{pid}/cmdline").read_text()
+    )
+    return sorted(_list_children(server))
 
 
 def _list_children(pid: int) -> list[int]:

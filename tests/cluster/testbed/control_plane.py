@@ -51,8 +51,8 @@ class ControlPlane:
             "admin", "llmtrain-admin", organisations=["system:masters"]
         )
         self.kubeconfig = self.write_kubeconfig("admin", administrator)
-        self._ssl = ssl.create_default_context(cafile=str(self.authority.certificate))
-        self._ssl.load_cert_chain(administrator.certificate, administrator.key)
+        self.administrator_ssl = ssl.create_default_context(cafile=str(self.authority.certificate))
+        self.administrator_ssl.load_cert_chain(administrator.certificate, administrator.key)
         self._followers = [self._build_controller_manager(), self._build_scheduler()]
 
     @property
@@ -154,7 +154,9 @@ class ControlPlane:
 
     def _answers(self, path: str) -> bool:
         try:
-            with urllib.request.urlopen(self.url + path, context=self._ssl, timeout=5) as answer:
+            with urllib.request.urlopen(
+                self.url + path, context=self.administrator_ssl, timeout=5
+            ) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False

@@ -108,4 +108,4 @@ def _use_namespace(plane: ControlPlane) -> Iterator[str]:
     name = f"test-{secrets.token_hex(4)}"
     plane.create_namespace(name)
     yield name
-    plane.kubectl("delete", "namespace", name, "--wait=false")
+    plane.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")

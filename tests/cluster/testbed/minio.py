@@ -10,7 +10,8 @@ import shutil
 from pathlib import Path
 
 import urllib3
-from minio import Minio
+from minio import Minio, MinioAdmin
+from minio.credentials.providers import StaticProvider
 from minio.error import MinioException
 
 from testbed.binaries import ensure_binary
@@ -93,6 +94,25 @@ class MinioServer:
     def connect(self) -> Minio:
         """A client with the root credentials."""
         return self._connect(REQUEST_SECONDS)
+
+    def add_user(self, access_key: str) -> str:
+        """Make a user that may do all with all buckets; returns its secret key."""
+        secret_key = secrets.token_hex(20)
+        administrator = self._connect_administrator()
+        administrator.user_add(access_key, secret_key)
+        administrator.policy_set("readwrite", user=access_key)
+        return secret_key
+
+    def disable_user(self, access_key: str) -> None:
+        """Let a user's keys count no more."""
+        self._connect_administrator().user_disable(access_key)
+
+    def _connect_administrator(self) -> MinioAdmin:
+        return MinioAdmin(
+            endpoint=f"{self.address}:{self.port}",
+            credentials=StaticProvider(self.access_key, self.secret_key),
+            secure=self.ca_bundle is not None,
+        )
 
     def _connect(self, timeout_seconds: float) -> Minio:
         return Minio(

@@ -9,16 +9,20 @@ import json
 import sys
 import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from llmtrain_api import LLMTrainingJob
+from llmtrain_operator.plan.conditions import format_time
 from testbed.control_plane import ControlPlane, KubectlError
 from testbed.processes import ServerProcess, find_free_port, wait_until
 
 START_SECONDS = 60
 SECONDS = 30
 """How long a test waits for what should happen at once, on a busy machine."""
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 SMALLEST: dict[str, Any] = {
     "apiVersion": "llmtrain.dev/v1alpha1",
@@ -35,7 +39,15 @@ SMALLEST: dict[str, Any] = {
 class Operator:
     """`python -m llmtrain_operator` that looks after the jobs of one namespace."""
 
-    def __init__(self, server: ControlPlane, directory: Path, namespace: str, name: str) -> None:
+    def __init__(
+        self,
+        server: ControlPlane,
+        directory: Path,
+        namespace: str,
+        name: str,
+        *,
+        kubeconfig: Path | None = None,
+    ) -> None:
         self.name = name
         self.health_port = find_free_port()
         self.metrics_port = find_free_port()
@@ -44,7 +56,7 @@ class Operator:
             [sys.executable, "-m", "llmtrain_operator"],
             log=directory / f"{name}.log",
             environment={
-                "KUBECONFIG": str(server.kubeconfig),
+                "KUBECONFIG": str(kubeconfig or server.kubeconfig),
                 "LLMTRAIN_NAMESPACE": namespace,
                 "LLMTRAIN_POD_NAME": name,
                 "LLMTRAIN_WATCH_NAMESPACES": namespace,
@@ -67,6 +79,13 @@ class Operator:
                 if line.startswith(f"{sample} "):
                     return float(line.split()[-1])
         raise LookupError(sample)
+
+    def count(self, sample: str) -> float:
+        """The value of a counter of its /metrics; 0 where it has counted nothing yet."""
+        try:
+            return self.read_metric(sample)
+        except LookupError:
+            return 0.0
 
     def _is_healthy(self) -> bool:
         try:
@@ -160,7 +179,9 @@ class Jobs:
             "--type=merge", "-p", json.dumps({"status": status}),
         )  # fmt: skip
 
-    def end_pod(self, name: str, exit_code: int, **record: Any) -> None:
+    def end_pod(
+        self, name: str, exit_code: int, *, finished_at: datetime = LONG_AGO, **record: Any
+    ) -> None:
         """End a pod as its agent would: with an exit code and an exit record."""
         message = json.dumps({"code": exit_code, **record}) if record else ""
         self.set_pod_status(
@@ -179,7 +200,7 @@ class Jobs:
                                 "exitCode": exit_code,
                                 "reason": "Error" if exit_code else "Completed",
                                 "message": message,
-                                "finishedAt": "2026-01-01T00:00:00Z",
+                                "finishedAt": format_time(finished_at),
                             }
                         },
                     }

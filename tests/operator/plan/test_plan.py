@@ -10,6 +10,7 @@ from llmtrain_api import JobStatus, LLMTrainingJob
 from llmtrain_api.records import ExitCode, ProgressRecord, Stage
 from llmtrain_api.status import ConditionType, Phase
 from llmtrain_operator.plan import explain_refusals, plan_job
+from llmtrain_operator.plan.conditions import format_time
 from llmtrain_operator.plan.types import Observed, ObservedProcess, Plan, ProcessState
 from llmtrain_operator.plan.writes import is_worth_writing
 from testbed.jobs import make_job, observe_process, record_failure, record_success
@@ -356,6 +357,30 @@ def test_all_stages_done_is_success(job: LLMTrainingJob, now: datetime) -> None:
     assert plan.status.results.perplexity == 9.0
     assert plan.status.progress is not None
     assert (plan.status.progress.percent, plan.status.progress.loss) == (100, 2.5)
+
+
+def test_success_is_dated_by_its_last_process_whenever_it_is_seen(
+    job: LLMTrainingJob, now: datetime
+) -> None:
+    job = reach_training(job, now)
+    ended = now + timedelta(minutes=1)
+    seen = now + timedelta(hours=2)
+    trained = train(0, 0, SUCCEEDED, exit_record=record_success(export_uri="s3://models/x/export"))
+    evaluated = observe_process(
+        "tiny",
+        Stage.EVALUATE,
+        0,
+        0,
+        SUCCEEDED,
+        finished_at=ended,
+        exit_record=record_success(perplexity=9.0),
+    )
+
+    status = plan_job(job, see(trained, evaluated), seen).status
+
+    assert status.finished_at == format_time(ended)
+    assert status.usage is not None
+    assert status.usage.updated_at == status.finished_at
 
 
 def test_finished_processes_go_after_their_time(job: LLMTrainingJob, now: datetime) -> None:
