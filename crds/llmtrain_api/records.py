@@ -42,7 +42,7 @@ class ExitCode(IntEnum):
     STORAGE = 22
     """The store did not answer or refused."""
     OUT_OF_MEMORY = 23
-    """Host or device memory ran out."""
+    """The worker's memory ran out."""
     DIVERGED = 24
     """The loss became infinite or not a number."""
     PEER_LOST = 25
@@ -53,20 +53,12 @@ class ExitCode(IntEnum):
     """Ranks of this pod kept dying by signals; the pod gives up so that another node may try."""
     HUNG = 28
     """Ranks of this pod stood still, again and again; another node may do better."""
-
-
-RETRYABLE = frozenset(
-    {
-        ExitCode.BUG,
-        ExitCode.STORAGE,
-        ExitCode.OUT_OF_MEMORY,
-        ExitCode.PEER_LOST,
-        ExitCode.PREEMPTED,
-        ExitCode.RANK_LOST,
-        ExitCode.HUNG,
-    }
-)
-"""Codes after which another attempt can end differently."""
+    DEVICE_OUT_OF_MEMORY = 29
+    """A GPU's memory ran out."""
+    DEVICE_FAULT = 30
+    """A GPU is broken; another node may do better."""
+    NO_SPACE = 31
+    """A disk or /dev/shm is full."""
 
 
 class StageResult(Model):

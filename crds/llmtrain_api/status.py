@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from llmtrain_api.base import Model
+from llmtrain_api.failures import FailureClass
 from llmtrain_api.records import Stage, StageResult
 from llmtrain_api.usage import Usage
 
@@ -133,11 +134,20 @@ class Attempt(Model):
     incarnation: int = Field(ge=0)
     """Which attempt of that worker it was, from 0."""
 
+    failure_class: FailureClass | None = None
+    """What kind of failure it was; absent: written by an older version."""
+
     reason: str = Field(max_length=128)
     """Why it ended, as one CamelCase word."""
 
     message: str = Field(default="", max_length=1024)
     """Why it ended, for people."""
+
+    step: int | None = None
+    """Optimizer step that it was at, where it says."""
+
+    checkpoint_step: int | None = None
+    """Newest committed checkpoint when it ended; absent: there was none."""
 
     exit_code: int | None = None
     """Exit code of its container, where it had one."""
@@ -194,6 +204,12 @@ class JobStatus(Model):
 
     failures: int = Field(default=0, ge=0)
     """Those of them that count against runPolicy.restartLimit."""
+
+    failures_by_class: dict[str, int] = Field(default={}, max_length=32)
+    """All of them by class of failure."""
+
+    group_restarts: int = Field(default=0, ge=0)
+    """Times that all workers were started anew, since replacing one had not helped."""
 
     process_restarts: int = Field(default=0, ge=0)
     """Times that ranks were started anew within their pods."""

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from llmtrain_api.base import Model
+from llmtrain_api.failures import FailureBudgets
 from llmtrain_api.sources import S3Uri
 
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
@@ -130,7 +131,15 @@ class RunPolicy(Model):
     """true frees the pods; false again goes on from the last checkpoint."""
 
     restart_limit: int = Field(default=10, ge=0, le=10_000)
-    """Pods of a stage that may fail and be replaced, before the job fails."""
+    """Pods of a stage that may fail and be replaced, before the job fails. What the platform does
+    (preemption, a lost node, a broken GPU) costs nothing."""
+
+    no_progress_limit: int = Field(default=5, ge=1, le=10_000)
+    """Failures of one worker in a row, of the same cause and without a newer checkpoint, after
+    which the job fails: one more attempt would end alike."""
+
+    budgets: FailureBudgets = FailureBudgets()
+    """Limits for single classes of failure, which then cost nothing of restartLimit."""
 
     ttl_seconds_after_finished: int = Field(default=3600, ge=0, le=31_536_000)
     """Seconds that finished pods are kept for their logs. The job itself and its data stay."""

@@ -187,7 +187,7 @@ def test_kills_at_any_moment_double_and_lose_nothing(
         index = rng.randrange(2)
         name = f"tiny-train-{index}-{incarnations[index]}"
         jobs.await_pod(name)
-        jobs.end_pod(name, 27, reason="RankLost", message="ranks kept dying")
+        jobs.end_pod(name, 22, reason="StorageUnreachable", message="no answer")
         time.sleep(rng.uniform(0, 0.1))
         operator.process.kill()
         incarnations[index] += 1

@@ -21,9 +21,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from llmtrain_api.records import ExitRecord, Stage
 from llmtrain_trainer.alarm import Alarm
 from llmtrain_trainer.board import Board
+from llmtrain_trainer.diagnosis import MIB, diagnose_kill, explain_memory
 from llmtrain_trainer.exit_record import describe_failure, describe_success
-from llmtrain_trainer.failures import OutOfMemoryError, PreemptedError, StageError
-from llmtrain_trainer.linux import count_memory_kills
+from llmtrain_trainer.failures import PreemptedError, StageError
+from llmtrain_trainer.linux import count_memory_kills, read_memory_bytes
 from llmtrain_trainer.membership import (
     LeaderLine,
     LeaderSeat,
@@ -196,11 +197,9 @@ class Agent:
         if self._alarm.stop_at is not None:
             return self._explain_stop(outcome)
         if outcome.kind is OutcomeKind.LOST and count_memory_kills() > self._memory_kills:
-            return OutOfMemoryError(
-                f"{outcome.message}: the worker's memory ran out",
-                reason="OutOfMemory",
-                next_step="raise the memory of workers.resources, or lower training.microBatchSize",
-            )
+            return explain_memory(f"{outcome.message}: {_describe_memory()}")
+        if outcome.exit_code is not None and (full := diagnose_kill(outcome.exit_code)):
+            return full
         return self._budget.count(outcome, self._board.checkpoint_step)
 
     async def _await_round(self) -> RoundView:
@@ -272,3 +271,14 @@ class Agent:
             step=self._board.step or None,
             checkpoint_step=self._board.checkpoint_step,
         )
+
+
+def _describe_memory() -> str:
+    """Say that the worker's memory ran out, with its limit and its peak where they are known."""
+    known = [
+        f"{word} {value // MIB} MiB"
+        for word, name in (("limit", "max"), ("peak", "peak"))
+        if (value := read_memory_bytes(name)) is not None
+    ]
+    figures = f" ({', '.join(known)})" if known else ""
+    return f"the worker's memory ran out{figures}"

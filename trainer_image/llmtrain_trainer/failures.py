@@ -7,7 +7,10 @@ that ended a rank into the pod's exit record.
     ├── ConfigurationError   the manifest asks for what cannot be
     ├── DataError            the data cannot be used as it is
     ├── StoreError           the store did not answer or refused (see `store`)
-    ├── OutOfMemoryError     host or device memory ran out
+    ├── OutOfMemoryError     the worker's memory ran out
+    ├── DeviceMemoryError    a GPU's memory ran out
+    ├── DeviceFaultError     a GPU is broken
+    ├── NoSpaceError         a disk or /dev/shm is full
     ├── DivergedError        the loss is infinite or not a number
     └── PreemptedError       asked to leave, and the state is saved
 """
@@ -57,9 +60,27 @@ class StoreError(StageError):
 
 
 class OutOfMemoryError(StageError):
-    """Host or device memory ran out."""
+    """The worker's memory ran out."""
 
     code = ExitCode.OUT_OF_MEMORY
+
+
+class DeviceMemoryError(StageError):
+    """A GPU's memory ran out."""
+
+    code = ExitCode.DEVICE_OUT_OF_MEMORY
+
+
+class DeviceFaultError(StageError):
+    """A GPU is broken."""
+
+    code = ExitCode.DEVICE_FAULT
+
+
+class NoSpaceError(StageError):
+    """A disk or /dev/shm is full."""
+
+    code = ExitCode.NO_SPACE
 
 
 class DivergedError(StageError):

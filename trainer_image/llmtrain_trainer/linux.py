@@ -10,7 +10,8 @@ import signal
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
-MEMORY_EVENTS_FILE = Path("/sys/fs/cgroup/memory.events")
+MEMORY_FOLDER = Path("/sys/fs/cgroup")
+MEMORY_EVENTS_FILE = MEMORY_FOLDER / "memory.events"
 
 
 def die_with_parent() -> None:
@@ -31,3 +32,14 @@ def count_memory_kills(file: Path = MEMORY_EVENTS_FILE) -> int:
         return 0
     counts = dict(line.split() for line in lines)
     return int(counts.get("oom_kill", 0))
+
+
+def read_memory_bytes(name: str, folder: Path = MEMORY_FOLDER) -> int | None:
+    """Return a figure of this cgroup's memory: `max` is its limit, `peak` the most it has held.
+
+    None where there is none, as outside containers.
+    """
+    try:
+        return int((folder / f"memory.{name}").read_text())
+    except (OSError, ValueError):  # "max" stands for no limit
+        return None

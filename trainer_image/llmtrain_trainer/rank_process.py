@@ -24,7 +24,8 @@ from pathlib import Path
 
 from llmtrain_api.records import ExitCode, StageResult
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.failures import OutOfMemoryError, StageError
+from llmtrain_trainer.diagnosis import diagnose_error
+from llmtrain_trainer.failures import StageError
 from llmtrain_trainer.linux import die_with_parent
 from llmtrain_trainer.progress import RankGroup, RankUpdate, Reporter
 from llmtrain_trainer.stages import StageEntry
@@ -141,12 +142,8 @@ def is_severed(error: BaseException) -> bool:
 
 def describe_unforeseen(error: BaseException) -> StageError:
     """Turn an exception that nobody foresaw into a failure that names its place."""
-    if isinstance(error, MemoryError):
-        return OutOfMemoryError(
-            f"memory ran out: {error}".rstrip(": "),
-            reason="OutOfMemory",
-            next_step="raise the memory of workers.resources, or lower training.microBatchSize",
-        )
+    if (known := diagnose_error(error)) is not None:
+        return known
     place = ""
     if frames := traceback.extract_tb(error.__traceback__):
         place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
@@ -169,7 +166,7 @@ def _run_stage(
     except StageError as error:
         return RankFailed(error=error)
     except Exception as error:
-        if is_severed(error):
+        if diagnose_error(error) is None and is_severed(error):
             return RankSevered(message=str(error).splitlines()[0] if str(error) else repr(error))
         traceback.print_exception(error)
         return RankFailed(error=describe_unforeseen(error))

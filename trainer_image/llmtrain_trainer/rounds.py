@@ -59,6 +59,8 @@ class Outcome:
     kind: OutcomeKind
     message: str = ""
     rank: int | None = None
+    exit_code: int | None = None
+    """Of a rank that died without a word; negative: the number of the signal."""
     error: StageError | None = None
     result: StageResult | None = None
 
@@ -91,7 +93,9 @@ def judge_round(
     for rank, ending in endings.items():
         if isinstance(ending, RankKilled):
             message = f"rank {rank} {ending.describe()}"
-            return Outcome(kind=OutcomeKind.LOST, message=message, rank=rank)
+            return Outcome(
+                kind=OutcomeKind.LOST, message=message, rank=rank, exit_code=ending.exit_code
+            )
     if is_over:
         return Outcome(kind=OutcomeKind.ABANDONED, message="the round ended elsewhere")
     if is_settled:

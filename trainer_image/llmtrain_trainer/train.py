@@ -34,7 +34,6 @@ from llmtrain_trainer.failures import (
     ConfigurationError,
     DataError,
     DivergedError,
-    OutOfMemoryError,
     PreemptedError,
     StoreError,
 )
@@ -88,7 +87,7 @@ def run_train(
     if config.rendezvous.port_per_worker:
         ranks_on_host = group.world_size  # a local run: all workers share this machine
     threads = count_threads(config.threads_per_process, ranks_on_host)
-    with _explain_memory(config), join_ranks(group, threads=threads) as ranks:
+    with join_ranks(group, threads=threads) as ranks:
         run = _prepare(config, ranks, reporter)
         with _collect_rarely():
             _train(run, should_stop)
@@ -432,21 +431,3 @@ def _collect_rarely() -> Iterator[None]:
     finally:
         gc.enable()
         gc.unfreeze()
-
-
-@contextmanager
-def _explain_memory(config: RunConfig) -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise OutOfMemoryError(
-                f"memory ran out: {str(error).splitlines()[0][:300]}",
-                reason="OutOfMemory",
-                next_step=(
-                    "lower training.microBatchSize "
-                    f"(now {config.training.micro_batch_size or 'the whole share of a rank'}), "
-                    "or raise the memory of workers.resources"
-                ),
-            ) from error
-        raise

@@ -1,9 +1,9 @@
 """What shall be, decided from what is: `plan_job` reads from top to bottom as the story of a job.
 
 Below, in the order of the story: `stages` (where the job is), `workers` (which incarnation of
-each should exist), `attempts` and `failures` (what ended, and why), then one of `at_work`,
-`suspension` and `endings`; they say it by `status`, `waiting`, `conditions` and `ledger`. `types`
-has the words. Above: `reconcile`, which observes, asks here, and carries out.
+each should exist), `attempts`, `failures` and `ladder` (what ended, why, and what follows), then
+one of `at_work`, `suspension` and `endings`; they say it by `status`, `waiting`, `conditions` and
+`ledger`. `types` has the words. Above: `reconcile`, which observes, asks here, and carries out.
 
 Nothing in this package reads a clock, an environment, a file or a network, and nothing is
 remembered between two calls: the same facts give the same plan.
@@ -26,6 +26,7 @@ from llmtrain_operator.plan.endings import (
 )
 from llmtrain_operator.plan.ledger import charge_usage
 from llmtrain_operator.plan.stages import count_workers, find_stage, were_all_there
+from llmtrain_operator.plan.status import find_checkpoint_step
 from llmtrain_operator.plan.suspension import plan_suspension
 from llmtrain_operator.plan.types import Observed, Plan
 from llmtrain_operator.plan.waiting import explain_refusals
@@ -59,21 +60,15 @@ def _plan_unfinished(job: LLMTrainingJob, observed: Observed, now: datetime) -> 
         observed.processes,
     )
     toll = count_toll(
-        job.status,
+        job,
         workers,
         # Of those that were told to leave, none is missed.
         were_all_there=(were_all_there(job.status, stage) and not job.spec.run_policy.suspend),
+        checkpoint_step=find_checkpoint_step(job.status, observed),
         now=now,
     )
-    if toll.fatal is not None:
-        reason, message = toll.fatal.reason, toll.fatal.message
-        return plan_failure(job, observed, stage, toll, reason, message, now)
-    if toll.failures > job.spec.run_policy.restart_limit:
-        message = (
-            f"{toll.failures} failures are more than runPolicy.restartLimit allows "
-            f"({job.spec.run_policy.restart_limit}); the last: {toll.attempts[-1].message}"
-        )
-        return plan_failure(job, observed, stage, toll, "RestartLimitReached", message, now)
+    if toll.end is not None:
+        return plan_failure(job, observed, stage, toll, toll.end, now)
     if job.spec.run_policy.suspend:
         return plan_suspension(job, observed, stage, workers, toll, now)
     return plan_stage(job, observed, stage, workers, toll, now)

@@ -12,7 +12,8 @@ from datetime import datetime
 
 from llmtrain_api import JobStatus, LLMTrainingJob
 from llmtrain_api.records import Stage
-from llmtrain_operator.plan.attempts import Toll, delay_replacement
+from llmtrain_operator.plan.attempts import Toll
+from llmtrain_operator.plan.ladder import delay_replacement
 from llmtrain_operator.plan.stages import PHASE_OF_STAGE
 from llmtrain_operator.plan.status import (
     begin_conditions,
@@ -37,6 +38,9 @@ from llmtrain_operator.plan.workers import Worker, must_run_again
 
 POLL_SECONDS = 15.0
 """How often the progress of a running stage is looked at."""
+
+UNTOLD_STATES = frozenset({ProcessState.WAITING, ProcessState.RUNNING})
+"""States of a process at work that nobody has told to leave."""
 
 
 def plan_stage(
@@ -72,8 +76,9 @@ def plan_stage(
     state_active(conditions, stage, workers)
     state_knowledge(conditions, stage, record)
     _, waiting = explain_waiting(workers)
-    if delay > 0 and toll.attempts:
-        waiting = f"{toll.attempts[-1].message} Trying again in {round(delay)} s."
+    last_words = toll.attempts[-1].message if toll.attempts else ""
+    if delay > 0:
+        waiting = f"{last_words} Trying again in {round(delay)} s."
     status = describe_common(job, observed, toll, now).model_copy(
         update={
             "phase": PHASE_OF_STAGE[stage],
@@ -83,6 +88,7 @@ def plan_stage(
             "incarnations": incarnations,
             "workers": describe_workers(workers),
             "process_restarts": job.status.process_restarts + restarts_within,
+            "group_restarts": job.status.group_restarts + toll.restarts_group,
         }
     )
     events = list(toll.events)
@@ -90,24 +96,39 @@ def plan_stage(
         why = record.last_loss or "their round was lost"
         message = f"Ranks were started anew within their workers: {why}"
         events.append(Event(kind=EventKind.WARNING, reason="RanksRestarted", message=message))
+    if toll.restarts_group:
+        message = f"All workers are started anew: replacing one did not help: {last_words}"
+        events.append(Event(kind=EventKind.WARNING, reason="GroupRestarted", message=message))
     if job.status.phase is not PHASE_OF_STAGE[stage]:
         staff = "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
         events.append(tell("StageStarted", f"stage {stage}, {staff}"))
     return Plan(
         status=status,
         start=tuple(start),
-        remove=_list_counted_failures(job.status, observed),
+        remove=_list_counted(job.status, observed),
         events=tuple(events),
-        requeue_after_seconds=min(delay, POLL_SECONDS) if delay > 0 else POLL_SECONDS,
+        requeue_after_seconds=_find_patience(toll, delay),
     )
 
 
-def _list_counted_failures(status: JobStatus, observed: Observed) -> tuple[Process, ...]:
-    """Return failed processes that the stored status has counted, but for each worker's last."""
-    return tuple(
-        o.process
-        for o in observed.processes
-        if o.state is ProcessState.FAILED
-        and o.process.incarnation
-        < status.incarnations.get(f"{o.process.stage}-{o.process.index}", 0) - 1
-    )
+def _find_patience(toll: Toll, delay: float) -> float:
+    """Return the seconds until the next look."""
+    if toll.restarts_group:
+        return 0.0
+    return min(delay, POLL_SECONDS) if delay > 0 else POLL_SECONDS
+
+
+def _list_counted(status: JobStatus, observed: Observed) -> tuple[Process, ...]:
+    """Return the processes that the stored status has done with.
+
+    Live ones whose time is over: they go only once that is written down, so that nobody takes
+    them for lost. And failed ones, but for each worker's last, which is kept for its log.
+    """
+    done = []
+    for o in observed.processes:
+        present = status.incarnations.get(f"{o.process.stage}-{o.process.index}", 0)
+        is_over = o.state in UNTOLD_STATES and o.process.incarnation < present
+        is_old = o.state is ProcessState.FAILED and o.process.incarnation < present - 1
+        if is_over or is_old:
+            done.append(o.process)
+    return tuple(done)

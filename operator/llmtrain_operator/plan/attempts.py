@@ -1,36 +1,34 @@
 """Taking note of workers that ended without success, each exactly once.
 
-Below: `workers` finds them, `failures` judges them. Above: `plan_job` starts with this: what has
-ended decides what comes next.
+Below: `workers` finds them, `failures` judges them, `ladder` answers. Above: `plan_job` starts
+with this: what has ended decides what comes next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from llmtrain_api import JobStatus
-from llmtrain_api.records import Stage
+from llmtrain_api import JobStatus, LLMTrainingJob
 from llmtrain_api.status import MAX_ATTEMPTS_KEPT, Attempt
-from llmtrain_operator.plan.conditions import format_time, parse_time
+from llmtrain_operator.plan.conditions import format_time
 from llmtrain_operator.plan.failures import Verdict, judge_failure
+from llmtrain_operator.plan.ladder import (
+    End,
+    find_early_end,
+    find_spent_budget,
+    must_restart_group,
+)
 from llmtrain_operator.plan.types import Event, EventKind, ObservedProcess, ProcessState
 from llmtrain_operator.plan.workers import (
+    LIVE_STATES,
     Worker,
     find_uncounted_failures,
     has_vanished,
     list_outlived,
 )
-
-FREE_REPLACEMENTS = 2
-"""Replacements in a row that are made at once."""
-FIRST_DELAY_SECONDS = 5.0
-"""Wait before the next one after those; doubles from there."""
-MAX_DELAY_SECONDS = 300.0
-"""Longest wait between two replacements."""
-STREAK_WINDOW_SECONDS = 900.0
-"""Failures further apart than this are not in a row."""
 
 MAX_ATTEMPT_MESSAGE_CHARACTERS = 1024
 
@@ -43,60 +41,63 @@ class Toll:
     incarnations: dict[str, int]
     restarts: int
     failures: int
-    fatal: Verdict | None
-    """A verdict after which no further attempt makes sense."""
+    failures_by_class: dict[str, int]
+    restarts_group: bool
+    """Replacing one worker did not help: all are to be started anew."""
+    end: End | None
+    """Why no further attempt makes sense."""
     events: tuple[Event, ...]
 
 
 def count_toll(
-    status: JobStatus, workers: Sequence[Worker], *, were_all_there: bool, now: datetime
+    job: LLMTrainingJob,
+    workers: Sequence[Worker],
+    *,
+    were_all_there: bool,
+    checkpoint_step: int | None,
+    now: datetime,
 ) -> Toll:
-    """Judge every worker that ended without success since the last status."""
+    """Judge every worker that ended without success since the last status.
+
+    `checkpoint_step` is that of the newest committed checkpoint, as far as workers say.
+    """
+    status, policy = job.status, job.spec.run_policy
     attempts = list(status.attempts)
     incarnations = dict(status.incarnations)
+    by_class = Counter(status.failures_by_class)
     restarts, failures = status.restarts, status.failures
-    fatal: Verdict | None = None
+    end: End | None = None
+    restarts_group = False
     events: list[Event] = []
     for worker in workers:
         for ended in _list_ended(worker, were_all_there):
-            verdict = judge_failure(ended)
-            attempts.append(_describe_attempt(ended, verdict, now))
+            verdict = judge_failure(ended, job.spec)
+            attempts.append(_describe_attempt(ended, verdict, checkpoint_step, now))
             incarnations[worker.key] = ended.process.incarnation + 1
             restarts += 1
-            failures += verdict.counts
-            if not verdict.retry and fatal is None:
-                fatal = verdict
+            by_class[verdict.failure_class] += 1
+            failures += verdict.counts and policy.budgets.find_limit(verdict.failure_class) is None
+            if end is None and not verdict.retry:
+                end = End(reason=verdict.reason, message=verdict.message)
+            end = end or find_early_end(attempts, policy)
+            restarts_group = restarts_group or must_restart_group(attempts)
             events.append(
                 Event(kind=EventKind.WARNING, reason=verdict.reason, message=verdict.message)
             )
+    if restarts_group:
+        for worker in _list_bystanders(status, workers, incarnations):
+            incarnations[worker.key] = worker.incarnation + 1
+    last = attempts[-1].message if attempts else ""
     return Toll(
         attempts=tuple(attempts[-MAX_ATTEMPTS_KEPT:]),
         incarnations=incarnations,
         restarts=restarts,
         failures=failures,
-        fatal=fatal,
+        failures_by_class=dict(by_class),
+        restarts_group=restarts_group,
+        end=end or find_spent_budget(failures, by_class, last, policy),
         events=tuple(events),
     )
-
-
-def delay_replacement(attempts: Sequence[Attempt], stage: Stage, now: datetime) -> float:
-    """Return the seconds to wait before the next replacement in a stage; 0 is at once.
-
-    Doubles with each failure in a row, so that a store that is down is not hammered; infrastructure
-    that took a single pod away costs nothing.
-    """
-    ends = [
-        parse_time(attempt.finished_at)
-        for attempt in attempts
-        if attempt.stage is stage and attempt.finished_at is not None
-    ]
-    recent = [end for end in ends if (now - end).total_seconds() < STREAK_WINDOW_SECONDS]
-    if len(recent) <= FREE_REPLACEMENTS:
-        return 0.0
-    delay = min(
-        FIRST_DELAY_SECONDS * 2.0 ** (len(recent) - FREE_REPLACEMENTS - 1), MAX_DELAY_SECONDS
-    )
-    return max(0.0, delay - (now - max(recent)).total_seconds())
 
 
 def _list_ended(worker: Worker, were_all_there: bool) -> tuple[ObservedProcess, ...]:
@@ -113,13 +114,32 @@ def _list_ended(worker: Worker, were_all_there: bool) -> tuple[ObservedProcess, 
     return tuple(sorted(deleted + failed, key=lambda o: o.process.incarnation))
 
 
-def _describe_attempt(ended: ObservedProcess, verdict: Verdict, now: datetime) -> Attempt:
+def _list_bystanders(
+    status: JobStatus, workers: Sequence[Worker], incarnations: Mapping[str, int]
+) -> tuple[Worker, ...]:
+    """Return the workers at work that have not failed just now."""
+    return tuple(
+        worker
+        for worker in workers
+        if worker.newest is not None
+        and worker.newest.state in LIVE_STATES
+        and incarnations.get(worker.key, 0) == status.incarnations.get(worker.key, 0)
+    )
+
+
+def _describe_attempt(
+    ended: ObservedProcess, verdict: Verdict, checkpoint_step: int | None, now: datetime
+) -> Attempt:
+    record = ended.exit_record
     return Attempt(
         stage=ended.process.stage,
         index=ended.process.index,
         incarnation=ended.process.incarnation,
+        failure_class=verdict.failure_class,
         reason=verdict.reason,
         message=verdict.message[:MAX_ATTEMPT_MESSAGE_CHARACTERS],
+        step=record.step if record is not None else None,
+        checkpoint_step=checkpoint_step,
         exit_code=ended.exit_code,
         node=ended.node,
         finished_at=format_time(ended.finished_at or now),

@@ -13,6 +13,7 @@ from llmtrain_api.records import Stage
 from llmtrain_api.status import ConditionType, Phase, WorkersStatus
 from llmtrain_operator.plan.attempts import Toll
 from llmtrain_operator.plan.conditions import format_time, parse_time
+from llmtrain_operator.plan.ladder import End
 from llmtrain_operator.plan.status import begin_conditions, describe_common, state_knowledge
 from llmtrain_operator.plan.types import (
     Event,
@@ -58,11 +59,11 @@ def plan_failure(
     observed: Observed,
     stage: Stage,
     toll: Toll,
-    reason: str,
-    message: str,
+    end: End,
     now: datetime,
 ) -> Plan:
     """No further attempt makes sense: stop what still runs, and say why."""
+    reason, message = end.reason, end.message
     conditions = begin_conditions(job, now)
     conditions.set(ConditionType.SUCCEEDED, "False", reason, message)
     conditions.set(ConditionType.RECONCILING, "False", reason)

@@ -66,6 +66,7 @@ def describe_common(
             "incarnations": toll.incarnations,
             "restarts": toll.restarts,
             "failures": toll.failures,
+            "failures_by_class": toll.failures_by_class,
         }
     return before.model_copy(update=update)
 
@@ -138,18 +139,24 @@ def complete_progress(
 def describe_checkpoint(
     job: LLMTrainingJob, run_uri: str, observed: Observed
 ) -> CheckpointStatus | None:
-    """Return the newest checkpoint that is known to be committed.
+    """Return the newest checkpoint that is known to be committed."""
+    before = job.status.checkpoint
+    step = find_checkpoint_step(job.status, observed)
+    if step is None or (before is not None and before.step == step):
+        return before
+    return CheckpointStatus(step=step, uri=f"{run_uri}/checkpoints/step-{step:08d}")
+
+
+def find_checkpoint_step(status: JobStatus, observed: Observed) -> int | None:
+    """Return the step of the newest checkpoint that any process has told of.
 
     A process that was told to leave saves first, and says so only in its exit record.
     """
-    before = job.status.checkpoint
     record = find_record(observed, Stage.TRAIN)
-    told = [record.checkpoint_step if record is not None else None]
+    told = [status.checkpoint.step if status.checkpoint is not None else None]
+    told += [record.checkpoint_step if record is not None else None]
     told += [o.exit_record.checkpoint_step for o in observed.processes if o.exit_record is not None]
-    step = max((step for step in told if step is not None), default=None)
-    if step is None or (before is not None and before.step >= step):
-        return before
-    return CheckpointStatus(step=step, uri=f"{run_uri}/checkpoints/step-{step:08d}")
+    return max((step for step in told if step is not None), default=None)
 
 
 def describe_workers(workers: Sequence[Worker]) -> WorkersStatus:
