@@ -18,6 +18,9 @@ from llmtrain_api.usage import Usage
 MAX_ATTEMPTS_KEPT = 20
 """Ended attempts that the status lists, newest last; the count is in `restarts`."""
 
+MAX_AVOIDED_NODES = 50
+"""Nodes that a run avoids at once; the oldest are allowed again first."""
+
 
 class Phase(StrEnum):
     """One word for people. Programs read the conditions."""
@@ -159,6 +162,22 @@ class Attempt(Model):
     """When it ended, or was seen to have ended (RFC 3339, UTC)."""
 
 
+class AvoidedNode(Model):
+    """A node that new pods of this run keep away from for a while."""
+
+    node: str = Field(max_length=253)
+    """Its name."""
+
+    reason: str = Field(max_length=128)
+    """What happened there last, as one CamelCase word."""
+
+    message: str = Field(default="", max_length=1024)
+    """What happened there, for people."""
+
+    until: str
+    """When it is used again (RFC 3339, UTC)."""
+
+
 class Provenance(Model):
     """What the run was made of, so that it can be made again."""
 
@@ -219,6 +238,9 @@ class JobStatus(Model):
 
     attempts: list[Attempt] = Field(default=[], max_length=MAX_ATTEMPTS_KEPT)
     """Newest attempts that ended without success."""
+
+    avoided_nodes: list[AvoidedNode] = Field(default=[], max_length=MAX_AVOIDED_NODES)
+    """Nodes that hurt the run twice, oldest first."""
 
     usage: Usage | None = None
     """Where the time of the run went."""

@@ -40,7 +40,7 @@ RUN_BY_OTHERS = {
 }
 """Commands that need a cluster or all of the tests, and where they are run."""
 
-NO_FAILURES = {"Succeeded", "Failed", "RanksRestarted", "GroupRestarted"}
+NO_FAILURES = {"Succeeded", "Failed", "RanksRestarted", "GroupRestarted", "NodeAvoided"}
 """A success, and events beside reasons."""
 
 

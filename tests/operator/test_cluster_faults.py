@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -249,3 +250,29 @@ def leads(operator: Operator) -> bool:
 def owner_of(pod: dict[str, Any]) -> str:
     uid: str = pod["metadata"]["ownerReferences"][0]["uid"]
     return uid
+
+
+def test_a_node_whose_gpu_breaks_twice_is_avoided(jobs: Jobs, operator: Operator) -> None:
+    jobs.apply()
+    jobs.finish_prepare()
+    for incarnation in range(2):
+        name = f"tiny-train-0-{incarnation}"
+        jobs.await_pod(name)
+        jobs.bind(name, node="gpu-1")
+        jobs.end_pod(
+            name, 30, reason="GPUFault", finished_at=datetime.now(UTC),
+            message="CUDA error: uncorrectable ECC error encountered",
+        )  # fmt: skip
+    jobs.await_pod("tiny-train-0-2")
+    [term] = jobs.get("pod", "tiny-train-0-2")["spec"]["affinity"]["nodeAffinity"][
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ]["nodeSelectorTerms"]
+    assert term["matchFields"] == [
+        {"key": "metadata.name", "operator": "NotIn", "values": ["gpu-1"]}
+    ]
+    job = jobs.await_job(lambda j: bool(j.status.avoided_nodes), "the node to be named")
+    [avoided] = job.status.avoided_nodes
+    assert avoided.node == "gpu-1"
+    assert "a GPU of node gpu-1 is broken: CUDA error: uncorrectable ECC" in avoided.message
+    assert job.status.failures == 0
+    assert "NodeAvoided" in {event["reason"] for event in jobs.get("events")["items"]}

@@ -14,6 +14,7 @@ from llmtrain_api import JobStatus, LLMTrainingJob
 from llmtrain_api.records import Stage
 from llmtrain_operator.plan.attempts import Toll
 from llmtrain_operator.plan.ladder import delay_replacement
+from llmtrain_operator.plan.nodes import allow_again, avoids_too_much
 from llmtrain_operator.plan.stages import PHASE_OF_STAGE
 from llmtrain_operator.plan.status import (
     begin_conditions,
@@ -52,8 +53,13 @@ def plan_stage(
     now: datetime,
 ) -> Plan:
     """Let every worker of the stage have one process, and say how far they are."""
-    workers = [replace(w, incarnation=toll.incarnations.get(w.key, 0)) for w in workers]
     incarnations = dict(toll.incarnations)
+    avoided = allow_again(workers, toll.avoided, now)
+    for worker in workers:
+        if avoids_too_much(worker, avoided):
+            # Where a pod may run is fixed once it exists: it takes a new one.
+            incarnations[worker.key] = worker.incarnation + 1
+    workers = [replace(w, incarnation=incarnations.get(w.key, 0)) for w in workers]
     start: list[Process] = []
     delay = delay_replacement(toll.attempts, stage, now)
     for worker in workers:
@@ -89,6 +95,7 @@ def plan_stage(
             "workers": describe_workers(workers),
             "process_restarts": job.status.process_restarts + restarts_within,
             "group_restarts": job.status.group_restarts + toll.restarts_group,
+            "avoided_nodes": list(avoided),
         }
     )
     events = list(toll.events)
@@ -99,6 +106,9 @@ def plan_stage(
     if toll.restarts_group:
         message = f"All workers are started anew: replacing one did not help: {last_words}"
         events.append(Event(kind=EventKind.WARNING, reason="GroupRestarted", message=message))
+    if toll.avoided and not avoided:
+        nodes = ", ".join(a.node for a in toll.avoided)
+        events.append(tell("NodesAllowedAgain", f"No other node has room: {nodes} may be used"))
     if job.status.phase is not PHASE_OF_STAGE[stage]:
         staff = "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
         events.append(tell("StageStarted", f"stage {stage}, {staff}"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from llmtrain_api import JobStatus, LLMTrainingJob
-from llmtrain_api.status import MAX_ATTEMPTS_KEPT, Attempt
+from llmtrain_api.status import MAX_ATTEMPTS_KEPT, Attempt, AvoidedNode
 from llmtrain_operator.plan.conditions import format_time
 from llmtrain_operator.plan.failures import Verdict, judge_failure
 from llmtrain_operator.plan.ladder import (
@@ -21,6 +21,7 @@ from llmtrain_operator.plan.ladder import (
     find_spent_budget,
     must_restart_group,
 )
+from llmtrain_operator.plan.nodes import judge_node, merge_avoided
 from llmtrain_operator.plan.types import Event, EventKind, ObservedProcess, ProcessState
 from llmtrain_operator.plan.workers import (
     LIVE_STATES,
@@ -44,6 +45,8 @@ class Toll:
     failures_by_class: dict[str, int]
     restarts_group: bool
     """Replacing one worker did not help: all are to be started anew."""
+    avoided: tuple[AvoidedNode, ...]
+    """Nodes to keep away from."""
     end: End | None
     """Why no further attempt makes sense."""
     events: tuple[Event, ...]
@@ -68,6 +71,7 @@ def count_toll(
     restarts, failures = status.restarts, status.failures
     end: End | None = None
     restarts_group = False
+    avoided: list[AvoidedNode] = []
     events: list[Event] = []
     for worker in workers:
         for ended in _list_ended(worker, were_all_there):
@@ -84,6 +88,9 @@ def count_toll(
             events.append(
                 Event(kind=EventKind.WARNING, reason=verdict.reason, message=verdict.message)
             )
+            if (node := judge_node(attempts, now)) is not None:
+                avoided.append(node)
+                events.append(_tell_avoided(node))
     if restarts_group:
         for worker in _list_bystanders(status, workers, incarnations):
             incarnations[worker.key] = worker.incarnation + 1
@@ -95,6 +102,7 @@ def count_toll(
         failures=failures,
         failures_by_class=dict(by_class),
         restarts_group=restarts_group,
+        avoided=merge_avoided(status.avoided_nodes, avoided, now),
         end=end or find_spent_budget(failures, by_class, last, policy),
         events=tuple(events),
     )
@@ -112,6 +120,11 @@ def _list_ended(worker: Worker, were_all_there: bool) -> tuple[ObservedProcess, 
         for incarnation in without_trace
     )
     return tuple(sorted(deleted + failed, key=lambda o: o.process.incarnation))
+
+
+def _tell_avoided(node: AvoidedNode) -> Event:
+    message = f"Node {node.node} is avoided until {node.until}: {node.message}"
+    return Event(kind=EventKind.WARNING, reason="NodeAvoided", message=message)
 
 
 def _list_bystanders(

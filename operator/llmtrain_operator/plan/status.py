@@ -67,6 +67,7 @@ def describe_common(
             "restarts": toll.restarts,
             "failures": toll.failures,
             "failures_by_class": toll.failures_by_class,
+            "avoided_nodes": list(toll.avoided),
         }
     return before.model_copy(update=update)
 

@@ -56,6 +56,8 @@ class ObservedProcess:
     address: str | None = None
     """host:port of its agent, once it has one."""
     node: str | None = None
+    avoids: frozenset[str] = frozenset()
+    """Nodes that it was told to keep away from."""
     created_at: datetime | None = None
     finished_at: datetime | None = None
     exit_code: int | None = None

@@ -1,10 +1,11 @@
 """A worker pod: one incarnation of one worker, under Pod Security `restricted`.
 
-Below: `labels`. Above: `world.cluster`, which creates it.
+Below: `labels`, `avoidance`. Above: `world.cluster`, which creates it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,6 +20,7 @@ from llmtrain_api.run import (
     TERMINATION_LOG,
 )
 from llmtrain_operator.plan.types import Process
+from llmtrain_operator.render.avoidance import render_avoidance
 from llmtrain_operator.render.labels import (
     label_process,
     refer_to_owner,
@@ -39,7 +41,13 @@ GPU_RESOURCE = "nvidia.com/gpu"
 SCRATCH_PATH = "/tmp"
 
 
-def render_pod(job: LLMTrainingJob, process: Process, *, pull_policy: str) -> dict[str, Any]:
+def render_pod(
+    job: LLMTrainingJob,
+    process: Process,
+    *,
+    pull_policy: str,
+    avoided_nodes: Iterable[str] = (),
+) -> dict[str, Any]:
     """Return the pod of a process; `job.spec.workers.image` must be set."""
     workers = job.spec.workers
     pod: dict[str, Any] = {
@@ -65,6 +73,8 @@ def render_pod(job: LLMTrainingJob, process: Process, *, pull_policy: str) -> di
             pod["topologySpreadConstraints"] = [_spread_over_nodes(job, process.stage)]
     if workers.node_selector:
         pod["nodeSelector"] = dict(workers.node_selector)
+    if nodes := tuple(avoided_nodes):
+        pod["affinity"] = render_avoidance(nodes)
     return {
         "apiVersion": "v1",
         "kind": "Pod",

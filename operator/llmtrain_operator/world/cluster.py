@@ -120,7 +120,10 @@ class ClusterWorld:
         refusals = await self._furnish(job, stage)
         if not refusals:
             slots = asyncio.Semaphore(CREATIONS_PER_JOB)
-            await _do_all(self._start(job, process, slots, refusals) for process in plan.start)
+            avoided = tuple(avoided.node for avoided in plan.status.avoided_nodes)
+            await _do_all(
+                self._start(job, process, avoided, slots, refusals) for process in plan.start
+            )
         return tuple(dict.fromkeys(refusals))
 
     async def write_status(self, job: LLMTrainingJob, status: JobStatus) -> None:
@@ -225,6 +228,7 @@ class ClusterWorld:
         self,
         job: LLMTrainingJob,
         process: Process,
+        avoided_nodes: tuple[str, ...],
         slots: asyncio.Semaphore,
         refusals: list[str],
     ) -> None:
@@ -233,9 +237,10 @@ class ClusterWorld:
                 return
             path = CORE_PATH.format(namespace=job.metadata.namespace, kind="pods")
             try:
-                pod = await self._client.create(
-                    path, render_pod(job, process, pull_policy=self._pull_policy)
+                body = render_pod(
+                    job, process, pull_policy=self._pull_policy, avoided_nodes=avoided_nodes
                 )
+                pod = await self._client.create(path, body)
             except ApiError as error:
                 if error.status in REFUSALS:
                     refusals.append(error.message)

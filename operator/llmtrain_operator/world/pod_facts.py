@@ -15,6 +15,7 @@ from llmtrain_api import KIND, ExitRecord
 from llmtrain_api.records import Stage
 from llmtrain_api.run import AGENT_PORT
 from llmtrain_operator.plan.types import ObservedProcess, Process, ProcessState
+from llmtrain_operator.render.avoidance import read_avoided_nodes
 from llmtrain_operator.render.labels import (
     INCARNATION_LABEL,
     INDEX_LABEL,
@@ -123,6 +124,7 @@ def _observe(process: Process, pod: dict[str, Any]) -> ObservedProcess:
         ready=conditions.get("Ready", {}).get("status") == "True",
         address=f"{status['podIP']}:{AGENT_PORT}" if status.get("podIP") else None,
         node=spec.get("nodeName"),
+        avoids=read_avoided_nodes(spec),
         created_at=_parse_time(metadata["creationTimestamp"]),
         finished_at=finished_at,
         exit_code=ended.get("exitCode"),

@@ -8,10 +8,13 @@ from typing import Any
 from llmtrain_api import LLMTrainingJob
 from llmtrain_api.records import Stage
 from llmtrain_operator.plan.types import Process
+from llmtrain_operator.render.avoidance import read_avoided_nodes
 from llmtrain_operator.render.pods import render_pod
 from llmtrain_operator.render.services import render_service
 from llmtrain_trainer.__main__ import parse_arguments
 from testbed.control_plane import ControlPlane
+
+AVOIDED = ("gpu-1", "gpu-2")
 
 
 def make_job(namespace: str = "default", **workers: Any) -> LLMTrainingJob:
@@ -65,6 +68,13 @@ def test_only_stages_that_train_get_gpus() -> None:
     assert limits == {Stage.PREPARE: None, Stage.TRAIN: "2", Stage.EVALUATE: "2"}
 
 
+def test_a_pod_tells_which_nodes_it_keeps_away_from() -> None:
+    for avoided in ((), AVOIDED):
+        pod = render_pod(make_job(), name_trainer(), pull_policy="Never", avoided_nodes=avoided)
+        assert read_avoided_nodes(pod["spec"]) == set(avoided)
+        assert ("affinity" in pod["spec"]) is bool(avoided)
+
+
 def test_the_apiserver_takes_every_field_under_the_restricted_standard(
     control_plane: ControlPlane, namespace: str
 ) -> None:
@@ -78,7 +88,10 @@ def test_the_apiserver_takes_every_field_under_the_restricted_standard(
         tolerations=[{"key": "gpu", "operator": "Exists"}],
     )
     for kind, manifest in (
-        ("pods", render_pod(job, name_trainer(), pull_policy="IfNotPresent")),
+        (
+            "pods",
+            render_pod(job, name_trainer(), pull_policy="IfNotPresent", avoided_nodes=AVOIDED),
+        ),
         ("services", render_service(job, Stage.TRAIN)),
     ):
         answer = control_plane.kubectl(
