@@ -191,6 +191,9 @@ class ProgressRecord(Model):
     resumed_step: int | None = None
     """Step of the checkpoint that this round started from; absent: from scratch."""
 
+    lost_step: int | None = None
+    """Step that this worker's ranks were at when their newest round was lost."""
+
     loss: float | None = None
     """Training loss of the newest step, nats per token."""
 

@@ -152,6 +152,9 @@ class Attempt(Model):
     checkpoint_step: int | None = None
     """Newest committed checkpoint when it ended; absent: there was none."""
 
+    lost_steps: int | None = Field(default=None, ge=0)
+    """Steps that had to be repeated because of it (train); absent until training goes on."""
+
     exit_code: int | None = None
     """Exit code of its container, where it had one."""
 

@@ -21,6 +21,7 @@ import prometheus_client
 
 from llmtrain_operator.handlers import build_registry, configure
 from llmtrain_operator.lease import Lease, LeaseLostError
+from llmtrain_operator.ledger_metrics import LedgerCollector
 from llmtrain_operator.metrics import QUEUE_DEPTH, RECONCILE_SECONDS
 from llmtrain_operator.reconcile import reconcile
 from llmtrain_operator.settings import Settings, read_settings
@@ -98,6 +99,7 @@ async def operate(settings: Settings) -> None:
         lease = Lease(
             lease_client, settings.namespace, settings.lease_name, settings.pod_name, tell_time
         )
+        prometheus_client.REGISTRY.register(LedgerCollector(jobs.list_jobs))
         if settings.metrics_port:
             prometheus_client.start_http_server(settings.metrics_port)
 

@@ -81,6 +81,7 @@ class Board:
         self._phase_seconds: dict[str, float] = {}
         self._step = 0
         self._last_loss = ""
+        self._lost_step: int | None = None
         self.starts = 0
         """How many times ranks were started in this pod."""
         self.restarts: Counter[str] = Counter()
@@ -118,6 +119,7 @@ class Board:
         """A round ended without success, for a cause in one word and in many."""
         self.restarts[cause] += 1
         self._last_loss = cut_text(message, MAX_MESSAGE_CHARACTERS)
+        self._lost_step = self._step
         self.recovery = Recovery(lost_at=self._clock())
 
     def note_checkpoint(self, step: int | None) -> None:
@@ -155,6 +157,7 @@ class Board:
                 **self._facts,
                 "round": self.starts,
                 "last_loss": self._last_loss,
+                "lost_step": self._lost_step,
                 "step": self._step,
                 "total_steps": self._total_steps,
                 "phase_seconds": self._phase_seconds,

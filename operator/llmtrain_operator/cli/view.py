@@ -22,8 +22,8 @@ from rich.text import Text
 from llmtrain_api import LLMTrainingJob, ProgressRecord
 from llmtrain_api.records import RankPhase, Stage
 from llmtrain_api.status import Phase, Progress
+from llmtrain_operator.plan.progress import count_process_restarts, describe_progress
 from llmtrain_operator.plan.stages import PHASE_OF_STAGE, STAGES
-from llmtrain_operator.plan.status import count_process_restarts, describe_progress
 from llmtrain_operator.plan.types import Event, EventKind
 
 LINE_SECONDS = 10.0

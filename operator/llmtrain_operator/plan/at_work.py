@@ -15,13 +15,17 @@ from llmtrain_api.records import Stage
 from llmtrain_operator.plan.attempts import Toll
 from llmtrain_operator.plan.ladder import delay_replacement
 from llmtrain_operator.plan.nodes import allow_again, avoids_too_much
+from llmtrain_operator.plan.progress import (
+    count_lost_steps,
+    count_process_restarts,
+    find_record,
+    settle_lost_steps,
+)
 from llmtrain_operator.plan.stages import PHASE_OF_STAGE
 from llmtrain_operator.plan.status import (
     begin_conditions,
-    count_process_restarts,
     describe_common,
     describe_workers,
-    find_record,
     state_active,
     state_knowledge,
 )
@@ -77,6 +81,7 @@ def plan_stage(
             incarnations[worker.key] = worker.newest.process.incarnation
 
     record = find_record(observed, stage)
+    lost_steps = count_lost_steps(job.status.progress, record)
     restarts_within = count_process_restarts(job.status.progress, record)
     conditions = begin_conditions(job, now)
     state_active(conditions, stage, workers)
@@ -91,6 +96,11 @@ def plan_stage(
             "stage": stage,
             "message": waiting,
             "conditions": conditions.list_all(),
+            "attempts": list(
+                toll.attempts
+                if lost_steps is None
+                else settle_lost_steps(toll.attempts, lost_steps)
+            ),
             "incarnations": incarnations,
             "workers": describe_workers(workers),
             "process_restarts": job.status.process_restarts + restarts_within,

@@ -17,6 +17,7 @@ from llmtrain_api.records import RankPhase, Stage
 from llmtrain_api.status import ConditionType, Phase, Progress
 from llmtrain_api.usage import Activity, Usage
 from llmtrain_operator.plan.conditions import format_time, parse_time
+from llmtrain_operator.plan.progress import count_lost_steps
 
 PERCENT = 100
 
@@ -51,7 +52,7 @@ def charge_usage(
         field = f"{usage.activity}_seconds"
         update[field] = getattr(usage, field) + max(0.0, elapsed)
     charged = usage.model_copy(update=update)
-    charged = _move_lost(charged, spec, before.progress, after.progress)
+    charged = _move_lost(charged, spec, before.progress, record)
     return charged.model_copy(update={"goodput_percent": compute_goodput(charged)})
 
 
@@ -94,14 +95,14 @@ def _was_at_work(status: JobStatus) -> bool:
 
 
 def _move_lost(
-    usage: Usage, spec: JobSpec, before: Progress | None, after: Progress | None
+    usage: Usage, spec: JobSpec, before: Progress | None, record: ProgressRecord | None
 ) -> Usage:
     """Move the time of steps that are repeated from `training` to `lost`."""
-    if before is None or after is None or after.step >= before.step:
+    steps = count_lost_steps(before, record)
+    if not steps or before is None or record is None:
         return usage
-    steps = before.step - after.step
     tokens = steps * spec.training.batch_size * spec.training.sequence_length
-    speed = before.tokens_per_second or after.tokens_per_second
+    speed = before.tokens_per_second or record.tokens_per_second
     seconds = min(usage.training_seconds, tokens / speed) if speed else 0.0
     return usage.model_copy(
         update={

@@ -1,7 +1,7 @@
 """The status that a decision leads to: phase, message, conditions, progress, workers.
 
-Below: `conditions`, `stages`, `waiting`, `workers`. Above: `at_work`, `suspension` and `endings`,
-which decide first and then ask this module to say so. Nothing here decides.
+Below: `conditions`, `progress`, `stages`, `waiting`, `workers`. Above: `at_work`, `suspension` and
+`endings`, which decide first and then ask this module to say so. Nothing here decides.
 """
 
 from __future__ import annotations
@@ -9,33 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from llmtrain_api import JobSpec, JobStatus, LLMTrainingJob, ProgressRecord
+from llmtrain_api import JobStatus, LLMTrainingJob, ProgressRecord
 from llmtrain_api.naming import locate_run
-from llmtrain_api.records import Stage, StageResult
+from llmtrain_api.records import Stage
 from llmtrain_api.status import (
     CheckpointStatus,
     ConditionType,
-    Progress,
     Provenance,
     WorkersStatus,
 )
 from llmtrain_operator.plan.attempts import Toll
 from llmtrain_operator.plan.conditions import ConditionSet, format_time
+from llmtrain_operator.plan.progress import complete_progress, describe_progress, find_record
 from llmtrain_operator.plan.stages import PHASE_OF_STAGE, merge_results
 from llmtrain_operator.plan.types import Observed, ProcessState
 from llmtrain_operator.plan.waiting import explain_waiting
 from llmtrain_operator.plan.workers import Worker
-
-PERCENT = 100
-
-LOSS_DECIMALS = 4
-"""What `kubectl get` shows of a loss; `results` has every digit."""
-
-
-def find_record(observed: Observed, stage: Stage | None) -> ProgressRecord | None:
-    """Return what worker 0 last said, if it spoke of the stage."""
-    record = observed.progress
-    return record if record is not None and record.stage is stage else None
 
 
 def describe_common(
@@ -75,66 +64,6 @@ def describe_common(
 def begin_conditions(job: LLMTrainingJob, now: datetime) -> ConditionSet:
     """Return the conditions of the last status, to be stated anew."""
     return ConditionSet(job.status.conditions, now, job.metadata.generation)
-
-
-def describe_progress(
-    spec: JobSpec, before: Progress | None, record: ProgressRecord | None, now: datetime
-) -> Progress | None:
-    """Return the progress that worker 0 of the training stage reports, or the last known."""
-    if record is None or record.stage is not Stage.TRAIN or record.round == 0:
-        return before
-    total = spec.training.steps
-    tokens_left = (total - record.step) * spec.training.batch_size * spec.training.sequence_length
-    speed = record.tokens_per_second
-    loss, validation = record.loss, record.validation_loss
-    if before is not None:
-        loss = before.loss if loss is None else loss
-        validation = before.validation_loss if validation is None else validation
-    return Progress(
-        step=record.step,
-        total_steps=total,
-        percent=min(PERCENT, PERCENT * record.step // total),
-        loss=_round_loss(loss),
-        validation_loss=_round_loss(validation),
-        tokens_per_second=speed,
-        remaining_seconds=round(tokens_left / speed) if speed else None,
-        incarnation=record.incarnation,
-        round=record.round,
-        updated_at=format_time(now),
-    )
-
-
-def _round_loss(loss: float | None) -> float | None:
-    return None if loss is None else round(loss, LOSS_DECIMALS)
-
-
-def count_process_restarts(before: Progress | None, record: ProgressRecord | None) -> int:
-    """Return how many times ranks were started anew within worker 0 since the stored progress.
-
-    Both are written together, so that a restart counts once, whoever is killed in between.
-    """
-    if record is None or record.stage is not Stage.TRAIN or record.round == 0:
-        return 0
-    known = 1  # the first start of an incarnation is no restart
-    if before is not None and before.incarnation == record.incarnation:
-        known = max(known, before.round)
-    elif before is not None and before.incarnation > record.incarnation:
-        return 0
-    return max(0, record.round - known)
-
-
-def complete_progress(
-    spec: JobSpec, before: Progress | None, results: StageResult, now: datetime
-) -> Progress:
-    """Return the progress of a training stage that is done; its last step may never be polled."""
-    total = spec.training.steps
-    values = before.model_dump() if before else {}
-    values |= {"step": total, "total_steps": total, "percent": PERCENT, "remaining_seconds": None}
-    if results.train_loss is not None:
-        values["loss"] = _round_loss(results.train_loss)
-    if before is None or before.step != total:
-        values["updated_at"] = format_time(now)
-    return Progress(**values)
 
 
 def describe_checkpoint(

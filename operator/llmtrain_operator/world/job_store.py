@@ -43,6 +43,10 @@ class JobStore:
         """Yield every key."""
         yield from tuple(self._jobs)
 
+    def list_jobs(self) -> Iterator[LLMTrainingJob]:
+        """Yield every job that can be read; also from another thread."""
+        yield from (job for job in tuple(self._jobs.values()) if isinstance(job, LLMTrainingJob))
+
     def note(self, body: dict[str, Any]) -> bool:
         """Take in a job as the API shows it; tell whether that was news."""
         metadata = body["metadata"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import datetime, timedelta
 
 import pytest
@@ -140,12 +141,78 @@ def test_repeated_steps_are_moved_to_what_is_lost(story: Story) -> None:
     reach_training(story)
     story.wait(100)
     story.see(PREPARED, *train(RUNNING), progress=story.tell(50, RankPhase.TRAINING))
-    story.see(PREPARED, *train(RUNNING), progress=story.tell(40, RankPhase.RESTORING, rounds=2))
+    # While they restore, nobody knows yet how much it is.
+    story.see(PREPARED, *train(RUNNING), progress=story.tell(0, RankPhase.RESTORING, rounds=2))
+    assert story.usage.lost_steps == 0
+    assert story.job.status.progress is not None
+    assert story.job.status.progress.step == 50
+    # By the time that it is asked, some of them are done again.
+    again = story.tell(44, RankPhase.TRAINING, rounds=2)
+    again = again.model_copy(update={"resumed_step": 40})
+    for _ in range(2):  # told once only
+        story.see(PREPARED, *train(RUNNING), progress=again)
+        usage = story.usage
+        assert usage.lost_steps == 10
+        assert usage.lost_seconds == pytest.approx(10 * STEP_SECONDS)
+        assert usage.training_seconds == pytest.approx(100 - 10 * STEP_SECONDS)
+        assert sum_seconds(usage) == pytest.approx(100)
+
+
+def test_a_worker_that_outlived_the_loss_knows_better_how_far_it_had_come(story: Story) -> None:
+    reach_training(story)
+    story.see(PREPARED, *train(RUNNING), progress=story.tell(50, RankPhase.TRAINING))
+    again = story.tell(44, RankPhase.TRAINING, rounds=2)
+    again = again.model_copy(update={"resumed_step": 40, "lost_step": 57})
+    story.see(PREPARED, *train(RUNNING), progress=again)
+    assert story.usage.lost_steps == 17
+
+
+def test_lost_steps_are_written_to_the_failure_that_cost_them(story: Story) -> None:
+    reach_training(story)
+    story.see(PREPARED, *train(RUNNING), progress=story.tell(50, RankPhase.TRAINING))
+    lost = [
+        observe_process("tiny", Stage.TRAIN, index, 0, FAILED, ended_by="Deleted")
+        for index in (0, 1)
+    ]
+    story.see(PREPARED, *lost)
+    assert [a.lost_steps for a in story.job.status.attempts] == [None, None]
+    new = [observe_process("tiny", Stage.TRAIN, index, 1, RUNNING) for index in (0, 1)]
+    record = story.tell(41, RankPhase.TRAINING)
+    record = record.model_copy(update={"incarnation": 1, "resumed_step": 40})
+    story.see(PREPARED, *new, progress=record)
+    assert [a.lost_steps for a in story.job.status.attempts] == [10, 0]
+    assert story.usage.lost_steps == 10
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_ledger_sums_up_to_wall_time_over_restarts_of_the_operator(
+    story: Story, seed: int
+) -> None:
+    """Passes whose status is lost, as the operator dies, and absences of up to a day."""
+    rng = random.Random(seed)
+    reach_training(story)
+    step, rounds, incarnation = 0, 1, 0
+    for _ in range(300):
+        story.wait(rng.choice([0.4, 3, 15, 40, 3600, 86400]) * rng.random())
+        if rng.random() < 0.2:
+            rounds, step = rounds + 1, step * 3 // 4
+        if rng.random() < 0.1:
+            incarnation, rounds = incarnation + 1, 1
+        step += rng.randrange(20)
+        phase = rng.choice(list(RankPhase))
+        record = story.tell(step, phase, rounds).model_copy(
+            update={"incarnation": incarnation, "resumed_step": step // 2}
+        )
+        before = story.job
+        story.see(PREPARED, *train(RUNNING, incarnation=incarnation), progress=record)
+        if rng.random() < 0.4:
+            story.job = before  # killed before the status was written
+    elapsed = (story.now - story.began).total_seconds()
     usage = story.usage
-    assert usage.lost_steps == 10
-    assert usage.lost_seconds == pytest.approx(10 * STEP_SECONDS)
-    assert usage.training_seconds == pytest.approx(100 - 10 * STEP_SECONDS)
-    assert sum_seconds(usage) == pytest.approx(100)
+    assert usage.updated_at is not None
+    unwritten = (story.now - parse_time(usage.updated_at)).total_seconds()
+    assert sum_seconds(usage) + unwritten == pytest.approx(elapsed, rel=0.01)
+    assert usage.lost_steps > 0
 
 
 def test_a_lost_worker_is_time_down_and_so_is_the_operator_s_own_absence(story: Story) -> None:
