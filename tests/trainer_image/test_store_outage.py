@@ -106,3 +106,38 @@ def test_the_last_save_waits_for_the_store(server: MinioServer, tmp_path: Path) 
     resumed.watch(lambda: bool(resumed.logs[0].list_facts("resumed_step")))
     assert resumed.logs[0].list_facts("resumed_step") == [saved]
     resumed.kill()
+
+
+def test_killed_ranks_resume_from_memory_without_the_store(
+    server: MinioServer, tmp_path: Path
+) -> None:
+    """Bit for bit, and what was only in memory is in the store once that is back."""
+    config = configure(server, tmp_path / "keys", "memory")
+    staging = tmp_path / "staging"
+    ranks = RunningRanks(config, staging=staging)
+    log = ranks.logs[0]
+    ranks.watch(lambda: bool(log.list_facts("checkpoint_step")))
+    server.kill()
+    ranks.watch(lambda: find_failure(log) != "")
+    saved = log.list_facts("checkpoint_step")[-1]
+    ranks.watch(lambda: log.step > saved + 300)
+    ranks.kill()
+    losses = dict(zip(list_loss_steps(log), log.list_facts("loss"), strict=True))
+
+    resumed = RunningRanks(config, round_number=2, staging=staging)
+    again = resumed.logs[0]
+    resumed.watch(lambda: again.step > log.step)
+    (step,) = again.list_facts("resumed_step")
+    assert saved < step <= log.step
+    repeated = dict(zip(list_loss_steps(again), again.list_facts("loss"), strict=True))
+    common = sorted(losses.keys() & repeated.keys())
+    assert common
+    assert [repeated[each] for each in common] == [losses[each] for each in common]
+    assert again.list_facts("checkpoint_step") == []
+    server.start()
+    resumed.watch(lambda: bool(again.list_facts("checkpoint_step")))
+    resumed.kill()
+
+
+def list_loss_steps(log: RankLog) -> list[int]:
+    return [u.step for u in log.updates if "loss" in u.facts]

@@ -1,11 +1,12 @@
-"""Saving the training state: staged to local files, uploaded while training goes on.
+"""Saving the training state: staged in memory, uploaded while training goes on.
 
-Below: torch.distributed.checkpoint (DCP), which gives each rank its part and no tensor twice;
-`store`; `manifest`. Above: `train`. The way back is `restore`.
+Below, in the order of use: `division` (this rank's share of the state), `part_file` and `staging`
+(one copy into shared memory, all that training waits for), `uploader` (a process of its own),
+`store`, `manifest`. Above: `train`. The way back is `restore`.
 
-Shards are safetensors, so that reading one runs no code. Each rank uploads its own part and
-tells rank 0 through the round's key-value store; when all have, rank 0 creates the manifest.
-Until then the objects are no checkpoint, and the manifest of another round is never replaced.
+Each rank saves its share and tells rank 0 through the round's key-value store; when all have,
+rank 0 creates the manifest. Until then the objects are no checkpoint, and the manifest of another
+round is never replaced.
 
 A store that fails costs a save and not the run: training goes on, and the next save that is due
 tries again. Only whoever needs a save (the last one, or before leaving) waits for the store.
@@ -15,34 +16,31 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import tempfile
 import threading
 import time
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from torch.distributed import checkpoint as dcp
-from torch.distributed.checkpoint import HuggingFaceStorageWriter
 
+from llmtrain_trainer.division import divide_state
 from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.manifest import (
     CURVE,
     MANIFEST,
     CheckpointManifest,
     ManifestObject,
-    describe_file,
     locate_round,
     locate_step,
 )
 from llmtrain_trainer.parallel import Ranks
+from llmtrain_trainer.part_file import PartLayout, copy_part, lay_out_part
+from llmtrain_trainer.staging import NoSpaceError, StagingArea
 from llmtrain_trainer.store import ObjectExistsError, Store
+from llmtrain_trainer.uploader import Staged, Uploader
 from llmtrain_trainer.verification import delete_old_checkpoints
 
 logger = logging.getLogger(__name__)
@@ -74,13 +72,21 @@ class Checkpointer:
         ranks: Ranks,
         facts: RunFacts,
         *,
+        area: StagingArea,
+        uploader: Uploader,
         keep_last: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Save to `store`, rooted at the run; `clock` gives Unix seconds."""
+        """Save to `store`, rooted at the run, by way of `area` and `uploader`.
+
+        `clock` gives Unix seconds.
+        """
         self._store = store
         self._ranks = ranks
         self._facts = facts
+        self._area = area
+        self._uploader = uploader
+        self._layout: PartLayout | None = None
         self._keep_last = keep_last
         self._clock = clock
         self._messages = ranks.connect_store()
@@ -98,7 +104,7 @@ class Checkpointer:
         return self._thread is not None and self._thread.is_alive()
 
     def begin(self, step: int, tensors: Mapping[str, torch.Tensor], curve: list[Any]) -> None:
-        """Copy this rank's part to local files and start its upload.
+        """Copy this rank's part to memory and start its upload.
 
         Every rank must call it with the same step, and only when none is busy.
         """
@@ -107,19 +113,15 @@ class Checkpointer:
         self._num_saves += 1
         self.begun_step = step
         self._store_failure = None
-        folder = Path(tempfile.mkdtemp(prefix="llmtrain-checkpoint-"))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one rank: meant
-            dcp.save(
-                dict(tensors),
-                storage_writer=HuggingFaceStorageWriter(path=str(folder), save_distributed=True),
-                no_dist=self._ranks.group.world_size == 1,
-            )
-        if self._ranks.is_first:
-            (folder / CURVE).write_text(json.dumps(curve))
+        failure: StoreError | None = None
+        files: list[Staged] = []
+        try:
+            files = self._stage(step, tensors, curve)
+        except NoSpaceError as error:
+            failure = error
         self._thread = threading.Thread(
             target=self._finish,
-            args=(step, folder, f"checkpoint/{self._num_saves}"),
+            args=(step, files, failure, f"checkpoint/{self._num_saves}"),
             name=f"checkpoint-{step}",
             daemon=True,
         )
@@ -178,17 +180,44 @@ class Checkpointer:
         step, self._committed_step = self._committed_step, None
         return step
 
-    def _finish(self, step: int, folder: Path, messages: str) -> None:
+    def close(self) -> None:
+        """End the uploading process; what it was at is lost."""
+        self._uploader.close()
+
+    def _stage(
+        self, step: int, tensors: Mapping[str, torch.Tensor], curve: list[Any]
+    ) -> list[Staged]:
+        """Copy this rank's part to memory; this is all of a save that training waits for."""
+        group = self._ranks.group
+        pieces = divide_state(tensors, rank=group.rank, world_size=group.world_size)
+        if self._layout is None:
+            self._layout = lay_out_part(pieces)
+        copy_part(self._layout, pieces, self._area.prepare(self._layout.size))
+        paths = [self._area.path]
+        if self._ranks.is_first:
+            paths.append(self._area.path.with_name(CURVE))
+            paths[-1].write_text(json.dumps(curve), encoding="utf-8")
+        prefix = locate_round(step, group.round)
+        return [Staged(path=path, key=prefix + path.name) for path in paths]
+
+    def _finish(
+        self, step: int, files: Sequence[Staged], failure: StoreError | None, messages: str
+    ) -> None:
         """Upload this rank's part and, on rank 0, commit; `messages` is this save's key prefix."""
         try:
             try:
-                objects = self._upload(step, folder)
+                if failure is not None:
+                    raise failure
+                objects = self._uploader.upload(
+                    files, on_digest=lambda objects: self._area.seal(self._describe(step, objects))
+                )
             except StoreError as error:
                 self._tell(messages, {"failure": error.message})
                 raise
             self._tell(messages, {"objects": [item.dump() for item in objects]})
             if self._ranks.is_first:
                 self._commit(step, objects, messages)
+                self._area.note_commit()
                 self._committed_step = step
                 delete_old_checkpoints(self._store, keep_last=self._keep_last)
         except StoreError as error:
@@ -196,43 +225,44 @@ class Checkpointer:
             self._store_failure = error
         except BaseException as error:  # crosses to the training thread
             self._defect = error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _tell(self, messages: str, part: dict[str, Any]) -> None:
         if self._messages is not None and not self._ranks.is_first:
             self._messages.set(f"{messages}/{self._ranks.group.rank}", json.dumps(part))
-
-    def _upload(self, step: int, folder: Path) -> list[ManifestObject]:
-        prefix = locate_round(step, self._ranks.group.round)
-        objects = []
-        for path in sorted(folder.iterdir()):
-            item = describe_file(path, prefix + path.name)
-            self._store.upload(item.key, path)
-            objects.append(item)
-        return objects
 
     def _commit(self, step: int, own: list[ManifestObject], messages: str) -> None:
         group = self._ranks.group
         objects = list(own)
         for rank in range(1, group.world_size):
             objects += self._hear_part(f"{messages}/{rank}", rank)
-        manifest = CheckpointManifest(
+        prefix = locate_round(step, group.round)
+        stored = {item.key: item.size for item in self._store.list_objects(prefix)}
+        for item in objects:
+            if stored.get(item.key) != item.size:
+                raise StoreError(
+                    f"{item.key} has {stored.get(item.key, 0)} bytes in the store after an upload "
+                    f"of {item.size}",
+                    reason="StorageFailed",
+                )
+        key = locate_step(step) + MANIFEST
+        manifest = self._describe(step, objects)
+        try:
+            self._store.create_bytes(key, manifest.model_dump_json(by_alias=True).encode())
+        except ObjectExistsError:
+            # An earlier round committed this step, or a retried request had arrived after all.
+            logger.info("step %d has a checkpoint already; it stays as it is", step)
+
+    def _describe(self, step: int, objects: list[ManifestObject]) -> CheckpointManifest:
+        return CheckpointManifest(
             step=step,
-            round=group.round,
-            world_size=group.world_size,
+            round=self._ranks.group.round,
+            world_size=self._ranks.group.world_size,
             created=self._clock(),
             dataset=self._facts.dataset,
             arithmetic=self._facts.arithmetic,
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
             objects=objects,
         )
-        key = locate_step(step) + MANIFEST
-        try:
-            self._store.create_bytes(key, manifest.model_dump_json(by_alias=True).encode())
-        except ObjectExistsError:
-            # An earlier round committed this step, or a retried request had arrived after all.
-            logger.info("step %d has a checkpoint already; it stays as it is", step)
 
     def _hear_part(self, key: str, rank: int) -> list[ManifestObject]:
         """Wait for another rank's part of a save."""

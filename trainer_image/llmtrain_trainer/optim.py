@@ -43,10 +43,15 @@ class AdamW:
         self._steps = torch.zeros((), dtype=torch.float32, device=device)
 
     def named_state(self) -> dict[str, torch.Tensor]:
-        """Return the tensors that make up the state, by stable names; they are live."""
+        """Return the tensors that make up the state, by stable names; they are live.
+
+        The parameters are those that are stepped: with FSDP the shards, even while a model that
+        was evaluated still has some of them whole.
+        """
+        weights = {f"weight.{name}": p.detach() for name, p in self._parameters.items()}
         means = {f"mean.{name}": tensor for name, tensor in self._means.items()}
         squares = {f"square.{name}": tensor for name, tensor in self._squares.items()}
-        return {**means, **squares}
+        return {**weights, **means, **squares}
 
     def set_step(self, step: int) -> None:
         """Go on from a state that is `step` updates old."""

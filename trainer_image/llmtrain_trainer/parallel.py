@@ -62,6 +62,11 @@ class Ranks:
         """The first rank on this rank's host."""
         return self.group.rank - self.group.local_rank
 
+    @property
+    def num_hosts(self) -> int:
+        """Hosts that the ranks are on."""
+        return self.group.world_size // self.group.local_world_size
+
     def connect_store(self) -> distributed.TCPStore | None:
         """Open a connection of its own to the round's store, for use in another thread."""
         return _connect_store(self.group) if self.group.world_size > 1 else None

@@ -1,11 +1,13 @@
-"""Resuming from the newest checkpoint that verifies.
+"""Resuming: from the memory of the hosts where all of it is there, else from the store.
 
-Below: `verification` (which checkpoints there are, and whether one is whole), and
-torch.distributed.checkpoint (DCP), which fits shards to any number of ranks. Above: `train`,
-before its first step.
+Below: `staging` (what earlier ranks of this round's processes left in memory), `verification`
+(which checkpoints the store has, and whether one is whole), `part_file` (blocks of tensors, which
+fit any number of ranks). Above: `train`, before its first step.
 
-A checkpoint is what a manifest lists. It is downloaded once for each host and believed only
-when sizes and SHA-256 digests agree; a damaged one is set aside and the one before it taken.
+What is in memory is believed when every rank has its part of the same step and the digests agree:
+so a restart of processes needs no store. A checkpoint in the store is what a manifest lists. It
+is downloaded once for each host and believed only when sizes and digests agree; a damaged one is
+set aside and the one before it taken.
 """
 
 from __future__ import annotations
@@ -14,19 +16,21 @@ import json
 import logging
 import shutil
 import tempfile
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed import checkpoint as dcp
-from torch.distributed.checkpoint import HuggingFaceStorageReader
+from torch import distributed
+from torch.distributed.tensor import DTensor
 
-from llmtrain_trainer.failures import StoreError
+from llmtrain_trainer.division import Piece, divide_state, find_local
+from llmtrain_trainer.failures import ConfigurationError, StoreError
 from llmtrain_trainer.manifest import CURVE, MANIFEST, CheckpointManifest
 from llmtrain_trainer.parallel import Ranks
+from llmtrain_trainer.part_file import copy_overlap, name_part, read_part
+from llmtrain_trainer.staging import StagingArea
 from llmtrain_trainer.store import Store
 from llmtrain_trainer.verification import download_verified, list_steps, set_aside
 
@@ -38,10 +42,52 @@ class Checkpoint:
     """A verified checkpoint, in a local folder."""
 
     manifest: CheckpointManifest
+    """Of one that was found in memory: what this rank's seal says."""
+
     curve: list[Any]
     """Points of the loss curve up to its step."""
 
     folder: Path
+
+    parts: Sequence[Path]
+    """Files of the parts that lie on this host."""
+
+    in_memory: bool
+    """Whether it was found in the hosts' memory."""
+
+    is_committed: bool
+    """Whether the store is known to have it."""
+
+
+def find_staged_checkpoint(area: StagingArea, ranks: Ranks) -> Checkpoint | None:
+    """Return what the hosts have in memory, if it is whole and of one step on all ranks.
+
+    Every rank must call it; all get the same one. The store is not asked.
+    """
+    group = ranks.group
+    part = area.find_part()
+    told = None
+    if ranks.is_first and part is not None:
+        curve = json.loads(part.path.with_name(CURVE).read_text(encoding="utf-8"))
+        told = {"step": part.seal.step, "committed": part.is_committed, "curve": curve}
+    told = ranks.share("restore/staged", told, source=0)
+    is_mine = (
+        told is not None
+        and part is not None
+        and (part.seal.step, part.seal.world_size) == (told["step"], group.world_size)
+    )
+    if not ranks.all_agree(is_mine):
+        return None
+    assert part is not None
+    on_host = range(ranks.host_leader, ranks.host_leader + group.local_world_size)
+    return Checkpoint(
+        manifest=part.seal,
+        curve=told["curve"],
+        folder=part.path.parent,
+        parts=[area.find_neighbour(name_part(rank, group.world_size)) for rank in on_host],
+        in_memory=True,
+        is_committed=told["committed"],
+    )
 
 
 def fetch_newest_checkpoint(store: Store, ranks: Ranks) -> Checkpoint | None:
@@ -78,20 +124,53 @@ def fetch_newest_checkpoint(store: Store, ranks: Ranks) -> Checkpoint | None:
 
 
 def load_tensors(checkpoint: Checkpoint, ranks: Ranks, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Fill the live `tensors` of this rank from a checkpoint; every rank must call it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one rank: meant
-        dcp.load(
-            dict(tensors),
-            storage_reader=HuggingFaceStorageReader(str(checkpoint.folder)),
-            no_dist=ranks.group.world_size == 1,
+    """Fill the live `tensors` of this rank from a checkpoint; every rank must call it.
+
+    Raises:
+        ConfigurationError: the checkpoint is of another model.
+    """
+    targets = {name: find_local(name, tensor) for name, tensor in tensors.items()}
+    missing = {name: target.data.numel() for name, target in targets.items()}
+    for path in checkpoint.parts:
+        for source in read_part(path):
+            if source.name in targets and _is_within(source, tensors[source.name]):
+                missing[source.name] -= copy_overlap(source, targets[source.name])
+    if checkpoint.in_memory and ranks.num_hosts > 1:
+        _exchange_parts(ranks, tensors)
+        missing = {}
+    incomplete = [name for name, count in missing.items() if count]
+    if incomplete:
+        raise ConfigurationError(
+            f"the checkpoint of step {checkpoint.manifest.step} is of another model: it lacks "
+            f"{len(incomplete)} of {len(targets)} tensors or parts of them, as {incomplete[0]}",
+            reason="CheckpointIncompatible",
+            next_step="use the same spec.model as the run that wrote it",
         )
 
 
+def _is_within(block: Piece, tensor: torch.Tensor) -> bool:
+    """Whether a block can be one of this tensor, by its place and size."""
+    return block.data.ndim == tensor.ndim and all(
+        begin + length <= size
+        for begin, length, size in zip(block.offset, block.data.shape, tensor.shape, strict=True)
+    )
+
+
+def _exchange_parts(ranks: Ranks, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give every rank the parts that only other hosts have in memory.
+
+    Of sharded tensors each rank has its own already.
+    """
+    whole = {name: t for name, t in tensors.items() if not isinstance(t, DTensor)}
+    for rank in range(ranks.group.world_size):
+        for piece in divide_state(whole, rank=rank, world_size=ranks.group.world_size):
+            distributed.broadcast(piece.data, src=rank)
+
+
 def remove_folder(checkpoint: Checkpoint, ranks: Ranks) -> None:
-    """Delete the local copy, when the ranks of this host are done with it."""
+    """Delete what was downloaded, when the ranks of this host are done with it."""
     ranks.wait()
-    if ranks.group.local_rank == 0:
+    if ranks.group.local_rank == 0 and not checkpoint.in_memory:
         shutil.rmtree(checkpoint.folder)
 
 
@@ -105,7 +184,14 @@ def _fetch(store: Store, ranks: Ranks, step: int) -> tuple[Checkpoint | None, st
     folder = Path(outcome["folder"])
     manifest = CheckpointManifest.model_validate_json((folder / MANIFEST).read_bytes())
     curve = json.loads((folder / CURVE).read_text())
-    return Checkpoint(manifest=manifest, curve=curve, folder=folder), None
+    return Checkpoint(
+        manifest=manifest,
+        curve=curve,
+        folder=folder,
+        parts=sorted(folder.glob("*.safetensors")),
+        in_memory=False,
+        is_committed=True,
+    ), None
 
 
 def _download(store: Store, step: int) -> dict[str, str | None]:

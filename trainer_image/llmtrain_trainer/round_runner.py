@@ -14,6 +14,7 @@ from contextlib import suppress
 from llmtrain_trainer.alarm import Alarm
 from llmtrain_trainer.board import Board
 from llmtrain_trainer.failures import StageError
+from llmtrain_trainer.host_memory import HostMemory
 from llmtrain_trainer.launcher import ForkError, Launcher, RunningRanks
 from llmtrain_trainer.membership import LeaderLine, LeaderSeat, Membership
 from llmtrain_trainer.progress import RankGroup, RankUpdate
@@ -63,6 +64,7 @@ class RoundRunner:
         self._seat = seat
         self._line = line
         self._watchdog = Watchdog()
+        self._memory = HostMemory()
         self._launcher = Launcher(
             stage,
             settings.config,
@@ -76,8 +78,9 @@ class RoundRunner:
         self._launcher.warm()
 
     def close(self) -> None:
-        """Remove the files that rounds have left on this host."""
+        """Remove the files that rounds have left on this host, in memory too."""
         self._launcher.close()
+        self._memory.close()
 
     async def run(self, number: int) -> Outcome:
         """Run this pod's ranks through one round; none is left when it returns."""
@@ -217,6 +220,7 @@ class RoundRunner:
                 round=number,
                 store_host=store_host,
                 store_port=store_port or 0,
+                staging=tuple(map(str, self._memory.folders)),
             )
             for local_rank in range(settings.num_ranks)
         ]

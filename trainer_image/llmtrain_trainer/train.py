@@ -1,7 +1,7 @@
 """The training stage: one rank's way from prepared data to an exported model.
 
-Below, in the order of use: `parallel` (meet the other ranks), `data` and `order` (which
-sequences a step takes), `precision`, `model`, `optim`, `checkpoint` and `restore`, `measure`,
+Below, in the order of use: `parallel` (meet the other ranks), `training_run` (open the data, build
+the model, resume), `order` (which sequences a step takes), `optim`, `checkpoint`, `measure`,
 `export`. Above: the agent forks one process for each rank and calls `run_train`.
 
 A step is a function of (weights, seed, step, rank, world size) and of nothing that came before,
@@ -23,40 +23,30 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import distributed, nn
+from torch import distributed
 
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.checkpoint import Checkpointer, RunFacts
-from llmtrain_trainer.data import Dataset, open_run_dataset
 from llmtrain_trainer.export import ExportFacts, export_model, locate_export
 from llmtrain_trainer.failures import (
     ConfigurationError,
-    DataError,
     DivergedError,
     PreemptedError,
-    StoreError,
 )
 from llmtrain_trainer.manifest import CURVES
 from llmtrain_trainer.measure import choose_sequences, measure_loss
-from llmtrain_trainer.model import build_model, compute_token_losses
-from llmtrain_trainer.optim import AdamW, compute_learning_rate
+from llmtrain_trainer.model import compute_token_losses
+from llmtrain_trainer.optim import compute_learning_rate
 from llmtrain_trainer.order import select_samples
 from llmtrain_trainer.parallel import (
-    Ranks,
     count_threads,
-    find_plain_model,
     gather_parameters,
     join_ranks,
     skip_gradient_sync,
-    spread_model,
 )
-from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
 from llmtrain_trainer.progress import RankGroup, Reporter
-from llmtrain_trainer.restore import fetch_newest_checkpoint, load_tensors, remove_folder
 from llmtrain_trainer.speedometer import Speedometer
-from llmtrain_trainer.store import Store, open_store
-from llmtrain_trainer.store.probe import probe_conditional_create
+from llmtrain_trainer.training_run import TrainingRun, open_run
 
 MAX_CURVE_POINTS = 1000
 """Training points of the loss curve; longer runs keep every n-th step."""
@@ -87,45 +77,13 @@ def run_train(
     if config.rendezvous.port_per_worker:
         ranks_on_host = group.world_size  # a local run: all workers share this machine
     threads = count_threads(config.threads_per_process, ranks_on_host)
-    with join_ranks(group, threads=threads) as ranks:
-        run = _prepare(config, ranks, reporter)
+    with (
+        join_ranks(group, threads=threads) as ranks,
+        open_run(config, ranks, reporter) as run,
+    ):
         with _collect_rarely():
             _train(run, should_stop)
         return _finish(run)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Run:
-    """What the steps of a run work on."""
-
-    config: RunConfig
-    ranks: Ranks
-    reporter: Reporter
-    store: Store
-    dataset: Dataset
-    model: nn.Module
-    optimizer: AdamW
-    checkpointer: Checkpointer
-    step: int
-    """Optimizer steps done."""
-
-    curve: list[dict[str, float]]
-    """Points {step, loss} and {step, validationLoss}."""
-
-    reported_failure: StoreError | None = None
-    """The newest failure of a save that was told."""
-
-    def name_tensors(self) -> dict[str, torch.Tensor]:
-        """Return every live tensor of the training state, tied ones once."""
-        weights = {
-            f"weight.{name}": parameter.detach()
-            for name, parameter in find_plain_model(self.model).named_parameters()
-        }
-        return {**weights, **self.optimizer.named_state()}
-
-    def find_last(self, name: str) -> float:
-        """Return the newest value of the curve that is called `name`."""
-        return next(point[name] for point in reversed(self.curve) if name in point)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,72 +108,7 @@ class _Agreed:
     busy: bool
 
 
-def _prepare(config: RunConfig, ranks: Ranks, reporter: Reporter) -> _Run:
-    """Open the data, build the model, and resume from the newest checkpoint, if there is one."""
-    reporter.enter(RankPhase.RESTORING)
-    training = config.training
-    store = open_store(config.run_uri, config.storage)
-    if ranks.is_first:
-        reporter.report(storage_safe=probe_conditional_create(store))
-    dataset = open_run_dataset(store, config)
-    _check_splits(dataset, training.sequence_length)
-
-    checkpoint = fetch_newest_checkpoint(store, ranks)
-    if checkpoint is not None and checkpoint.manifest.dataset != dataset.fingerprint:
-        raise DataError(
-            f"the checkpoint of step {checkpoint.manifest.step} was trained on dataset "
-            f"{checkpoint.manifest.dataset}, and the run's dataset is now {dataset.fingerprint}",
-            reason="DatasetChanged",
-            next_step="start a new job for the changed data",
-        )
-    if checkpoint is not None:
-        arithmetic = Arithmetic.load(checkpoint.manifest.arithmetic)
-    else:
-        chosen = None
-        if ranks.is_first:
-            chosen = choose_arithmetic(
-                training.precision, ranks.device, hidden_size=config.model.hidden_size
-            ).dump()
-        arithmetic = Arithmetic.load(ranks.share("arithmetic", chosen, source=0))
-    arithmetic.apply()
-
-    plain_model = build_model(
-        config.model,
-        vocabulary_size=dataset.vocabulary_size,
-        sequence_length=training.sequence_length,
-        end_of_text=dataset.end_of_text,
-        seed=training.seed,
-    )
-    model = spread_model(plain_model, ranks, config.strategy, arithmetic)
-    model.train()
-    run = _Run(
-        config=config,
-        ranks=ranks,
-        reporter=reporter,
-        store=store,
-        dataset=dataset,
-        model=model,
-        optimizer=AdamW(find_plain_model(model).named_parameters(), training.optimizer),
-        checkpointer=Checkpointer(
-            store,
-            ranks,
-            RunFacts(dataset=dataset.fingerprint, arithmetic=arithmetic.dump()),
-            keep_last=config.checkpoint.keep_last,
-        ),
-        step=0,
-        curve=[],
-    )
-    if checkpoint is not None:
-        load_tensors(checkpoint, ranks, run.name_tensors())
-        run.step = run.checkpointer.begun_step = checkpoint.manifest.step
-        run.curve = checkpoint.curve
-        run.optimizer.set_step(run.step)
-        remove_folder(checkpoint, ranks)
-        reporter.report(step=run.step, resumed_step=run.step, checkpoint_step=run.step)
-    return run
-
-
-def _train(run: _Run, should_stop: Callable[[], bool]) -> None:
+def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
     """Do the steps that are left, with the evaluations and checkpoints that fall due."""
     total_steps = run.config.training.steps
     run.reporter.enter(RankPhase.TRAINING)
@@ -246,7 +139,7 @@ def _train(run: _Run, should_stop: Callable[[], bool]) -> None:
             gc.collect()
 
 
-def _take_step(run: _Run, step: int, wishes_to_stop: bool) -> _StepNumbers:
+def _take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> _StepNumbers:
     """Do optimizer step `step` (counted from 1) and begin to sum its numbers."""
     training = run.config.training
     ranks, device = run.ranks, run.ranks.device
@@ -293,7 +186,7 @@ def _take_step(run: _Run, step: int, wishes_to_stop: bool) -> _StepNumbers:
     )
 
 
-def _settle(run: _Run, numbers: _StepNumbers, rate: float | None) -> _Agreed:
+def _settle(run: TrainingRun, numbers: _StepNumbers, rate: float | None) -> _Agreed:
     """Wait for a step's numbers, report them, and return what all ranks now know.
 
     `rate` is in tokens per second, once it is known.
@@ -322,7 +215,7 @@ def _settle(run: _Run, numbers: _StepNumbers, rate: float | None) -> _Agreed:
     return _Agreed(loss=loss, stop=stops > 0, busy=saves > 0)
 
 
-def _evaluate(run: _Run) -> None:
+def _evaluate(run: TrainingRun) -> None:
     with run.reporter.during(RankPhase.EVALUATING):
         training = run.config.training
         split = run.dataset.validation
@@ -341,7 +234,7 @@ def _evaluate(run: _Run) -> None:
         run.reporter.report(validation_loss=loss)
 
 
-def _save(run: _Run, *, busy: bool, must: bool) -> None:
+def _save(run: TrainingRun, *, busy: bool, must: bool) -> None:
     """Begin a checkpoint; where one is on its way still, skip it, or wait if it must be."""
     if run.checkpointer.begun_step == run.step and not must:
         return
@@ -357,7 +250,7 @@ def _save(run: _Run, *, busy: bool, must: bool) -> None:
             run.checkpointer.begin(run.step, run.name_tensors(), run.curve)
 
 
-def _watch_checkpointer(run: _Run) -> None:
+def _watch_checkpointer(run: TrainingRun) -> None:
     """Tell of a new checkpoint, or of a save that the store has failed."""
     run.checkpointer.check()
     step = run.checkpointer.take_committed_step()
@@ -369,7 +262,7 @@ def _watch_checkpointer(run: _Run) -> None:
         run.reporter.report(checkpoint_failure=failure.message)
 
 
-def _finish(run: _Run) -> StageResult:
+def _finish(run: TrainingRun) -> StageResult:
     """Export the model on rank 0; the others wait, because a rank that ends ends the round."""
     run.reporter.enter(RankPhase.EXPORTING)
     parameters = gather_parameters(run.model)
@@ -408,17 +301,6 @@ def _check_batch(config: RunConfig) -> None:
             reason="BatchNotDivisible",
             next_step="change training.batchSize or the number of workers",
         )
-
-
-def _check_splits(dataset: Dataset, sequence_length: int) -> None:
-    for name, split in (("training", dataset.train), ("held-out", dataset.validation)):
-        if split.num_sequences(sequence_length) < 1:
-            raise DataError(
-                f"the {name} text has no sequence of training.sequenceLength "
-                f"({sequence_length}) tokens",
-                reason="TooLittleText",
-                next_step="add text, lower training.sequenceLength, or change data.split",
-            )
 
 
 @contextmanager

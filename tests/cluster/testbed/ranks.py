@@ -8,11 +8,15 @@ a launcher would serve.
 from __future__ import annotations
 
 import multiprocessing
+import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Event
+from pathlib import Path
 from typing import Any
 
 from llmtrain_api.records import StageResult
@@ -43,8 +47,16 @@ class RankLog:
 class RunningRanks:
     """All ranks of one round."""
 
-    def __init__(self, config: RunConfig, *, round_number: int = 1) -> None:
-        """Start the ranks of `config`; all of them on this host."""
+    def __init__(
+        self, config: RunConfig, *, round_number: int = 1, staging: Path | None = None
+    ) -> None:
+        """Start the ranks of `config`, all of them on this host.
+
+        `staging` is the host's memory, which rounds share that follow each other.
+        """
+        if staging is None:
+            staging = Path(tempfile.mkdtemp(prefix="llmtrain-ranks-"))
+            weakref.finalize(self, shutil.rmtree, staging, ignore_errors=True)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["llmtrain_trainer.train"])
         self._stop: Event = context.Event()
@@ -60,6 +72,7 @@ class RunningRanks:
                 local_world_size=config.world_size,
                 round=round_number,
                 store_port=self._store.port if self._store is not None else 0,
+                staging=(str(staging),),
             )
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(

@@ -1,0 +1,218 @@
+"""What the steps of a run work on, opened and resumed: all of a rank's way to its first step.
+
+Below, in the order of use: `store`, `restore`, `data`, `precision`, `model`, `parallel`, `optim`,
+`checkpoint`. Above: `train`, which does the steps.
+
+A rank that finds the state in its host's memory and the data on its disk asks the store nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import nn
+
+from llmtrain_api.records import RankPhase
+from llmtrain_api.run import RunConfig
+from llmtrain_trainer.checkpoint import Checkpointer, RunFacts
+from llmtrain_trainer.data import Dataset, find_cache_directory, find_dataset, open_run_dataset
+from llmtrain_trainer.failures import DataError, StoreError
+from llmtrain_trainer.manifest import CHECKPOINTS
+from llmtrain_trainer.model import build_model
+from llmtrain_trainer.optim import AdamW
+from llmtrain_trainer.parallel import Ranks, find_plain_model, spread_model
+from llmtrain_trainer.part_file import name_part
+from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
+from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.restore import (
+    Checkpoint,
+    fetch_newest_checkpoint,
+    find_staged_checkpoint,
+    load_tensors,
+    remove_folder,
+)
+from llmtrain_trainer.staging import StagingArea
+from llmtrain_trainer.store import Store, open_store
+from llmtrain_trainer.store.probe import probe_conditional_create
+from llmtrain_trainer.uploader import Uploader
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class TrainingRun:
+    """What the steps of a run work on."""
+
+    config: RunConfig
+    ranks: Ranks
+    reporter: Reporter
+    store: Store
+    dataset: Dataset
+    model: nn.Module
+    optimizer: AdamW
+    checkpointer: Checkpointer
+    step: int
+    """Optimizer steps done."""
+
+    curve: list[dict[str, float]]
+    """Points {step, loss} and {step, validationLoss}."""
+
+    reported_failure: StoreError | None = None
+    """The newest failure of a save that was told."""
+
+    def name_tensors(self) -> dict[str, torch.Tensor]:
+        """Return every live tensor of the training state, tied ones once."""
+        return self.optimizer.named_state()
+
+    def find_last(self, name: str) -> float:
+        """Return the newest value of the curve that is called `name`."""
+        return next(point[name] for point in reversed(self.curve) if name in point)
+
+
+@contextmanager
+def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[TrainingRun]:
+    """Open the data, build the model, and resume from the newest checkpoint, if there is one.
+
+    Every rank must do so at the same time.
+    """
+    reporter.enter(RankPhase.RESTORING)
+    store = open_store(config.run_uri, config.storage)
+    uploader = Uploader(config.run_uri, config.storage)
+    with _find_staging(ranks) as folders:
+        area = StagingArea(folders, name_part(ranks.group.rank, ranks.group.world_size))
+        checkpoint = find_staged_checkpoint(area, ranks)
+        if checkpoint is None:
+            if ranks.is_first:
+                reporter.report(storage_safe=probe_conditional_create(store))
+                _sweep_up(store)
+            checkpoint = fetch_newest_checkpoint(store, ranks)
+        dataset = _open_dataset(config, store, checkpoint)
+        arithmetic = _choose_arithmetic(config, ranks, checkpoint)
+        arithmetic.apply()
+        facts = RunFacts(dataset=dataset.fingerprint, arithmetic=arithmetic.dump())
+        model = _build_model(config, ranks, dataset, arithmetic)
+        run = TrainingRun(
+            config=config,
+            ranks=ranks,
+            reporter=reporter,
+            store=store,
+            dataset=dataset,
+            model=model,
+            optimizer=AdamW(find_plain_model(model).named_parameters(), config.training.optimizer),
+            checkpointer=Checkpointer(
+                store,
+                ranks,
+                facts,
+                area=area,
+                uploader=uploader,
+                keep_last=config.checkpoint.keep_last,
+            ),
+            step=0,
+            curve=[],
+        )
+        if checkpoint is not None:
+            _resume(run, checkpoint)
+        try:
+            yield run
+        finally:
+            uploader.close()
+
+
+def _resume(run: TrainingRun, checkpoint: Checkpoint) -> None:
+    load_tensors(checkpoint, run.ranks, run.name_tensors())
+    run.step = checkpoint.manifest.step
+    run.curve = checkpoint.curve
+    run.optimizer.set_step(run.step)
+    remove_folder(checkpoint, run.ranks)
+    run.reporter.report(step=run.step, resumed_step=run.step)
+    if checkpoint.is_committed:
+        run.checkpointer.begun_step = run.step
+        run.reporter.report(checkpoint_step=run.step)
+    else:
+        # Staged by ranks that died before it was uploaded: the store gets it now.
+        run.checkpointer.begin(run.step, run.name_tensors(), run.curve)
+
+
+@contextmanager
+def _find_staging(ranks: Ranks) -> Iterator[Sequence[Path]]:
+    """Return the folders to stage checkpoints in: those of the host, or one for this rank."""
+    if ranks.group.staging:
+        yield [Path(folder) for folder in ranks.group.staging]
+        return
+    with TemporaryDirectory(prefix="llmtrain-staging-") as folder:
+        yield [Path(folder)]
+
+
+def _sweep_up(store: Store) -> None:
+    """Remove what killed uploads have left; a store may allow this to few."""
+    try:
+        count = store.abort_uploads(CHECKPOINTS)
+    except StoreError as error:
+        logger.warning("unfinished uploads stay where they are: %s", error.message)
+        return
+    if count:
+        logger.info("removed what %d unfinished uploads had left", count)
+
+
+def _open_dataset(config: RunConfig, store: Store, checkpoint: Checkpoint | None) -> Dataset:
+    """Open the run's data; it must be what the checkpoint was trained on."""
+    if checkpoint is not None and checkpoint.in_memory:
+        dataset = find_dataset(checkpoint.manifest.dataset, find_cache_directory())
+        if dataset is not None:
+            return dataset
+    dataset = open_run_dataset(store, config)
+    _check_splits(dataset, config.training.sequence_length)
+    if checkpoint is not None and checkpoint.manifest.dataset != dataset.fingerprint:
+        raise DataError(
+            f"the checkpoint of step {checkpoint.manifest.step} was trained on dataset "
+            f"{checkpoint.manifest.dataset}, and the run's dataset is now {dataset.fingerprint}",
+            reason="DatasetChanged",
+            next_step="start a new job for the changed data",
+        )
+    return dataset
+
+
+def _choose_arithmetic(
+    config: RunConfig, ranks: Ranks, checkpoint: Checkpoint | None
+) -> Arithmetic:
+    """Return how products are computed: as before the checkpoint, or as rank 0 finds best."""
+    if checkpoint is not None:
+        return Arithmetic.load(checkpoint.manifest.arithmetic)
+    chosen = None
+    if ranks.is_first:
+        chosen = choose_arithmetic(
+            config.training.precision, ranks.device, hidden_size=config.model.hidden_size
+        ).dump()
+    return Arithmetic.load(ranks.share("arithmetic", chosen, source=0))
+
+
+def _build_model(
+    config: RunConfig, ranks: Ranks, dataset: Dataset, arithmetic: Arithmetic
+) -> nn.Module:
+    plain_model = build_model(
+        config.model,
+        vocabulary_size=dataset.vocabulary_size,
+        sequence_length=config.training.sequence_length,
+        end_of_text=dataset.end_of_text,
+        seed=config.training.seed,
+    )
+    model = spread_model(plain_model, ranks, config.strategy, arithmetic)
+    model.train()
+    return model
+
+
+def _check_splits(dataset: Dataset, sequence_length: int) -> None:
+    for name, split in (("training", dataset.train), ("held-out", dataset.validation)):
+        if split.num_sequences(sequence_length) < 1:
+            raise DataError(
+                f"the {name} text has no sequence of training.sequenceLength "
+                f"({sequence_length}) tokens",
+                reason="TooLittleText",
+                next_step="add text, lower training.sequenceLength, or change data.split",
+            )
