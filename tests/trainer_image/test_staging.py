@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from llmtrain_trainer.manifest import CheckpointManifest, describe_file
-from llmtrain_trainer.staging import NoSpaceError, StagingArea
+from llmtrain_trainer.staging import StagingArea, StagingFullError
 
 NAME = "part-00000-of-00001.safetensors"
 
@@ -84,7 +84,7 @@ def test_full_memory_falls_back_to_disk_and_both_full_are_named(tmp_path: Path) 
         assert area.path.parent == disk
         assert list(memory.iterdir()) == []
         full.add(disk)
-        with pytest.raises(NoSpaceError, match=f"{disk} has [0-9]+ MiB left") as failed:
+        with pytest.raises(StagingFullError, match=f"{disk} has [0-9]+ MiB left") as failed:
             area.prepare(3 * 1024 * 1024)
     assert failed.value.reason == "NoSpace"
     assert str(memory) in failed.value.message

@@ -38,7 +38,7 @@ from llmtrain_trainer.manifest import (
 )
 from llmtrain_trainer.parallel import Ranks
 from llmtrain_trainer.part_file import PartLayout, copy_part, lay_out_part
-from llmtrain_trainer.staging import NoSpaceError, StagingArea
+from llmtrain_trainer.staging import StagingArea, StagingFullError
 from llmtrain_trainer.store import ObjectExistsError, Store
 from llmtrain_trainer.uploader import Staged, Uploader
 from llmtrain_trainer.verification import delete_old_checkpoints
@@ -117,7 +117,7 @@ class Checkpointer:
         files: list[Staged] = []
         try:
             files = self._stage(step, tensors, curve)
-        except NoSpaceError as error:
+        except StagingFullError as error:
             failure = error
         self._thread = threading.Thread(
             target=self._finish,

@@ -28,7 +28,7 @@ COMMITTED_SUFFIX = ".committed"
 MEBIBYTE = 1024**2
 
 
-class NoSpaceError(StoreError):
+class StagingFullError(StoreError):
     """Neither memory nor disk has room for a part. It costs the save, as a failing store does."""
 
 
@@ -62,7 +62,7 @@ class StagingArea:
         """Break the seal and return the memory to stage a part of `size` bytes in.
 
         Raises:
-            NoSpaceError: no folder has room for it.
+            StagingFullError: no folder has room for it.
         """
         for folder in self._folders:
             for suffix in (SEAL_SUFFIX, COMMITTED_SUFFIX):
@@ -120,7 +120,7 @@ class StagingArea:
                 free = os.statvfs(folder)
                 available = free.f_bavail * free.f_frsize // MEBIBYTE
                 refusals.append(f"{folder} has {available} MiB left")
-        raise NoSpaceError(
+        raise StagingFullError(
             f"a checkpoint's part of {-(-size // MEBIBYTE)} MiB fits nowhere: "
             f"{', '.join(refusals)}",
             reason="NoSpace",
