@@ -1,6 +1,6 @@
 """The steps of `spec.data` between reading and tokens: what is changed, and what is left out.
 
-Below: `base`. Above: `data`, which embeds these models.
+Below: `base`, `sources`. Above: `data`, which embeds these models.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Annotated, Self
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from llmtrain_api.base import Model, cel
+from llmtrain_api.sources import Source
 
 LENGTHS_RULE = "maxCharacters must be at least minCharacters"
 
@@ -31,6 +32,14 @@ class QualityRules(StrEnum):
     GOPHER = "gopher"
     GOPHER_REPETITION = "gopher-repetition"
     C4 = "c4"
+    FINEWEB = "fineweb"
+
+
+class NearMethod(StrEnum):
+    """How near-duplicates are found."""
+
+    NONE = "none"
+    EDITED = "edited"
     FINEWEB = "fineweb"
 
 
@@ -87,3 +96,26 @@ class Clean(Model):
         if self.max_characters is not None and self.max_characters < self.min_characters:
             raise ValueError(LENGTHS_RULE)
         return self
+
+
+class Deduplicate(Model):
+    """Which documents and paragraphs are left out because the same was there before."""
+
+    exact: bool = True
+    """Leaves out documents whose text, as cleaned, is that of an earlier one."""
+
+    near: NearMethod = NearMethod.NONE
+    """Leaves out documents that are nearly an earlier one. edited: finds copies of which a tenth
+    of the words were changed, and compares each pair; fineweb: finds copies with few changes, by
+    the settings of that dataset and without comparing. Not for data whose records are meant to be
+    alike, as labelled sentences."""
+
+    paragraphs: bool = False
+    """Leaves out paragraphs that were there before, as licences and navigation."""
+
+    paragraph_characters: int = Field(default=100, ge=1, le=1_000_000)
+    """For paragraphs: shorter ones stay."""
+
+    against: list[Source] = Field(default=[], max_length=16)
+    """Sets to evaluate on. Documents that have thirteen words in a row in common with one of
+    their documents, or that hold a shorter one of these at their end, are left out."""

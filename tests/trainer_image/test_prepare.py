@@ -29,7 +29,8 @@ from testbed.fault_log import FaultWatch
 from testbed.minio import MinioServer
 from testbed.tiny_run import configure_tiny_run
 
-DOCUMENTS = [topics[name] for name in sorted(topics)]
+DOCUMENTS = list(dict.fromkeys(topics[name] for name in sorted(topics)))
+"""Some topics have several names."""
 
 JSONL_DATA = {
     "sources": [{"uri": "s3://tiny-bucket/topics/*.jsonl", "textField": "body"}],
@@ -210,7 +211,7 @@ def test_split_of_one_document_is_refused(configure_folder: ConfigureAt) -> None
         data={"sources": [{"uri": "s3://tiny-bucket/one.txt"}], "split": {"method": "document"}},
     )
     open_store("s3://tiny-bucket", config.storage).write_bytes("one.txt", b"one document")
-    with pytest.raises(DataError, match="all 1 documents on one side") as failed:
+    with pytest.raises(DataError, match="all documents on one side") as failed:
         prepare(config)
     assert "method: tail" in failed.value.next_step
 
@@ -253,7 +254,7 @@ def test_records_that_cannot_be_read_are_left_out_and_listed(configure_folder: C
     records = [{"text": text} for text in DOCUMENTS]
     uri = write_lines(configure_folder(), "broken.jsonl", [*records, {"body": "x"}], "{\n")
     data: dict[str, Any] = {"sources": [{"uri": uri}], "invalid": {"policy": "skip"}}
-    with pytest.raises(DataError, match="2 of 81 records cannot be read") as failed:
+    with pytest.raises(DataError, match="2 of 80 records cannot be read") as failed:
         prepare(configure_folder("strict", data={**data, "sources": [{"uri": uri}]}))
     assert failed.value.reason == "TooManyInvalid"
     data["invalid"]["maxRate"] = 0.05
@@ -274,23 +275,22 @@ def test_records_that_cannot_be_read_are_left_out_and_listed(configure_folder: C
 def test_weights_repeat_and_thin_training_documents(
     configure_folder: ConfigureAt, tmp_path: Path
 ) -> None:
-    topics_once = list(dict.fromkeys(DOCUMENTS))
     config = configure_folder()
     sources = [
-        {"uri": write_lines(config, f"{i}.jsonl", [{"text": f"{i} {t}"} for t in topics_once])}
+        {"uri": write_lines(config, f"{i}.jsonl", [{"text": f"{i} {t}"} for t in DOCUMENTS])}
         | {"weight": weight}
         for i, weight in enumerate((3.0, 0.4, 1.0))
     ]
     config = configure_folder("weights", data={"sources": sources, "split": {"method": "document"}})
     dataset = open_result(config, prepare(config), tmp_path / "cache")
     train, held_out = list_documents(dataset, tmp_path / "tokenizer")
-    counts = {i: [train.count(f"{i} {text}") for text in topics_once] for i in range(3)}
+    counts = {i: [train.count(f"{i} {text}") for text in DOCUMENTS] for i in range(3)}
     kept = [sum(text[0] == str(i) for text in held_out) for i in range(3)]
     assert len(set(held_out)) == len(held_out)
-    assert counts[0].count(3) == len(topics_once) - kept[0]
-    assert counts[2].count(1) == len(topics_once) - kept[2]
+    assert counts[0].count(3) == len(DOCUMENTS) - kept[0]
+    assert counts[2].count(1) == len(DOCUMENTS) - kept[2]
     assert set(counts[1]) == {0, 1}
-    assert 0.2 < sum(counts[1]) / len(topics_once) < 0.6
+    assert 0.2 < sum(counts[1]) / len(DOCUMENTS) < 0.6
 
 
 def test_sources_are_recorded_by_their_digest(configure_folder: ConfigureAt) -> None:
@@ -311,16 +311,46 @@ def test_cleaned_text_is_what_is_trained_on(configure_folder: ConfigureAt, tmp_p
     dataset = open_result(config, result, tmp_path / "cache")
     texts = [text for side in list_documents(dataset, tmp_path / "tokenizer") for text in side]
     assert not [text for text in texts if len(text) < 500 or text != text.strip() or "\r" in text]
-    read, normalize, select = read_manifest(config, result).steps
+    read, normalize, select, exact = read_manifest(config, result).steps
     assert (read.step, normalize.step, select.step) == ("read", "normalize", "select")
+    assert (exact.step, exact.documents_out) == ("exact duplicates", len(texts))
     assert read.documents_out == normalize.documents_in == len(DOCUMENTS) + 1
     assert normalize.rules["control characters removed"].count == len(DOCUMENTS)
-    assert select.documents_out == len(texts) < len(DOCUMENTS)
+    assert len(texts) <= select.documents_out < len(DOCUMENTS)
     assert {"missing value", "too short"} <= set(select.rules)
 
 
 def test_steps_that_leave_nothing_are_named(configure_folder: ConfigureAt) -> None:
     data = {**JSONL_DATA, "clean": {"minCharacters": 1_000_000}}
-    with pytest.raises(DataError, match="leaves out every document; the last by select") as failed:
+    with pytest.raises(DataError, match=r"every document; .* its step select") as failed:
         prepare(configure_folder("nothing", data=data))
     assert failed.value.reason == "DatasetEmpty"
+
+
+def test_copies_and_evaluation_sets_are_not_trained_on(
+    configure_folder: ConfigureAt, tmp_path: Path
+) -> None:
+    base = configure_folder()
+    texts = [text[:3000] for text in DOCUMENTS]
+    copies = [text.replace("the ", "that ", 3) + f"\n{i}." for i, text in enumerate(texts[:30])]
+    uri = write_lines(base, "copies.jsonl", [{"text": text} for text in (*texts, *copies)])
+    against = write_lines(base, "exam.jsonl", [{"text": texts[40][200:900]}])
+    data = {
+        "sources": [{"uri": uri}],
+        "split": {"method": "document"},
+        "deduplicate": {"near": "edited", "paragraphs": True, "against": [{"uri": against}]},
+    }
+    config = configure_folder("copies", data=data)
+    result = prepare(config)
+    steps = {step.step: step for step in read_manifest(config, result).steps}
+    assert steps["near duplicates"].rules["duplicate"].count >= 29
+    contaminated = steps["contamination"].rules["in a set to evaluate on"]
+    assert f"{uri}:41" in {example.place for example in contaminated.examples}
+    assert steps["paragraphs"].documents_out == steps["paragraphs"].documents_in
+    dataset = open_result(config, result, tmp_path / "cache")
+    left = [text for side in list_documents(dataset, tmp_path / "tokenizer") for text in side]
+    assert len(left) == steps["paragraphs"].documents_out
+    assert not [text for text in left if texts[40][300:500] in text]
+
+    write_lines(base, "exam.jsonl", [{"text": "another exam, with other questions"}])
+    assert prepare(config).dataset != result.dataset

@@ -14,8 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +25,9 @@ from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.manifest import ManifestObject, describe_file
-from llmtrain_trainer.preparation.collect import Collection
-from llmtrain_trainer.preparation.document import Document
-from llmtrain_trainer.preparation.refine import choose_steps, divide_documents, refine_documents
+from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
 from llmtrain_trainer.preparation.sources import SourceFile, find_source_files
 from llmtrain_trainer.preparation.splits import divide_into_batches, split_documents
-from llmtrain_trainer.preparation.spool import Spool
-from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.shards import (
     COUNT_TYPE,
@@ -65,14 +59,21 @@ def run_prepare(config: RunConfig, reporter: Reporter) -> StageResult:
         DataError: where a source holds nothing, or what cannot be read, or too little to split.
         StoreError: where the store fails.
     """
-    files = find_files(config.data, config.storage)
-    fingerprint = compute_fingerprint(config.data, files, config.storage)
+    data, storage = config.data, config.storage
+    files = find_source_files(data.sources, storage, field="data.sources")
+    against = find_source_files(data.deduplicate.against, storage, field="data.deduplicate.against")
+    fingerprint = compute_fingerprint(data, files, against, storage)
     uri = locate_dataset(config.storage.uri, fingerprint)
     store = open_store(uri, config.storage)
     reused = store.find_object(MANIFEST) is not None
     if not reused:
         with tempfile.TemporaryDirectory(prefix="llmtrain-prepare-") as name:
-            manifest = build_dataset(config, files, fingerprint, store, Path(name), reporter)
+            scratch, output = Path(name), Path(name) / "dataset"
+            output.mkdir()
+            with open_corpus(
+                data, files, against, scratch, output / REJECTED, reporter.report
+            ) as corpus:
+                manifest = build_dataset(config, corpus, fingerprint, store, output, reporter)
         try:
             store.create_bytes(MANIFEST, manifest.model_dump_json(by_alias=True).encode())
         except ObjectExistsError:
@@ -92,30 +93,17 @@ def run_prepare(config: RunConfig, reporter: Reporter) -> StageResult:
     )
 
 
-def find_files(data: DataSpec, storage: StorageConfig) -> list[SourceFile]:
-    """Return the objects of all sources, in their order."""
-    return [
-        file
-        for index, source in enumerate(data.sources)
-        for file in find_source_files(source, storage, index=index)
-    ]
-
-
-def compute_fingerprint(data: DataSpec, files: list[SourceFile], storage: StorageConfig) -> str:
+def compute_fingerprint(
+    data: DataSpec, files: list[SourceFile], against: list[SourceFile], storage: StorageConfig
+) -> str:
     """Return the digest of all that the data follows from; no text is read for it."""
+    deduplicate = data.deduplicate.model_copy(update={"against": []})
     facts: dict[str, Any] = {
         "version": RECIPE_VERSION,
         # How sources were named does not matter, which objects they named does.
-        "recipe": data.dump() | {"sources": None},
-        "files": [
-            {
-                **file.source.dump(),
-                "uri": file.uri,
-                "size": file.stored.size,
-                "etag": file.stored.etag,
-            }
-            for file in files
-        ],
+        "recipe": data.model_copy(update={"sources": [], "deduplicate": deduplicate}).dump(),
+        "files": [_pin(file) for file in files],
+        "against": [_pin(file) for file in against],
     }
     if data.tokenizer.uri is not None:
         listing = open_store(data.tokenizer.uri, storage).list_objects()
@@ -126,29 +114,24 @@ def compute_fingerprint(data: DataSpec, files: list[SourceFile], storage: Storag
 
 def build_dataset(
     config: RunConfig,
-    files: list[SourceFile],
+    corpus: Corpus,
     fingerprint: str,
     store: Store,
-    scratch: Path,
+    output: Path,
     reporter: Reporter,
 ) -> DatasetManifest:
-    """Make tokens of the sources and upload them; return the manifest that is to commit them."""
+    """Make tokens of a corpus and upload them; return the manifest that is to commit them."""
     data = config.data
-    output = scratch / "dataset"
-    output.mkdir()
-
-    with closing(Spool(scratch / "documents")) as spool:
-        collection = Collection(files, data.invalid, scratch, output / REJECTED)
-        refined = refine_into(spool, collection.read(reporter.report), data)
-        encoder = _make_encoder(config, spool, output / TOKENIZER)
-        train, validation = write_splits(spool, data, encoder, output, reporter)
+    encoder = _make_encoder(config, corpus, output / TOKENIZER)
+    train, validation = write_splits(corpus, data, encoder, output, reporter)
     _write_counts(output, train, encoder)
+    steps = corpus.record_steps()
     return DatasetManifest(
         fingerprint=fingerprint,
         recipe=data,
-        sources=collection.sources,
-        steps=[tally.record() for tally in (collection.tally, *refined)],
-        num_documents=collection.tally.documents_out,
+        sources=corpus.sources,
+        steps=steps,
+        num_documents=steps[0].documents_out,
         vocabulary_size=encoder.vocabulary_size,
         end_of_text=encoder.end_of_text,
         token_type="<u2" if encoder.token_type.itemsize == 2 else "<u4",
@@ -158,40 +141,17 @@ def build_dataset(
     )
 
 
-def refine_into(spool: Spool, documents: Iterable[Document], data: DataSpec) -> list[Tally]:
-    """Apply the steps for single documents; spool what they leave, and return their counts.
-
-    Raises:
-        DataError: where they leave nothing.
-    """
-    steps = choose_steps(data)
-    tallies = [Tally(step.name) for step in steps]
-    for batch in divide_documents(documents):
-        refined = refine_documents(batch, steps)
-        for document in refined.documents:
-            spool.append(document)
-        for tally, part in zip(tallies, refined.tallies, strict=True):
-            tally.add(part)
-    if len(spool) == 0:
-        raise DataError(
-            f"data.clean leaves out every document; the last by {tallies[-1].step}",
-            reason="DatasetEmpty",
-            next_step="loosen data.clean, or look at the sources",
-        )
-    return tallies
-
-
 def write_splits(
-    spool: Spool, data: DataSpec, encoder: TextEncoder, output: Path, reporter: Reporter
+    corpus: Corpus, data: DataSpec, encoder: TextEncoder, output: Path, reporter: Reporter
 ) -> tuple[SplitManifest, SplitManifest]:
-    """Encode the spooled documents; write the shards of training and held-out text.
+    """Encode the documents; write the shards of training and held-out text.
 
     Raises:
         DataError: where one of the two is empty.
     """
     weights = [source.weight for source in data.sources]
     train, validation = ShardWriter(output, "train"), ShardWriter(output, "validation")
-    for batch in divide_into_batches(split_documents(spool.read(), data.split, weights)):
+    for batch in divide_into_batches(split_documents(corpus.read(), data.split, weights)):
         reporter.report()
         encoded = encoder.encode([piece.text for piece in batch])
         for piece, tokens in zip(batch, encoded, strict=True):
@@ -201,7 +161,7 @@ def write_splits(
     train_split, validation_split = train.finish(), validation.finish()
     if train_split is None or validation_split is None:
         raise DataError(
-            f"data.split puts all {len(spool)} documents on one side",
+            "data.split puts all documents on one side",
             reason="SplitEmpty",
             next_step="hold out the ends of documents by data.split.method: tail, or add text",
         )
@@ -218,16 +178,26 @@ def upload_folder(store: Store, folder: Path) -> list[ManifestObject]:
     return objects
 
 
-def _make_encoder(config: RunConfig, spool: Spool, folder: Path) -> TextEncoder:
+def _pin(file: SourceFile) -> dict[str, Any]:
+    """Return what tells a source file and its reading from any other."""
+    return {
+        **file.source.dump(),
+        "uri": file.uri,
+        "size": file.stored.size,
+        "etag": file.stored.etag,
+    }
+
+
+def _make_encoder(config: RunConfig, corpus: Corpus, folder: Path) -> TextEncoder:
     spec = config.data.tokenizer
     if spec.kind is TokenizerKind.PRETRAINED:
         assert spec.uri is not None
         return fetch_tokenizer(open_store(spec.uri, config.storage), folder)
     if spec.kind is TokenizerKind.BPE:
         weights = [source.weight for source in config.data.sources]
-        pieces = split_documents(spool.read(), config.data.split, weights)
+        pieces = split_documents(corpus.read(), config.data.split, weights)
         return make_tokenizer(spec, (p.text for p in pieces if not p.is_validation), folder)
-    return make_tokenizer(spec, (document.text for document in spool.read()), folder)
+    return make_tokenizer(spec, (document.text for document in corpus.read()), folder)
 
 
 def _write_counts(output: Path, train: SplitManifest, encoder: TextEncoder) -> None:

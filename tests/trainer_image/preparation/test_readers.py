@@ -33,7 +33,7 @@ def read_all(folder: Path, name: str, content: bytes, **fields: Any) -> list[Doc
     path.write_bytes(content)
     source = Source.model_validate({"uri": f"s3://bucket/{name}", **fields})
     config = StorageConfig(uri="s3://unused", local_root=str(folder))
-    (file,) = find_source_files(source, config, index=0)
+    (file,) = find_source_files([source], config, field="data.sources")
     return list(read_documents(file, path))
 
 

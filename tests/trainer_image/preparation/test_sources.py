@@ -28,7 +28,7 @@ def bucket(tmp_path: Path) -> Path:
 def find(bucket: Path, uri: str, **fields: str) -> list[SourceFile]:
     source = Source.model_validate({"uri": uri, **fields})
     config = StorageConfig(uri="s3://unused", local_root=str(bucket.parent))
-    return find_source_files(source, config, index=0)
+    return find_source_files([source], config, field="data.sources")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,11 @@
       selection    missing values, lengths, languages
       quality      heuristics of Gopher, C4 and FineWeb
     spool        documents on the local disk between two passes
+    duplicates   documents that were there before, exactly or nearly, by the keys of `minhash`
+    contamination  documents that give away a set to evaluate on
+    paragraphs   paragraphs that were there before
+    splits       training and held-out text
 
-Below: `store`, and the contract. Above: `prepare`, which puts the steps together. No step knows
-another one; what passes between them is a `Document` of `document`.
+Below: `store`, and the contract. Above: `corpus` puts the steps together, and `prepare` makes a
+dataset of what they leave. What passes between them is a `Document` of `document`.
 """

@@ -64,8 +64,9 @@ class Collection:
             self._path.unlink()
         self._check_rate()
         if self.tally.documents_out == 0:
+            names = dict.fromkeys(file.field for file in self._files)
             raise DataError(
-                "data.sources: there is no document in any source",
+                f"{', '.join(names)}: there is no document",
                 reason="SourceEmpty",
                 next_step="upload files that hold text",
             )

@@ -20,17 +20,22 @@ MakeDocument = Callable[[Any, str], Document | Rejection]
 """Makes a document of a record (or of plain text) and its place."""
 
 
-def choose_maker(source: Source, index: int) -> tuple[MakeDocument, list[str]]:
+def choose_maker(source: Source, index: int, field: str) -> tuple[MakeDocument, list[str]]:
     """Return what makes documents of a source's records, and the fields that it needs.
+
+    Args:
+        source: how the records are read.
+        index: of the source; its documents carry it.
+        field: name of the source in the manifest, for messages.
 
     Raises:
         ConfigurationError: where the source's template is none.
     """
     if source.template is None:
-        field = source.text_field
-        return lambda record, place: _take_field(record, field, place, index), [field]
+        name = source.text_field
+        return lambda record, place: _take_field(record, name, place, index), [name]
     template = source.template
-    names = _list_names(template, index)
+    names = _list_names(template, field)
 
     def fill(record: Any, place: str) -> Document | Rejection:
         return _fill_template(record, template, names, place, index)
@@ -91,24 +96,24 @@ def _read_text(record: Any, field: str, place: str) -> str | Rejection:
     return text
 
 
-def _list_names(template: str, index: int) -> list[str]:
+def _list_names(template: str, field: str) -> list[str]:
     """Return the fields that a template names: plain ones, since records are not trusted."""
     try:
         parts = [part[1:] for part in string.Formatter().parse(template)]
     except ValueError as error:
-        raise _refuse_template(index, str(error)) from None
+        raise _refuse_template(field, str(error)) from None
     names = [(name, rest) for name, *rest in parts if name is not None]
     for name, rest in names:
         if not name.isidentifier() or any(rest):
-            raise _refuse_template(index, f"{{{name}}} is not the name of a field")
+            raise _refuse_template(field, f"{{{name}}} is not the name of a field")
     if not names:
-        raise _refuse_template(index, "it names no field")
+        raise _refuse_template(field, "it names no field")
     return sorted({name for name, _ in names})
 
 
-def _refuse_template(index: int, why: str) -> ConfigurationError:
+def _refuse_template(field: str, why: str) -> ConfigurationError:
     return ConfigurationError(
-        f"data.sources[{index}].template: {why}",
+        f"{field}.template: {why}",
         reason="TemplateInvalid",
         next_step="name fields as {field}, and write braces as {{ and }}",
     )

@@ -53,7 +53,7 @@ def read_documents(file: SourceFile, path: Path) -> Entries:
         ConfigurationError: where the source's template is none.
         DataError: where the rest of the file cannot be read.
     """
-    make, needed = choose_maker(file.source, file.index)
+    make, needed = choose_maker(file.source, file.index, file.field)
     for name, stream in open_members(path, file.uri):
         match file.source.format or guess_format(name):
             case SourceFormat.TEXT:

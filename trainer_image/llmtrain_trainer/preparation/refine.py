@@ -1,6 +1,7 @@
 """The steps that treat each document for itself, in order, over batches of documents.
 
-Below: `normalize`, `selection`, `quality`. Above: `prepare`.
+Below: `normalize`, `selection`, `quality`; `minhash`, whose keys want the same text.
+Above: `corpus`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from functools import partial
 
 from llmtrain_api.data import DataSpec
 from llmtrain_trainer.preparation.document import Document
+from llmtrain_trainer.preparation.minhash import Scheme, compute_keys
 from llmtrain_trainer.preparation.normalize import normalize_text
 from llmtrain_trainer.preparation.quality import judge_text
 from llmtrain_trainer.preparation.selection import select_text
 from llmtrain_trainer.preparation.step import Step
 from llmtrain_trainer.preparation.tally import Tally
+from llmtrain_trainer.preparation.words import Hashes
 
 BATCH_CHARACTERS = 1024 * 1024
 """Text that is refined at once."""
@@ -30,6 +33,9 @@ class Refined:
     tallies: list[Tally]
     """One for each step."""
 
+    keys: Hashes | None
+    """Of the documents that are left, for finding near-duplicates [documents, bands]."""
+
 
 def choose_steps(data: DataSpec) -> list[Step]:
     """Return the steps that `data` asks for."""
@@ -40,15 +46,18 @@ def choose_steps(data: DataSpec) -> list[Step]:
     ]
 
 
-def refine_documents(documents: Iterable[Document], steps: list[Step]) -> Refined:
-    """Apply the steps to a batch."""
+def refine_documents(
+    documents: Iterable[Document], steps: list[Step], scheme: Scheme | None = None
+) -> Refined:
+    """Apply the steps to a batch, and compute the keys that `scheme` wants of what is left."""
     tallies = [Tally(step.name) for step in steps]
     refined = []
     for document in documents:
         text = refine_text(document, steps, tallies)
         if text is not None:
             refined.append(document if text == document.text else replace(document, text=text))
-    return Refined(refined, tallies)
+    texts = [document.text for document in refined]
+    return Refined(refined, tallies, None if scheme is None else compute_keys(texts, scheme))
 
 
 def refine_text(document: Document, steps: list[Step], tallies: list[Tally]) -> str | None:

@@ -7,6 +7,7 @@ follows from what the store says of them; no text is read for that.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -32,7 +33,10 @@ class SourceFile:
     """How it is read."""
 
     index: int
-    """Of the source, in the manifest."""
+    """Of the source, in its list."""
+
+    field: str
+    """Name of the source in the manifest, as data.sources[0]."""
 
     @property
     def uri(self) -> str:
@@ -40,17 +44,33 @@ class SourceFile:
         return f"{self.store.uri}/{self.stored.key}"
 
 
-def find_source_files(source: Source, config: StorageConfig, *, index: int) -> list[SourceFile]:
-    """Return the objects that a source names, in order of their keys.
+def find_source_files(
+    sources: Sequence[Source], config: StorageConfig, *, field: str
+) -> list[SourceFile]:
+    """Return the objects of all sources, in their order.
 
     Args:
-        source: an object, a prefix that ends in /, or a glob whose * does not stop at /.
+        sources: a list of the manifest.
         config: how the store is reached.
-        index: of the source, in the manifest.
+        field: name of the list, for messages.
 
     Raises:
-        DataError: where it names none.
+        DataError: where a source names no object.
         StoreError: where the store fails or lacks the bucket.
+    """
+    return [
+        SourceFile(store=store, stored=stored, source=source, index=i, field=f"{field}[{i}]")
+        for i, source in enumerate(sources)
+        for store, stored in _find_objects(source, config, f"{field}[{i}]")
+    ]
+
+
+def _find_objects(
+    source: Source, config: StorageConfig, field: str
+) -> list[tuple[Store, StoredObject]]:
+    """Return the objects that a source names, in order of their keys.
+
+    The source is an object, a prefix that ends in /, or a glob whose * does not stop at /.
     """
     bucket, key = split_uri(source.uri)
     store = open_store(f"s3://{bucket}", config)
@@ -65,11 +85,11 @@ def find_source_files(source: Source, config: StorageConfig, *, index: int) -> l
     found = [item for item in found if not item.key.endswith("/")]
     if not found:
         raise DataError(
-            f"data.sources[{index}].uri: no object matches {source.uri}",
+            f"{field}.uri: no object matches {source.uri}",
             reason="SourceEmpty",
             next_step="upload the text there, or correct the URI; a prefix ends in /",
         )
-    return [SourceFile(store=store, stored=item, source=source, index=index) for item in found]
+    return [(store, item) for item in found]
 
 
 def fetch_source_file(file: SourceFile, path: Path) -> SourceObject:
@@ -90,7 +110,7 @@ def fetch_source_file(file: SourceFile, path: Path) -> SourceObject:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     if file.source.sha256 not in (None, digest):
         raise DataError(
-            f"{file.uri} has the SHA-256 {digest}, not that of data.sources[{file.index}].sha256",
+            f"{file.uri} has the SHA-256 {digest}, not that of {file.field}.sha256",
             reason="SourceChanged",
             next_step="restore the object, or pin its new digest",
         )

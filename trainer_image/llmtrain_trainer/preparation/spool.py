@@ -8,13 +8,21 @@ disk.
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from llmtrain_trainer.preparation.document import Document
 
 BUFFER_BYTES = 1024 * 1024
+
+DIGEST_BYTES = 16
+"""128 bits: no two texts will ever share a digest by chance."""
 
 
 class Spool:
@@ -27,18 +35,32 @@ class Spool:
         self._ends = array("Q", [0])
         """Where each place and each text ends, in turn."""
         self._sources = array("H")
+        self._lengths = array("L")
+        self._digests = bytearray()
 
     def __len__(self) -> int:
         """Return how many documents there are."""
         return len(self._sources)
 
+    @property
+    def digests(self) -> NDArray[Any]:
+        """Digests of the texts, as opaque values that can be sorted [documents]."""
+        return np.frombuffer(bytes(self._digests), dtype=f"S{DIGEST_BYTES}")
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Characters of the texts [documents]."""
+        return np.array(self._lengths, dtype=np.int64)
+
     def append(self, document: Document) -> None:
         """Add a document."""
-        for part in (document.place, document.text):
-            data = part.encode()
+        text = document.text.encode()
+        for data in (document.place.encode(), text):
             self._file.write(data)
             self._ends.append(self._ends[-1] + len(data))
         self._sources.append(document.source)
+        self._lengths.append(len(document.text))
+        self._digests += hashlib.sha256(text).digest()[:DIGEST_BYTES]
 
     def read(self, numbers: Iterable[int] | None = None) -> Iterator[Document]:
         """Yield the documents of these numbers, or all of them, in order."""

@@ -1,0 +1,182 @@
+"""The documents to train on: the steps of the recipe up to tokens, from top to bottom.
+
+Below: every step. Above: `prepare` makes a dataset of what is left.
+
+Two passes: the first reads, refines each document for itself and spools it; what is left out
+because of other documents is decided over all that was spooled, and the second pass skips it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmtrain_api.data import DataSpec
+from llmtrain_api.sources import Invalid
+from llmtrain_trainer.failures import DataError
+from llmtrain_trainer.preparation.collect import Collection
+from llmtrain_trainer.preparation.contamination import Contamination, drop_contaminated
+from llmtrain_trainer.preparation.document import Document
+from llmtrain_trainer.preparation.duplicates import drop_exact_duplicates, drop_near_duplicates
+from llmtrain_trainer.preparation.minhash import SCHEMES, Scheme
+from llmtrain_trainer.preparation.paragraphs import RepeatedParagraphs
+from llmtrain_trainer.preparation.refine import choose_steps, divide_documents, refine_documents
+from llmtrain_trainer.preparation.sources import SourceFile
+from llmtrain_trainer.preparation.spool import Spool
+from llmtrain_trainer.preparation.tally import StepRecord, Tally
+from llmtrain_trainer.preparation.words import Hashes
+from llmtrain_trainer.shards import SourceObject
+
+Report = Callable[[], None]
+
+
+class Corpus:
+    """Documents on the local disk."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        numbers: NDArray[np.int64],
+        paragraphs: RepeatedParagraphs | None,
+        tallies: list[Tally],
+        sources: list[SourceObject],
+    ) -> None:
+        """Take the documents of these `numbers`, without repeated `paragraphs`."""
+        self._spool = spool
+        self._numbers = numbers
+        self._paragraphs = paragraphs
+        self._tallies = tallies
+        self._paragraph_tally = Tally("paragraphs")
+        self.sources = sources
+
+    def read(self) -> Iterator[Document]:
+        """Yield every document, in the order of the sources."""
+        documents = self._spool.read(self._numbers)
+        if self._paragraphs is None:
+            yield from documents
+        else:
+            # It counts the newest reading.
+            self._paragraph_tally = Tally("paragraphs")
+            yield from self._paragraphs.drop(documents, self._paragraph_tally)
+
+    def record_steps(self) -> list[StepRecord]:
+        """Return what each step did; the last ones once the documents were read."""
+        last = [] if self._paragraphs is None else [self._paragraph_tally]
+        return [tally.record() for tally in (*self._tallies, *last)]
+
+
+@contextmanager
+def open_corpus(
+    data: DataSpec,
+    files: list[SourceFile],
+    against: list[SourceFile],
+    scratch: Path,
+    rejected: Path,
+    report: Report,
+) -> Iterator[Corpus]:
+    """Read the sources, apply the recipe, and give the documents that are left.
+
+    Args:
+        data: the recipe.
+        files: of its sources.
+        against: of the sets to evaluate on.
+        scratch: folder for what is spooled, until the corpus is closed.
+        rejected: file that lists records that cannot be read.
+        report: called now and then, to say that work goes on.
+
+    Raises:
+        DataError: where a source cannot be used, or nothing is left.
+        StoreError: where the store fails.
+    """
+    scheme = SCHEMES.get(data.deduplicate.near)
+    collection = Collection(files, data.invalid, scratch, rejected)
+    with closing(Spool(scratch / "documents")) as spool:
+        keys_file = scratch / "keys"
+        tallies = refine_into(spool, keys_file, collection.read(report), data, scheme)
+        tallies.insert(0, collection.tally)
+
+        numbers = np.arange(len(spool))
+        if data.deduplicate.exact:
+            numbers, tally = drop_exact_duplicates(spool)
+            tallies.append(tally)
+        if scheme is not None:
+            report()
+            keys = map_keys(keys_file, scheme)
+            numbers, tally = drop_near_duplicates(spool, numbers, keys, scheme)
+            tallies.append(tally)
+        if against:
+            report()
+            known = read_contamination(data, against, scratch, report)
+            numbers, tally = drop_contaminated(spool, numbers, known)
+            tallies.append(tally)
+            _require_documents(len(numbers), tallies)
+        paragraphs = None
+        if data.deduplicate.paragraphs:
+            report()
+            shortest = data.deduplicate.paragraph_characters
+            paragraphs = RepeatedParagraphs(spool.read(numbers), shortest)
+        yield Corpus(spool, numbers, paragraphs, tallies, collection.sources)
+
+
+def refine_into(
+    spool: Spool,
+    keys_file: Path,
+    documents: Iterable[Document],
+    data: DataSpec,
+    scheme: Scheme | None,
+) -> list[Tally]:
+    """Apply the steps for single documents; spool what they leave, and return their counts.
+
+    Raises:
+        DataError: where they leave nothing.
+    """
+    steps = choose_steps(data)
+    tallies = [Tally(step.name) for step in steps]
+    with keys_file.open("wb") as file:
+        for batch in divide_documents(documents):
+            refined = refine_documents(batch, steps, scheme)
+            for document in refined.documents:
+                spool.append(document)
+            if refined.keys is not None:
+                file.write(refined.keys.data)
+            for tally, part in zip(tallies, refined.tallies, strict=True):
+                tally.add(part)
+    _require_documents(len(spool), tallies)
+    return tallies
+
+
+def map_keys(path: Path, scheme: Scheme) -> Hashes:
+    """Return the keys that `refine_into` wrote [documents, bands], without reading them yet."""
+    return np.memmap(path, dtype=np.uint64, mode="r").reshape(-1, scheme.bands)
+
+
+def read_contamination(
+    data: DataSpec, against: list[SourceFile], scratch: Path, report: Report
+) -> Contamination:
+    """Read the sets to evaluate on, normalised as the documents are.
+
+    Raises:
+        DataError: where one of them cannot be used.
+        StoreError: where the store fails.
+    """
+    folder = scratch / "against"
+    folder.mkdir()
+    sets = Collection(against, Invalid(), folder, folder / "rejected")
+    normalize = choose_steps(data)[:1]
+    batches = divide_documents(sets.read(report))
+    return Contamination(
+        document for batch in batches for document in refine_documents(batch, normalize).documents
+    )
+
+
+def _require_documents(count: int, tallies: list[Tally]) -> None:
+    if count == 0:
+        raise DataError(
+            f"spec.data leaves out every document; the last one by its step {tallies[-1].step}",
+            reason="DatasetEmpty",
+            next_step="loosen the step, or look at the sources",
+        )
