@@ -245,6 +245,9 @@ class JobStatus(Model):
     avoided_nodes: list[AvoidedNode] = Field(default=[], max_length=MAX_AVOIDED_NODES)
     """Nodes that hurt the run twice, oldest first."""
 
+    held_until: str | None = None
+    """Workers that did not all find a place are released, and tried again then (RFC 3339, UTC)."""
+
     usage: Usage | None = None
     """Where the time of the run went."""
 

@@ -138,6 +138,10 @@ class RunPolicy(Model):
     """Failures of one worker in a row, of the same cause and without a newer checkpoint, after
     which the job fails: one more attempt would end alike."""
 
+    placement_timeout_seconds: int = Field(default=600, ge=10, le=31_536_000)
+    """Seconds that workers with a place wait for those without one, before all are released and
+    later tried again."""
+
     budgets: FailureBudgets = FailureBudgets()
     """Limits for single classes of failure, which then cost nothing of restartLimit."""
 

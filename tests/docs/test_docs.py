@@ -40,7 +40,14 @@ RUN_BY_OTHERS = {
 }
 """Commands that need a cluster or all of the tests, and where they are run."""
 
-NO_FAILURES = {"Succeeded", "Failed", "RanksRestarted", "GroupRestarted", "NodeAvoided"}
+NO_FAILURES = {
+    "Succeeded",
+    "Failed",
+    "RanksRestarted",
+    "GroupRestarted",
+    "NodeAvoided",
+    "WorkersReleased",
+}
 """A success, and events beside reasons."""
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from llmtrain_api import JobStatus, LLMTrainingJob
 from llmtrain_api.records import Stage
 from llmtrain_operator.plan.attempts import Toll
+from llmtrain_operator.plan.holding import find_hold
 from llmtrain_operator.plan.ladder import delay_replacement
 from llmtrain_operator.plan.nodes import allow_again, avoids_too_much
 from llmtrain_operator.plan.progress import (
@@ -38,7 +39,7 @@ from llmtrain_operator.plan.types import (
     ProcessState,
     tell,
 )
-from llmtrain_operator.plan.waiting import explain_waiting
+from llmtrain_operator.plan.waiting import Waiting, explain_waiting
 from llmtrain_operator.plan.workers import Worker, must_run_again
 
 POLL_SECONDS = 15.0
@@ -58,11 +59,13 @@ def plan_stage(
 ) -> Plan:
     """Let every worker of the stage have one process, and say how far they are."""
     incarnations = dict(toll.incarnations)
+    hold = find_hold(job.status, job.spec.run_policy, workers, now)
     avoided = allow_again(workers, toll.avoided, now)
     for worker in workers:
-        if avoids_too_much(worker, avoided):
-            # Where a pod may run is fixed once it exists: it takes a new one.
-            incarnations[worker.key] = worker.incarnation + 1
+        # Where a pod may run is fixed once it exists: it takes a new one.
+        is_misplaced = hold is not None or avoids_too_much(worker, avoided)
+        if worker.newest is not None and is_misplaced:
+            incarnations[worker.key] = worker.newest.process.incarnation + 1
     workers = [replace(w, incarnation=incarnations.get(w.key, 0)) for w in workers]
     start: list[Process] = []
     delay = delay_replacement(toll.attempts, stage, now)
@@ -73,7 +76,7 @@ def plan_stage(
             assert worker.newest is not None
             incarnations[worker.key] = worker.newest.process.incarnation + 1
             start.append(worker.start(incarnations[worker.key]))
-        elif worker.newest is None and delay == 0:
+        elif worker.newest is None and delay == 0 and hold is None:
             start.append(worker.start(worker.incarnation))
     # An incarnation that was started before its number was written down counts from now on.
     for worker in workers:
@@ -84,17 +87,20 @@ def plan_stage(
     lost_steps = count_lost_steps(job.status.progress, record)
     restarts_within = count_process_restarts(job.status.progress, record)
     conditions = begin_conditions(job, now)
-    state_active(conditions, stage, workers)
+    waiting = explain_waiting(workers, job.spec.workers.image, now)
+    if hold is not None:
+        waiting = Waiting(reason="Queued", message=hold.message)
+    state_active(conditions, stage, workers, waiting)
     state_knowledge(conditions, stage, record)
-    _, waiting = explain_waiting(workers)
     last_words = toll.attempts[-1].message if toll.attempts else ""
+    message = waiting.message
     if delay > 0:
-        waiting = f"{last_words} Trying again in {round(delay)} s."
+        message = f"{last_words} Trying again in {round(delay)} s."
     status = describe_common(job, observed, toll, now).model_copy(
         update={
             "phase": PHASE_OF_STAGE[stage],
             "stage": stage,
-            "message": waiting,
+            "message": message,
             "conditions": conditions.list_all(),
             "attempts": list(
                 toll.attempts
@@ -106,16 +112,19 @@ def plan_stage(
             "process_restarts": job.status.process_restarts + restarts_within,
             "group_restarts": job.status.group_restarts + toll.restarts_group,
             "avoided_nodes": list(avoided),
+            "held_until": hold.until if hold is not None else None,
         }
     )
     events = list(toll.events)
     if restarts_within and record is not None:
         why = record.last_loss or "their round was lost"
-        message = f"Ranks were started anew within their workers: {why}"
-        events.append(Event(kind=EventKind.WARNING, reason="RanksRestarted", message=message))
+        told = f"Ranks were started anew within their workers: {why}"
+        events.append(Event(kind=EventKind.WARNING, reason="RanksRestarted", message=told))
     if toll.restarts_group:
-        message = f"All workers are started anew: replacing one did not help: {last_words}"
-        events.append(Event(kind=EventKind.WARNING, reason="GroupRestarted", message=message))
+        told = f"All workers are started anew: replacing one did not help: {last_words}"
+        events.append(Event(kind=EventKind.WARNING, reason="GroupRestarted", message=told))
+    if hold is not None and job.status.held_until is None:
+        events.append(Event(kind=EventKind.WARNING, reason="WorkersReleased", message=message))
     if toll.avoided and not avoided:
         nodes = ", ".join(a.node for a in toll.avoided)
         events.append(tell("NodesAllowedAgain", f"No other node has room: {nodes} may be used"))

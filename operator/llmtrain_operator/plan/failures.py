@@ -38,6 +38,9 @@ ABSENT_PEER_REASONS = frozenset({"Superseded", "PeersMissing"})
 SIGNAL_EXIT_CODE_BASE = 128
 """A shell or the kubelet adds the signal's number to this."""
 
+SPACE_MARKS = ("ephemeral local storage", "local ephemeral storage", "EmptyDir volume")
+"""How a kubelet says that it is the pod's own files that are more than its limits."""
+
 CANNOT_START_REASONS = frozenset({"StartError", "ContainerCannotRun"})
 """`ObservedProcess.ended_by` where the image's program could not be started at all."""
 
@@ -72,6 +75,17 @@ def judge_failure(ended: ObservedProcess, spec: JobSpec) -> Verdict:
         if (verdict := policy(ended, spec)) is not None:
             return verdict
     raise AssertionError("the last policy answers always")
+
+
+def _judge_space(ended: ObservedProcess, spec: JobSpec) -> Verdict | None:
+    said = ended.end_message
+    if ended.ended_by != "Evicted" or not any(mark in said for mark in SPACE_MARKS):
+        return None
+    return Verdict(
+        failure_class=FailureClass.NO_SPACE,
+        reason="NoSpace",
+        message=f"{_name_worker(ended, spec)} wrote more than its node lets it: {said.strip()}",
+    )
 
 
 def _judge_infrastructure(ended: ObservedProcess, spec: JobSpec) -> Verdict | None:
@@ -184,6 +198,8 @@ def _judge_unknown(ended: ObservedProcess, spec: JobSpec) -> Verdict:
 
 
 POLICIES: tuple[Policy, ...] = (
+    # The kubelet evicts for two things: the node's want of room, and a pod that wrote too much.
+    _judge_space,
     # The platform took the process away: whatever else it left is a consequence.
     _judge_infrastructure,
     # It left because it was told to, with its state saved.

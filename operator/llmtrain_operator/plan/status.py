@@ -23,7 +23,7 @@ from llmtrain_operator.plan.conditions import ConditionSet, format_time
 from llmtrain_operator.plan.progress import complete_progress, describe_progress, find_record
 from llmtrain_operator.plan.stages import PHASE_OF_STAGE, merge_results
 from llmtrain_operator.plan.types import Observed, ProcessState
-from llmtrain_operator.plan.waiting import explain_waiting
+from llmtrain_operator.plan.waiting import Waiting
 from llmtrain_operator.plan.workers import Worker
 
 
@@ -110,15 +110,20 @@ def describe_provenance(
     )
 
 
-def state_active(conditions: ConditionSet, stage: Stage, workers: Sequence[Worker]) -> None:
-    """State the conditions of a job whose stage is under way."""
-    reason, message = explain_waiting(workers)
+def state_active(
+    conditions: ConditionSet, stage: Stage, workers: Sequence[Worker], waiting: Waiting
+) -> None:
+    """State the conditions of a job whose stage is under way, and what that waits for."""
+    reason, message = waiting.reason, waiting.message
     conditions.set(ConditionType.SUCCEEDED, "Unknown", PHASE_OF_STAGE[stage].value)
     if any(worker.newest is None for worker in workers):
         conditions.set(ConditionType.RECONCILING, "True", "StartingWorkers", message)
     else:
         conditions.set(ConditionType.RECONCILING, "False", "WorkersExist")
-    conditions.set(ConditionType.STALLED, "False", "Progressing")
+    if waiting.is_stalled:
+        conditions.set(ConditionType.STALLED, "True", reason, message)
+    else:
+        conditions.set(ConditionType.STALLED, "False", "Progressing")
     if reason:
         conditions.set(ConditionType.WORKERS_READY, "False", reason, message)
     else:

@@ -64,6 +64,8 @@ class ObservedProcess:
     exit_record: ExitRecord | None = None
     ended_by: str = ""
     """Where no exit record came back: why, as the platform says (OOMKilled, NodeLost, Deleted)."""
+    end_message: str = ""
+    """What the platform says about that."""
     waiting_reason: str = ""
     """Why it does not run yet, as the platform says (Unschedulable, ImagePullBackOff, …)."""
     waiting_message: str = ""

@@ -5,7 +5,9 @@ Below: `workers`. Above: `status` and `at_work`, which say it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from llmtrain_api import JobStatus
@@ -18,9 +20,32 @@ from llmtrain_operator.plan.workers import Worker
 STARTING = "Starting"
 """Why workers are not ready where nothing is the matter: they start."""
 
+STALL_SECONDS = 600.0
+"""A worker that cannot start for so long, for want of a place aside, makes the job `Stalled`."""
 
-def explain_waiting(workers: Sequence[Worker]) -> tuple[str, str]:
-    """Return (reason, message) for the workers that do not run yet; empty where all run."""
+IMAGE_PULL_FAILED = "ImagePullFailed"
+IMAGE_REASONS = frozenset(
+    {"ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "InvalidImageName"}
+)
+"""What a kubelet calls an image that it cannot get."""
+
+BACK_OFF = re.compile(r'^(Back-off pulling image "[^"]*"(: )?)?(ErrImagePull: )?')
+"""What it puts before the registry's own words while it waits to try again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What a stage waits for before all of its workers run."""
+
+    reason: str = ""
+    """One CamelCase word; empty where all run."""
+    message: str = ""
+    is_stalled: bool = False
+    """It has waited so long that somebody should look."""
+
+
+def explain_waiting(workers: Sequence[Worker], image: str | None, now: datetime) -> Waiting:
+    """Say what the workers that do not run yet are waiting for."""
     waiting = [
         worker.newest
         for worker in workers
@@ -29,18 +54,27 @@ def explain_waiting(workers: Sequence[Worker]) -> tuple[str, str]:
     absent = [worker for worker in workers if worker.newest is None]
     blocked = [process for process in waiting if process.waiting_reason]
     if blocked:
-        return _explain_blocked(blocked, len(workers))
+        return _explain_blocked(blocked, len(workers), image, now)
     if waiting or absent:
-        return STARTING, _count(len(waiting) + len(absent), len(workers), "start")
-    return "", ""
+        message = _count(len(waiting) + len(absent), len(workers), "start")
+        return Waiting(reason=STARTING, message=message)
+    return Waiting()
 
 
-def _explain_blocked(blocked: Sequence[ObservedProcess], total: int) -> tuple[str, str]:
+def _explain_blocked(
+    blocked: Sequence[ObservedProcess], total: int, image: str | None, now: datetime
+) -> Waiting:
     first = blocked[0]
-    advice = _ADVICE.get(first.waiting_reason, "")
-    said = first.waiting_message.strip() or first.waiting_reason
-    message = f"{_count(len(blocked), total, 'wait')} ({first.waiting_reason}): {said}"
-    return first.waiting_reason, f"{message} {advice}".strip()
+    reason, said = first.waiting_reason, first.waiting_message.strip()
+    since = min((b.created_at for b in blocked if b.created_at is not None), default=now)
+    is_stalled = (now - since).total_seconds() >= STALL_SECONDS
+    if reason in IMAGE_REASONS:
+        # The kubelet changes between two reasons and texts with every try.
+        said = f"image {image}: {BACK_OFF.sub('', said)}" if BACK_OFF.sub("", said) else ""
+        reason = IMAGE_PULL_FAILED
+    who = _count(len(blocked), total, "wait")
+    message = f"{who} ({reason}): {said or reason} {_ADVICE.get(reason, '')}".strip()
+    return Waiting(reason=reason, message=message, is_stalled=is_stalled)
 
 
 def _count(number: int, total: int, verb: str) -> str:
@@ -52,10 +86,7 @@ def _count(number: int, total: int, verb: str) -> str:
 
 _ADVICE = {
     "Unschedulable": "Lower workers.resources, or add nodes that fit.",
-    "ImagePullBackOff": "Check workers.image and the registry's credentials.",
-    "ErrImagePull": "Check workers.image and the registry's credentials.",
-    "ErrImageNeverPull": "The image is not on the node, and may not be pulled.",
-    "InvalidImageName": "Check workers.image.",
+    "ImagePullFailed": "Check workers.image and the registry's credentials.",
     "CreateContainerConfigError": "Create what is missing; the pod then starts by itself.",
     "ContainerCreating": "Create what is missing; the pod then starts by itself.",
 }

@@ -134,6 +134,7 @@ def _observe(process: Process, pod: dict[str, Any]) -> ObservedProcess:
             if state is ProcessState.FAILED
             else ""
         ),
+        end_message=status.get("message", "") if state is ProcessState.FAILED else "",
         waiting_reason=reason,
         waiting_message=message,
     )

@@ -58,6 +58,23 @@ SPEC = make_job("tiny").spec
         ({"exit_code": 137}, F.CRASH, "WorkerKilled", True, True),
         ({"exit_code": 3}, F.CRASH, "WorkerCrashed", True, True),
         ({}, F.CRASH, "WorkerFailed", True, True),
+        (
+            {
+                "ended_by": "Evicted",
+                "end_message": 'Usage of EmptyDir volume "scratch" exceeds the limit "1Gi". ',
+            },
+            F.NO_SPACE,
+            "NoSpace",
+            True,
+            True,
+        ),
+        (
+            {"ended_by": "Evicted", "end_message": "The node was low on resource: memory."},
+            F.INFRASTRUCTURE,
+            "Evicted",
+            True,
+            False,
+        ),
         # The platform's word beats what the process wrote while it was pushed out.
         (
             {"ended_by": "NodeShutdown", "code": ExitCode.BUG},
