@@ -8,7 +8,9 @@ a launcher would serve.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
+import signal
 import tempfile
 import time
 import weakref
@@ -26,11 +28,24 @@ from llmtrain_trainer.progress import RankGroup, RankUpdate, Reporter
 DEADLINE_SECONDS = 120.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """What shall happen to one rank of a round, at exactly which point of it."""
+
+    rank: int = 0
+    dies_in_pass: int | None = None
+    """It kills itself by SIGKILL in that forward pass of training, counted from 1."""
+    leaves_in_step: int | None = None
+    """It is asked to save and leave in that step of the round, counted from 1."""
+
+
 @dataclass(slots=True, kw_only=True)
 class RankLog:
     """What one rank has said so far."""
 
     updates: list[RankUpdate] = field(default_factory=list)
+    samples: list[int] = field(default_factory=list)
+    """The training samples that it read, in order."""
     result: StageResult | None = None
     error: BaseException | None = None
 
@@ -48,7 +63,12 @@ class RunningRanks:
     """All ranks of one round."""
 
     def __init__(
-        self, config: RunConfig, *, round_number: int = 1, staging: Path | None = None
+        self,
+        config: RunConfig,
+        *,
+        round_number: int = 1,
+        staging: Path | None = None,
+        fate: Fate | None = None,
     ) -> None:
         """Start the ranks of `config`, all of them on this host.
 
@@ -76,7 +96,7 @@ class RunningRanks:
             )
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(
-                target=_run_rank, args=(config, group, self._stop, theirs), daemon=True
+                target=_run_rank, args=(config, group, self._stop, theirs, fate), daemon=True
             )
             process.start()
             theirs.close()
@@ -93,6 +113,10 @@ class RunningRanks:
             process.kill()
         for process in self._processes:
             process.join()
+
+    def has_died(self, rank: int) -> bool:
+        """Whether a rank is gone."""
+        return rank not in self._lines.values()
 
     def watch(self, until: Callable[[], bool] = lambda: False) -> None:
         """Read what the ranks say until `until` holds or all have ended."""
@@ -126,6 +150,8 @@ class RunningRanks:
             return
         if isinstance(message, RankUpdate):
             log.updates.append(message)
+        elif isinstance(message, _SamplesRead):
+            log.samples += message.samples
         elif isinstance(message, StageResult):
             log.result = message
         else:
@@ -145,10 +171,63 @@ def _serve_store() -> Any:
     return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
-def _run_rank(config: RunConfig, group: RankGroup, stop: Event, line: Connection) -> None:
-    from llmtrain_trainer.train import run_train
+@dataclass(frozen=True, slots=True)
+class _SamplesRead:
+    samples: list[int]
 
+
+def _run_rank(
+    config: RunConfig, group: RankGroup, stop: Event, line: Connection, fate: Fate | None
+) -> None:
+    from llmtrain_trainer import train
+    from llmtrain_trainer.model import compute_token_losses
+
+    should_stop: Callable[[], bool] = stop.is_set
+    if fate is not None and fate.rank == group.rank:
+        if fate.dies_in_pass is not None:
+            is_last_pass = _count_calls(fate.dies_in_pass)
+
+            def compute_or_die(*arguments: Any) -> Any:
+                if is_last_pass():
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return compute_token_losses(*arguments)
+
+            setattr(train, "compute_token_losses", compute_or_die)  # noqa: B010
+        if fate.leaves_in_step is not None:
+            should_stop = _count_calls(fate.leaves_in_step)
+    _tell_samples(line)
     try:
-        line.send(run_train(config, group, Reporter(group.rank, line.send), stop.is_set))
+        line.send(train.run_train(config, group, Reporter(group.rank, line.send), should_stop))
     except Exception as error:
         line.send(error)
+
+
+def _tell_samples(line: Connection) -> None:
+    """Have every read of a split for training told; those for evaluations are another split's."""
+    from llmtrain_trainer import train
+    from llmtrain_trainer.data import Dataset, open_run_dataset
+
+    def open_and_listen(*arguments: Any) -> Dataset:
+        dataset = open_run_dataset(*arguments)
+        read = dataset.train.read_sequences
+
+        def read_and_tell(samples: Any, sequence_length: int) -> Any:
+            line.send(_SamplesRead(samples.tolist()))
+            return read(samples, sequence_length)
+
+        setattr(dataset.train, "read_sequences", read_and_tell)  # noqa: B010
+        return dataset
+
+    setattr(train, "open_run_dataset", open_and_listen)  # noqa: B010
+
+
+def _count_calls(number: int) -> Callable[[], bool]:
+    """Return a function that is true from its call of that number on."""
+    calls = 0
+
+    def is_reached() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls >= number
+
+    return is_reached

@@ -1,0 +1,183 @@
+"""Whatever happens to a run, and however many ranks it has: the same numbers in the end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+from safetensors.numpy import load_file
+
+from llmtrain_api.run import RunConfig
+from llmtrain_trainer.failures import PreemptedError
+from llmtrain_trainer.manifest import CURVES
+from testbed.ranks import Fate, RankLog, RunningRanks, run_ranks
+from testbed.tiny_run import find_run_folder, prepare_tiny_run
+
+STEPS = 16
+BATCH_SIZE = 8
+MICRO_BATCH_SIZE = 2
+PASSES_PER_STEP = 2
+"""Of each of two ranks."""
+EPOCH_SEQUENCES = 70
+"""Fewer than a run takes, so that it comes to a second epoch in the middle of step 9."""
+EPOCH_END_STEP = EPOCH_SEQUENCES // BATCH_SIZE + 1
+SEQUENCE_LENGTH = 32
+VALIDATION_FRACTION = 0.3
+LOSS_TOLERANCE = 1e-6
+
+STRATEGIES = pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+
+LEAVES_IN_STEP_5 = Fate(rank=1, leaves_in_step=5)
+DIES_BETWEEN_PASSES = Fate(rank=1, dies_in_pass=6 * PASSES_PER_STEP + 2)
+DIES_SOON = Fate(rank=0, dies_in_pass=PASSES_PER_STEP + 2)
+DIES_AT_EPOCH_END = Fate(rank=0, dies_in_pass=(EPOCH_END_STEP - 1) * PASSES_PER_STEP + 1)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with so little text that an epoch is a few steps."""
+    root = tmp_path_factory.mktemp("exactness")
+    source = root / "tiny-bucket" / "topics.txt"
+    source.parent.mkdir(parents=True)
+    text = "\n".join(topics.values()).encode("ascii", errors="ignore")
+    num_bytes = round(EPOCH_SEQUENCES * SEQUENCE_LENGTH / (1 - VALIDATION_FRACTION))
+    source.write_bytes(text[:num_bytes])
+    return root
+
+
+def prepare_run(
+    root: Path, name: str, *, strategy: str, ranks: int = 2, dropout: float = 0.1
+) -> RunConfig:
+    return prepare_tiny_run(
+        root,
+        run=f"{strategy}-{name}",
+        strategy=strategy,
+        processes_per_worker=ranks,
+        data={"split": {"method": "tail", "validationFraction": VALIDATION_FRACTION}},
+        model={"dropout": dropout},
+        training={
+            "steps": STEPS,
+            "batchSize": BATCH_SIZE,
+            "microBatchSize": MICRO_BATCH_SIZE,
+            "sequenceLength": SEQUENCE_LENGTH,
+        },
+        evaluation={"everySteps": 5},
+        checkpoint={"everySteps": 3},
+    )
+
+
+@pytest.fixture(scope="module")
+def straight(root: Path) -> dict[str, dict[str, str]]:
+    """What an undisturbed run leaves, by strategy."""
+    outcomes = {}
+    for strategy in ("ddp", "fsdp"):
+        config = prepare_run(root, "straight", strategy=strategy)
+        run_ranks(config)
+        outcomes[strategy] = read_outcome(config)
+    return outcomes
+
+
+def read_outcome(config: RunConfig) -> dict[str, str]:
+    """Digests of all losses, the exported model, and the weights and the optimizer in the end."""
+    folder = find_run_folder(config)
+    files = [*folder.glob("export/*.safetensors")]
+    shards = [*folder.glob(f"checkpoints/step-{STEPS:08d}/*/*.safetensors")]
+    assert files
+    assert shards
+    return {
+        CURVES: digest((folder / CURVES).read_bytes()),
+        # Shards begin with a header whose order differs from one process to the next.
+        **{
+            f"{path.name}/{name}": digest(tensor.tobytes())
+            for path in files + shards
+            for name, tensor in load_file(path).items()
+        },
+    }
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def run_through(configs: Sequence[RunConfig], fates: Sequence[Fate]) -> list[list[RankLog]]:
+    """Run one round after another, each to its fate, and a last one to the end."""
+    rounds = [
+        run_to_fate(config, fate, round_number=number)
+        for number, (config, fate) in enumerate(zip(configs[:-1], fates, strict=True), start=1)
+    ]
+    last = RunningRanks(configs[-1], round_number=len(configs))
+    last.finish()
+    return [*rounds, last.logs]
+
+
+def run_to_fate(config: RunConfig, fate: Fate, *, round_number: int) -> list[RankLog]:
+    """Run a round until what shall happen to it has happened; none of its ranks is left."""
+    ranks = RunningRanks(config, round_number=round_number, fate=fate)
+    if fate.leaves_in_step is not None:
+        with pytest.raises(PreemptedError):
+            ranks.finish()
+    else:
+        ranks.watch(lambda: ranks.has_died(fate.rank))
+        ranks.kill()
+        assert ranks.logs[fate.rank].result is None, "it came to its end before"
+    return ranks.logs
+
+
+@STRATEGIES
+@pytest.mark.parametrize(
+    "fates",
+    [
+        pytest.param([DIES_BETWEEN_PASSES], id="killed-inside-accumulation"),
+        pytest.param([DIES_BETWEEN_PASSES, DIES_SOON], id="killed-twice"),
+        pytest.param([DIES_AT_EPOCH_END], id="killed-at-an-epoch-boundary"),
+        pytest.param([LEAVES_IN_STEP_5], id="suspended"),
+    ],
+)
+def test_a_disturbed_run_ends_bit_for_bit_as_the_straight_one(
+    root: Path,
+    straight: dict[str, dict[str, str]],
+    request: pytest.FixtureRequest,
+    strategy: str,
+    fates: list[Fate],
+) -> None:
+    config = prepare_run(root, request.node.callspec.id, strategy=strategy)
+    rounds = run_through([config] * (len(fates) + 1), fates)
+    assert all(logs[0].list_facts("resumed_step") for logs in rounds[1:])
+    assert read_outcome(config) == straight[strategy]
+
+
+@STRATEGIES
+def test_a_change_of_ranks_keeps_order_and_loss(root: Path, strategy: str) -> None:
+    alone = run_ranks(prepare_run(root, "alone", strategy=strategy, ranks=1, dropout=0.0))
+    numbers = (4, 2, 1, 4)
+    configs = [
+        prepare_run(root, "resized", strategy=strategy, ranks=n, dropout=0.0) for n in numbers
+    ]
+    rounds = run_through(configs, [Fate(leaves_in_step=3)] * 3)
+
+    order = [sample for logs in rounds for sample in merge_samples(logs)]
+    assert order == alone.samples
+    assert len(order) == STEPS * BATCH_SIZE
+    losses = [loss for logs in rounds for loss in logs[0].list_facts("loss")]
+    assert losses == pytest.approx(alone.list_facts("loss"), rel=LOSS_TOLERANCE, abs=0)
+
+
+def merge_samples(logs: Sequence[RankLog]) -> list[int]:
+    """Put the samples of all ranks in the order of the steps: each takes its share of a batch."""
+    share = BATCH_SIZE // len(logs)
+    starts = range(0, len(logs[0].samples), share)
+    return [
+        sample for start in starts for log in logs for sample in log.samples[start : start + share]
+    ]
+
+
+def test_an_epoch_ends_where_the_kill_at_its_end_is_meant_to_be(root: Path) -> None:
+    """Else the test above would pass for another reason than it says."""
+    samples = run_ranks(prepare_run(root, "epochs", strategy="ddp", ranks=1, dropout=0.0)).samples
+    before, after = samples[:EPOCH_SEQUENCES], samples[EPOCH_SEQUENCES:]
+    assert sorted(before) == list(range(EPOCH_SEQUENCES))
+    assert EPOCH_SEQUENCES % BATCH_SIZE != 0
+    assert after != before[: len(after)]
