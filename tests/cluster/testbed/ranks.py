@@ -192,7 +192,7 @@ def _run_rank(
                     os.kill(os.getpid(), signal.SIGKILL)
                 return compute_token_losses(*arguments)
 
-            setattr(train, "compute_token_losses", compute_or_die)  # noqa: B010
+            _replace(train, "compute_token_losses", compute_or_die)
         if fate.leaves_in_step is not None:
             should_stop = _count_calls(fate.leaves_in_step)
     _tell_samples(line)
@@ -204,7 +204,7 @@ def _run_rank(
 
 def _tell_samples(line: Connection) -> None:
     """Have every read of a split for training told; those for evaluations are another split's."""
-    from llmtrain_trainer import train
+    from llmtrain_trainer import training_run
     from llmtrain_trainer.data import Dataset, open_run_dataset
 
     def open_and_listen(*arguments: Any) -> Dataset:
@@ -215,10 +215,16 @@ def _tell_samples(line: Connection) -> None:
             line.send(_SamplesRead(samples.tolist()))
             return read(samples, sequence_length)
 
-        setattr(dataset.train, "read_sequences", read_and_tell)  # noqa: B010
+        _replace(dataset.train, "read_sequences", read_and_tell)
         return dataset
 
-    setattr(train, "open_run_dataset", open_and_listen)  # noqa: B010
+    _replace(training_run, "open_run_dataset", open_and_listen)
+
+
+def _replace(owner: object, name: str, function: Callable[..., Any]) -> None:
+    """Put a function in the place of the one of that name."""
+    assert hasattr(owner, name)
+    setattr(owner, name, function)
 
 
 def _count_calls(number: int) -> Callable[[], bool]:
