@@ -12,7 +12,7 @@ from typing import Self
 from pydantic import ConfigDict, Field, model_validator
 
 from llmtrain_api.base import Model, cel
-from llmtrain_api.recipe import Clean, Deduplicate
+from llmtrain_api.recipe import Clean, Deduplicate, Privacy
 from llmtrain_api.sources import Invalid, S3Uri, Source
 
 
@@ -89,6 +89,9 @@ class DataSpec(Model):
 
     clean: Clean = Clean()
     """How text is normalised, and which documents are left out."""
+
+    privacy: Privacy = Privacy()
+    """What becomes of personal data and secrets."""
 
     deduplicate: Deduplicate = Deduplicate()
     """What is left out because the same was there before."""

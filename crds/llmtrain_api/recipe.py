@@ -35,6 +35,28 @@ class QualityRules(StrEnum):
     FINEWEB = "fineweb"
 
 
+class PrivacyAction(StrEnum):
+    """What becomes of personal data."""
+
+    OFF = "off"
+    REPORT = "report"
+    REPLACE = "replace"
+    DROP = "drop"
+
+
+class PersonalData(StrEnum):
+    """A kind of personal data or secret that can be told by its form."""
+
+    EMAIL = "email"
+    PHONE = "phone"
+    IBAN = "iban"
+    CARD = "card"
+    IP_ADDRESS = "ip-address"
+    NATIONAL_ID = "national-id"
+    API_KEY = "api-key"
+    PRIVATE_KEY = "private-key"
+
+
 class NearMethod(StrEnum):
     """How near-duplicates are found."""
 
@@ -96,6 +118,19 @@ class Clean(Model):
         if self.max_characters is not None and self.max_characters < self.min_characters:
             raise ValueError(LENGTHS_RULE)
         return self
+
+
+class Privacy(Model):
+    """What becomes of personal data and secrets in documents. Values are never logged."""
+
+    action: PrivacyAction = PrivacyAction.REPORT
+    """report: counted, text stays; replace: a placeholder of its kind, as <EMAIL>, takes its place;
+    drop: documents that hold some are left out; off: not looked for."""
+
+    kinds: list[PersonalData] = Field(default=list(PersonalData), min_length=1, max_length=8)
+    """What is looked for: email; phone; iban and card, whose check digits are right; public
+    ip-address; national-id of Brazil, France, Italy and Spain, whose check digits are right;
+    api-key of well-known services or beside a word as password; private-key in PEM."""
 
 
 class Deduplicate(Model):

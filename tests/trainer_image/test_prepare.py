@@ -311,8 +311,9 @@ def test_cleaned_text_is_what_is_trained_on(configure_folder: ConfigureAt, tmp_p
     dataset = open_result(config, result, tmp_path / "cache")
     texts = [text for side in list_documents(dataset, tmp_path / "tokenizer") for text in side]
     assert not [text for text in texts if len(text) < 500 or text != text.strip() or "\r" in text]
-    read, normalize, select, exact = read_manifest(config, result).steps
+    read, normalize, select, privacy, exact = read_manifest(config, result).steps
     assert (read.step, normalize.step, select.step) == ("read", "normalize", "select")
+    assert privacy.documents_changed == 0
     assert (exact.step, exact.documents_out) == ("exact duplicates", len(texts))
     assert read.documents_out == normalize.documents_in == len(DOCUMENTS) + 1
     assert normalize.rules["control characters removed"].count == len(DOCUMENTS)
@@ -354,3 +355,25 @@ def test_copies_and_evaluation_sets_are_not_trained_on(
 
     write_lines(base, "exam.jsonl", [{"text": "another exam, with other questions"}])
     assert prepare(config).dataset != result.dataset
+
+
+@pytest.mark.parametrize("action", ["report", "replace", "drop"])
+def test_personal_data_is_counted_and_goes_nowhere(
+    configure_folder: ConfigureAt, tmp_path: Path, action: str
+) -> None:
+    base = configure_folder()
+    secret = "jane.roe@example.org"
+    records = [{"text": f"{text[:500]}\nWrite to {secret}."} for text in DOCUMENTS[:5]]
+    records += [{"text": text[:500]} for text in DOCUMENTS[5:]]
+    uri = write_lines(base, "people.jsonl", records)
+    data = {"sources": [{"uri": uri}], "privacy": {"action": action, "kinds": ["email"]}}
+    config = configure_folder(f"privacy-{action}", data={**data, "split": {"method": "document"}})
+    result = prepare(config)
+    (step,) = (s for s in read_manifest(config, result).steps if s.step == "privacy")
+    assert step.rules["email"].count == 5
+    assert secret not in step.model_dump_json()
+    dataset = open_result(config, result, tmp_path / "cache")
+    left = [text for side in list_documents(dataset, tmp_path / "tokenizer") for text in side]
+    assert sum(secret in text for text in left) == (5 if action == "report" else 0)
+    assert sum("Write to <EMAIL>." in text for text in left) == (5 if action == "replace" else 0)
+    assert len(left) == len(DOCUMENTS) - (5 if action == "drop" else 0)

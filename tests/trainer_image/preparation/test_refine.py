@@ -8,6 +8,7 @@ from llmtrain_trainer.preparation.refine import choose_steps, divide_documents, 
 
 DATA = DataSpec.model_validate(
     {"sources": [{"uri": "s3://bucket/"}], "clean": {"minCharacters": 3, "quality": ["c4"]}}
+    | {"privacy": {"action": "off"}}
 )
 TEXTS = ["\x00a", "ab\x00c", "It has words enough to stay. It does. Is it? Yes.\nMenu", "none"]
 

@@ -8,6 +8,7 @@
       normalize    encoding, Unicode, control characters, whitespace
       selection    missing values, lengths, languages
       quality      heuristics of Gopher, C4 and FineWeb
+      privacy      personal data and secrets, by the forms of `personal_data`
     spool        documents on the local disk between two passes
     duplicates   documents that were there before, exactly or nearly, by the keys of `minhash`
     contamination  documents that give away a set to evaluate on

@@ -175,8 +175,9 @@ def read_contamination(
 
 def _require_documents(count: int, tallies: list[Tally]) -> None:
     if count == 0:
+        last = next(tally.step for tally in tallies if tally.documents_out == 0)
         raise DataError(
-            f"spec.data leaves out every document; the last one by its step {tallies[-1].step}",
+            f"spec.data leaves out every document; the last one by its step {last}",
             reason="DatasetEmpty",
             next_step="loosen the step, or look at the sources",
         )

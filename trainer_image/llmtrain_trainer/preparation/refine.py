@@ -1,6 +1,6 @@
 """The steps that treat each document for itself, in order, over batches of documents.
 
-Below: `normalize`, `selection`, `quality`; `minhash`, whose keys want the same text.
+Below: `normalize`, `selection`, `quality`, `privacy`; `minhash`, whose keys want the same text.
 Above: `corpus`.
 """
 
@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from llmtrain_api.data import DataSpec
+from llmtrain_api.recipe import PrivacyAction
 from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.minhash import Scheme, compute_keys
 from llmtrain_trainer.preparation.normalize import normalize_text
+from llmtrain_trainer.preparation.privacy import protect_text
 from llmtrain_trainer.preparation.quality import judge_text
 from llmtrain_trainer.preparation.selection import select_text
 from llmtrain_trainer.preparation.step import Step
@@ -39,10 +41,13 @@ class Refined:
 
 def choose_steps(data: DataSpec) -> list[Step]:
     """Return the steps that `data` asks for."""
+    looks_for_personal_data = data.privacy.action is not PrivacyAction.OFF
+    privacy = [Step("privacy", partial(protect_text, data.privacy))]
     return [
         Step("normalize", partial(normalize_text, data.clean)),
         Step("select", partial(select_text, data.clean)),
         *(Step(rules.value, partial(judge_text, rules)) for rules in data.clean.quality),
+        *(privacy if looks_for_personal_data else []),
     ]
 
 
