@@ -215,6 +215,18 @@ class ProgressRecord(Model):
     checkpoint_failure: str = Field(default="", max_length=MAX_MESSAGE_CHARACTERS)
     """Why the newest save failed; empty: none has, or one has succeeded since."""
 
+    checkpoint_skips: int = Field(default=0, ge=0)
+    """Saves that fell due while one was still on its way, since the pod started."""
+
+    checkpoint_interval_seconds: float | None = None
+    """Seconds between saves, where the clock decides."""
+
+    checkpoint_stall_seconds: float | None = None
+    """How long training waited for the newest save."""
+
+    checkpoint_refused: str = Field(default="", max_length=MAX_MESSAGE_CHARACTERS)
+    """Which checkpoints were refused last on resuming, why, and what was taken instead."""
+
     last_loss: str = Field(default="", max_length=MAX_MESSAGE_CHARACTERS)
     """How the newest round without success ended for this pod; empty: none has."""
 

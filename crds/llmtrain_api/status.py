@@ -124,6 +124,15 @@ class CheckpointStatus(Model):
     uri: str | None = None
     """Where it is."""
 
+    interval_seconds: int | None = None
+    """Seconds between saves, where the clock decides; checkpoint.auto chose it."""
+
+    skipped: int = Field(default=0, ge=0)
+    """Saves that fell due while one was still on its way, since worker 0's pod started."""
+
+    refused: str = Field(default="", max_length=1024)
+    """Which checkpoint was refused last on resuming, why, and which one was taken instead."""
+
 
 class Attempt(Model):
     """One process of a stage that ended without success."""

@@ -43,6 +43,7 @@ RUN_BY_OTHERS = {
 NO_FAILURES = {
     "Succeeded",
     "Failed",
+    "CheckpointRefused",
     "RanksRestarted",
     "GroupRestarted",
     "NodeAvoided",

@@ -14,6 +14,7 @@ from llmtrain_trainer.failures import (
     StoreError,
 )
 from llmtrain_trainer.manifest import CheckpointManifest
+from llmtrain_trainer.progress import RankUpdate
 from testbed.fault_log import FaultWatch
 from testbed.ranks import RunningRanks, run_ranks
 from testbed.tiny_run import configure_tiny_run, find_run_folder, prepare_tiny_run
@@ -119,6 +120,10 @@ def list_steps_of(folder: Path) -> list[int]:
 
 
 @pytest.mark.fault(16, world="ranks")
+def is_refusal(update: RankUpdate) -> bool:
+    return "checkpoint_refused" in update.facts
+
+
 def test_damaged_checkpoint_falls_back_to_the_one_before(root: Path, losses: list[float]) -> None:
     config = prepare_tiny_run(root, run="damaged")
     run_ranks(config)
@@ -134,6 +139,11 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(root: Path, losses: lis
     resumed = run_ranks(config, round_number=2)
     assert resumed.list_facts("resumed_step") == [before]
     assert resumed.list_facts("loss") == losses[before:]
+    (refused,) = [u.facts["checkpoint_refused"] for u in resumed.updates if is_refusal(u)]
+    assert str(refused).startswith("refused the checkpoint of step 12: checkpoints/step-00000012/")
+    assert str(refused).endswith(f"training goes on from step {before}")
+    assert list(folder.glob("checkpoints/step-00000012/refused-*.json"))
+    assert shard.exists()
     assert list_steps_of(folder)[-1] == 12
     manifest = folder / "checkpoints/step-00000012/manifest.json"
     assert CheckpointManifest.model_validate_json(manifest.read_bytes()).round == 2
@@ -144,9 +154,67 @@ def test_run_without_a_whole_checkpoint_does_not_start_anew(root: Path) -> None:
     run_ranks(config)
     for shard in find_run_folder(config).glob("checkpoints/*/*/*.safetensors"):
         shard.unlink()
-    with pytest.raises(StoreError, match="steps 12, 8") as failed:
-        run_ranks(config, round_number=2)
-    assert failed.value.reason == "CheckpointsDamaged"
+    for attempt in (2, 3):
+        with pytest.raises(
+            StoreError, match=r"steps 12, [0-9, ]+ is whole: .* is missing"
+        ) as failed:
+            run_ranks(config, round_number=attempt)
+        assert failed.value.reason == "CheckpointsDamaged"
+
+
+def test_run_begins_from_another_run_s_checkpoint(root: Path, losses: list[float]) -> None:
+    """By its name, by its URI, and at a step; what it began from is its own from then on."""
+    first = prepare_tiny_run(root, run="origin-0123abcd", checkpoint={"keepLast": 9})
+    run_ranks(first)
+    steps = list_steps_of(find_run_folder(first))
+    longer = {**first.training.dump(), "steps": 14}
+    for name, origin, begun in (
+        ("by-uri", {"uri": first.run_uri}, steps[-1]),
+        ("by-job", {"job": "origin", "step": steps[0]}, steps[0]),
+    ):
+        config = prepare_tiny_run(
+            root, run=name, training=longer, checkpoint={"restoreFrom": origin}
+        )
+        log = run_ranks(config)
+        assert log.list_facts("resumed_step") == [begun]
+        assert log.list_facts("step") == []
+        assert len(log.list_facts("loss")) == 14 - begun
+        assert list_steps_of(find_run_folder(config))[-1] == 14
+    assert list_steps_of(find_run_folder(first)) == steps
+
+
+@pytest.mark.parametrize(
+    ("origin", "message"),
+    [
+        ({"job": "nobody"}, "job nobody has no run with checkpoints"),
+        ({"uri": "s3://tiny-bucket/runs/tests/straight", "step": 5}, "no checkpoint of step 5"),
+        ({"uri": "s3://tiny-bucket/runs/tests/straight"}, "is not before the last"),
+    ],
+)
+def test_origins_that_cannot_be_are_named(
+    root: Path, losses: list[float], origin: dict[str, object], message: str
+) -> None:
+    config = prepare_tiny_run(root, run="nowhere", checkpoint={"restoreFrom": origin})
+    with pytest.raises(ConfigurationError, match=message) as failed:
+        run_ranks(config)
+    assert failed.value.reason == "RestoreFromInvalid"
+
+
+def test_saves_by_the_clock_are_agreed_by_all_ranks(root: Path) -> None:
+    config = prepare_tiny_run(
+        root,
+        run="clock",
+        training={**configure_tiny_run(root).training.dump(), "steps": 1_000_000},
+        checkpoint={"everySteps": None, "everyMinutes": 0.001, "keepLast": 2},
+        evaluation={"everySteps": 1_000_000},
+        **TWO_RANKS,
+    )
+    ranks = RunningRanks(config)
+    log = ranks.logs[0]
+    ranks.watch(lambda: len(log.list_facts("checkpoint_step")) >= 2)
+    assert log.list_facts("checkpoint_interval_seconds")[0] == pytest.approx(0.06)
+    assert log.list_facts("checkpoint_stall_seconds")[0] > 0.0
+    ranks.kill()
 
 
 def test_finished_run_only_exports_again(root: Path, losses: list[float]) -> None:

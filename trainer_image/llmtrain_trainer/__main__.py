@@ -26,6 +26,7 @@ from llmtrain_trainer.exit_record import describe_failure, write_exit_record
 from llmtrain_trainer.failures import ConfigurationError, StageError
 from llmtrain_trainer.init import run_as_init
 from llmtrain_trainer.inspection import (
+    pin_checkpoint,
     print_checkpoints,
     print_verification,
     prune_checkpoints,
@@ -58,10 +59,13 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(required=True, dest="command")
     checkpoints = commands.add_parser("checkpoints", help="look at the checkpoints of a run")
-    checkpoints.add_argument("action", choices=["list", "verify", "prune"])
+    actions = ["list", "verify", "prune", "pin", "unpin"]
+    checkpoints.add_argument("action", choices=actions)
     checkpoints.add_argument("--run-uri", required=True, help="where the run lies, as s3://…")
     checkpoints.add_argument("--storage", required=True, help="a StorageConfig as JSON")
     checkpoints.add_argument("--keep-last", type=int, default=1, help="for prune (%(default)s)")
+    checkpoints.add_argument("--refused", action="store_true", help="for prune: these, too")
+    checkpoints.add_argument("--step", type=int, default=0, help="for pin and unpin")
     agent = commands.add_parser("agent", help="supervise the ranks of one worker")
     agent.add_argument("--config", type=Path, required=True, help="the RunConfig as JSON")
     agent.add_argument("--stage", type=Stage, choices=list(Stage), required=True)
@@ -81,7 +85,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 
 
 def inspect(arguments: argparse.Namespace) -> int:
-    """List, verify or prune the checkpoints of a run; the exit code says whether all is well."""
+    """Do what `llmtrain checkpoints` asks for; the exit code says whether all is well."""
     console = Console()
     try:
         storage = StorageConfig.model_validate_json(arguments.storage)
@@ -90,7 +94,12 @@ def inspect(arguments: argparse.Namespace) -> int:
             return print_checkpoints(store, console)
         if arguments.action == "verify":
             return print_verification(store, console)
-        return prune_checkpoints(store, console, keep_last=arguments.keep_last)
+        if arguments.action == "prune":
+            return prune_checkpoints(
+                store, console, keep_last=arguments.keep_last, with_refused=arguments.refused
+            )
+        is_pin = arguments.action == "pin"
+        return pin_checkpoint(store, console, arguments.step, pinned=is_pin)
     except StageError as error:
         console.print(f"{error.message}; {error.next_step}", style="red", soft_wrap=True)
         return error.code.value

@@ -80,6 +80,7 @@ class Board:
         self._ranks: dict[int, RankProgress] = {}
         self._phase_seconds: dict[str, float] = {}
         self._step = 0
+        self._skips_before = 0
         self._last_loss = ""
         self._lost_step: int | None = None
         self.starts = 0
@@ -110,6 +111,7 @@ class Board:
     def begin_round(self) -> None:
         """Ranks are about to be started."""
         self.starts += 1
+        self._skips_before += int(self._facts.pop("checkpoint_skips", 0))
         self._ranks.clear()
         self._phase_seconds = {}
         for name in ROUND_FACTS:
@@ -156,6 +158,8 @@ class Board:
                 **self._identity,
                 **self._facts,
                 "round": self.starts,
+                "checkpoint_skips": self._skips_before
+                + int(self._facts.get("checkpoint_skips", 0)),
                 "last_loss": self._last_loss,
                 "lost_step": self._lost_step,
                 "step": self._step,

@@ -38,10 +38,10 @@ from llmtrain_trainer.manifest import (
 )
 from llmtrain_trainer.parallel import Ranks
 from llmtrain_trainer.part_file import PartLayout, copy_part, lay_out_part
+from llmtrain_trainer.retention import Retention, delete_old_checkpoints
 from llmtrain_trainer.staging import StagingArea, StagingFullError
 from llmtrain_trainer.store import ObjectExistsError, Store
 from llmtrain_trainer.uploader import Staged, Uploader
-from llmtrain_trainer.verification import delete_old_checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,23 @@ class RunFacts:
     arithmetic: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The state of a run after a step; its tensors are live until they are staged."""
+
+    step: int
+    tensors: Mapping[str, torch.Tensor]
+    curve: list[dict[str, float]]
+    run_seconds: float
+    """How long the run has worked, over all its rounds."""
+
+    @property
+    def validation_loss(self) -> float | None:
+        """The newest loss on held-out text."""
+        name = "validationLoss"
+        return next((point[name] for point in reversed(self.curve) if name in point), None)
+
+
 class Checkpointer:
     """Saves of one rank, at most one of them on its way."""
 
@@ -74,7 +91,7 @@ class Checkpointer:
         *,
         area: StagingArea,
         uploader: Uploader,
-        keep_last: int,
+        retention: Retention,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Save to `store`, rooted at the run, by way of `area` and `uploader`.
@@ -87,7 +104,7 @@ class Checkpointer:
         self._area = area
         self._uploader = uploader
         self._layout: PartLayout | None = None
-        self._keep_last = keep_last
+        self._retention = retention
         self._clock = clock
         self._messages = ranks.connect_store()
         self._thread: threading.Thread | None = None
@@ -103,7 +120,7 @@ class Checkpointer:
         """Whether a save of this rank is still on its way."""
         return self._thread is not None and self._thread.is_alive()
 
-    def begin(self, step: int, tensors: Mapping[str, torch.Tensor], curve: list[Any]) -> None:
+    def begin(self, snapshot: Snapshot) -> None:
         """Copy this rank's part to memory and start its upload.
 
         Every rank must call it with the same step, and only when none is busy.
@@ -111,18 +128,18 @@ class Checkpointer:
         assert not self.is_busy
         self.check()
         self._num_saves += 1
-        self.begun_step = step
+        self.begun_step = snapshot.step
         self._store_failure = None
         failure: StoreError | None = None
         files: list[Staged] = []
         try:
-            files = self._stage(step, tensors, curve)
+            files = self._stage(snapshot)
         except StagingFullError as error:
             failure = error
         self._thread = threading.Thread(
             target=self._finish,
-            args=(step, files, failure, f"checkpoint/{self._num_saves}"),
-            name=f"checkpoint-{step}",
+            args=(self._describe(snapshot), files, failure, f"checkpoint/{self._num_saves}"),
+            name=f"checkpoint-{snapshot.step}",
             daemon=True,
         )
         self._thread.start()
@@ -146,9 +163,7 @@ class Checkpointer:
 
     def save_surely(
         self,
-        step: int,
-        tensors: Mapping[str, torch.Tensor],
-        curve: list[Any],
+        snapshot: Snapshot,
         *,
         on_try: Callable[[], None],
     ) -> None:
@@ -162,6 +177,7 @@ class Checkpointer:
         self.wait()
         deadline = time.monotonic() + STORE_WAIT_SECONDS
         pause = FIRST_PAUSE_SECONDS
+        step = snapshot.step
         while not self._ranks.all_agree(self.begun_step == step and self.store_failure is None):
             if self.begun_step == step:
                 # All ranks give up together: a rank whose own part is saved as well.
@@ -171,7 +187,7 @@ class Checkpointer:
                     )
                 time.sleep(pause)
                 pause = min(2 * pause, MAX_PAUSE_SECONDS)
-            self.begin(step, tensors, curve)
+            self.begin(snapshot)
             self.wait()
             on_try()
 
@@ -184,24 +200,26 @@ class Checkpointer:
         """End the uploading process; what it was at is lost."""
         self._uploader.close()
 
-    def _stage(
-        self, step: int, tensors: Mapping[str, torch.Tensor], curve: list[Any]
-    ) -> list[Staged]:
+    def _stage(self, snapshot: Snapshot) -> list[Staged]:
         """Copy this rank's part to memory; this is all of a save that training waits for."""
         group = self._ranks.group
-        pieces = divide_state(tensors, rank=group.rank, world_size=group.world_size)
+        pieces = divide_state(snapshot.tensors, rank=group.rank, world_size=group.world_size)
         if self._layout is None:
             self._layout = lay_out_part(pieces)
         copy_part(self._layout, pieces, self._area.prepare(self._layout.size))
         paths = [self._area.path]
         if self._ranks.is_first:
             paths.append(self._area.path.with_name(CURVE))
-            paths[-1].write_text(json.dumps(curve), encoding="utf-8")
-        prefix = locate_round(step, group.round)
+            paths[-1].write_text(json.dumps(snapshot.curve), encoding="utf-8")
+        prefix = locate_round(snapshot.step, group.round)
         return [Staged(path=path, key=prefix + path.name) for path in paths]
 
     def _finish(
-        self, step: int, files: Sequence[Staged], failure: StoreError | None, messages: str
+        self,
+        manifest: CheckpointManifest,
+        files: Sequence[Staged],
+        failure: StoreError | None,
+        messages: str,
     ) -> None:
         """Upload this rank's part and, on rank 0, commit; `messages` is this save's key prefix."""
         try:
@@ -209,19 +227,19 @@ class Checkpointer:
                 if failure is not None:
                     raise failure
                 objects = self._uploader.upload(
-                    files, on_digest=lambda objects: self._area.seal(self._describe(step, objects))
+                    files, on_digest=lambda own: self._area.seal(_list_objects(manifest, own))
                 )
             except StoreError as error:
                 self._tell(messages, {"failure": error.message})
                 raise
             self._tell(messages, {"objects": [item.dump() for item in objects]})
             if self._ranks.is_first:
-                self._commit(step, objects, messages)
+                self._commit(manifest, objects, messages)
                 self._area.note_commit()
-                self._committed_step = step
-                delete_old_checkpoints(self._store, keep_last=self._keep_last)
+                self._committed_step = manifest.step
+                delete_old_checkpoints(self._store, self._retention)
         except StoreError as error:
-            logger.warning("the save of step %d failed: %s", step, error.message)
+            logger.warning("the save of step %d failed: %s", manifest.step, error.message)
             self._store_failure = error
         except BaseException as error:  # crosses to the training thread
             self._defect = error
@@ -230,12 +248,14 @@ class Checkpointer:
         if self._messages is not None and not self._ranks.is_first:
             self._messages.set(f"{messages}/{self._ranks.group.rank}", json.dumps(part))
 
-    def _commit(self, step: int, own: list[ManifestObject], messages: str) -> None:
+    def _commit(
+        self, manifest: CheckpointManifest, own: list[ManifestObject], messages: str
+    ) -> None:
         group = self._ranks.group
         objects = list(own)
         for rank in range(1, group.world_size):
             objects += self._hear_part(f"{messages}/{rank}", rank)
-        prefix = locate_round(step, group.round)
+        prefix = locate_round(manifest.step, manifest.round)
         stored = {item.key: item.size for item in self._store.list_objects(prefix)}
         for item in objects:
             if stored.get(item.key) != item.size:
@@ -244,24 +264,27 @@ class Checkpointer:
                     f"of {item.size}",
                     reason="StorageFailed",
                 )
-        key = locate_step(step) + MANIFEST
-        manifest = self._describe(step, objects)
+        key = locate_step(manifest.step) + MANIFEST
+        whole = _list_objects(manifest, objects)
         try:
-            self._store.create_bytes(key, manifest.model_dump_json(by_alias=True).encode())
+            self._store.create_bytes(key, whole.model_dump_json(by_alias=True).encode())
         except ObjectExistsError:
             # An earlier round committed this step, or a retried request had arrived after all.
-            logger.info("step %d has a checkpoint already; it stays as it is", step)
+            logger.info("step %d has a checkpoint already; it stays as it is", manifest.step)
 
-    def _describe(self, step: int, objects: list[ManifestObject]) -> CheckpointManifest:
+    def _describe(self, snapshot: Snapshot) -> CheckpointManifest:
+        """Return the manifest of a save, as far as it is known before any object is."""
         return CheckpointManifest(
-            step=step,
+            step=snapshot.step,
             round=self._ranks.group.round,
             world_size=self._ranks.group.world_size,
             created=self._clock(),
+            run_seconds=snapshot.run_seconds,
+            validation_loss=snapshot.validation_loss,
             dataset=self._facts.dataset,
             arithmetic=self._facts.arithmetic,
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
-            objects=objects,
+            objects=[],
         )
 
     def _hear_part(self, key: str, rank: int) -> list[ManifestObject]:
@@ -274,3 +297,9 @@ class Checkpointer:
                 f"rank {rank} could not save its part: {part['failure']}", reason="StorageFailed"
             )
         return [ManifestObject.model_validate(item) for item in part["objects"]]
+
+
+def _list_objects(
+    manifest: CheckpointManifest, objects: list[ManifestObject]
+) -> CheckpointManifest:
+    return manifest.model_copy(update={"objects": objects})

@@ -1,7 +1,7 @@
-"""`llmtrain checkpoints`: the checkpoints of a run, listed, verified and pruned by hand.
+"""`llmtrain checkpoints`: the checkpoints of a run, listed, verified, pinned and pruned by hand.
 
-Below: `verification`, `store`. Above: `__main__`. No torch, so that it answers at once; nothing
-of a checkpoint is run, only read.
+Below: `verification`, `retention`, `store`. Above: `__main__`. No torch, so that it answers at
+once; nothing of a checkpoint is run, only read.
 """
 
 from __future__ import annotations
@@ -19,8 +19,14 @@ from rich.table import Table
 
 from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.manifest import MANIFEST, CheckpointManifest, locate_step
+from llmtrain_trainer.retention import (
+    PINNED,
+    Retention,
+    delete_old_checkpoints,
+    list_refusals,
+)
 from llmtrain_trainer.store import Store
-from llmtrain_trainer.verification import delete_old_checkpoints, download_verified, list_steps
+from llmtrain_trainer.verification import download_verified, list_steps
 
 MEBIBYTE = 1024**2
 
@@ -35,7 +41,7 @@ class Verified:
 
 def print_checkpoints(store: Store, console: Console) -> int:
     """Print what every manifest says; the exit code is 0."""
-    table = Table("step", "round", "ranks", "objects", "MiB", "committed", box=None)
+    table = Table("step", "round", "ranks", "objects", "MiB", "committed", "loss", "", box=None)
     for step in list_steps(store):
         try:
             manifest = CheckpointManifest.model_validate_json(
@@ -53,11 +59,29 @@ def print_checkpoints(store: Store, console: Console) -> int:
             str(len(manifest.objects)),
             f"{size:.1f}",
             created.isoformat(timespec="seconds"),
+            "" if manifest.validation_loss is None else f"{manifest.validation_loss:.4f}",
+            "pinned" if store.find_object(locate_step(step) + PINNED) else "",
         )
     if table.row_count:
         console.print(table)
     else:
         console.print(f"{store.uri} has no checkpoints")
+    for step, refusals in sorted(list_refusals(store).items(), reverse=True):
+        for why in refusals:
+            console.print(f"step {step} was refused: {why}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def pin_checkpoint(store: Store, console: Console, step: int, *, pinned: bool) -> int:
+    """Keep a checkpoint from being deleted, or let it go; 1 where there is none of that step."""
+    if step not in list_steps(store):
+        console.print(f"{store.uri} has no checkpoint of step {step}", soft_wrap=True)
+        return 1
+    if pinned:
+        store.write_bytes(locate_step(step) + PINNED, b"")
+    else:
+        store.delete(locate_step(step) + PINNED)
+    console.print(f"step {step} is {'pinned' if pinned else 'no longer pinned'}", highlight=False)
     return 0
 
 
@@ -71,10 +95,13 @@ def print_verification(store: Store, console: Console) -> int:
     return int(is_damaged)
 
 
-def prune_checkpoints(store: Store, console: Console, *, keep_last: int) -> int:
+def prune_checkpoints(
+    store: Store, console: Console, *, keep_last: int, with_refused: bool = False
+) -> int:
     """Delete all but the newest `keep_last` checkpoints, if one of these is whole; else 1.
 
-    So the last checkpoint that a run can go on from is never deleted.
+    So the last checkpoint that a run can go on from is never deleted. Pinned ones stay, and those
+    that were refused, but `with_refused`.
     """
     kept = list_steps(store)[:keep_last]
     if not kept:
@@ -87,9 +114,9 @@ def prune_checkpoints(store: Store, console: Console, *, keep_last: int) -> int:
             soft_wrap=True,
         )
         return 1
-    before = len(list_steps(store))
-    delete_old_checkpoints(store, keep_last=keep_last)
-    console.print(f"{before - len(kept)} deleted, {len(kept)} kept: steps {kept}", highlight=False)
+    deleted = delete_old_checkpoints(store, Retention(last=keep_last), with_refused=with_refused)
+    left = list_steps(store)
+    console.print(f"{len(deleted)} deleted, {len(left)} kept: steps {left}", highlight=False)
     return 0
 
 

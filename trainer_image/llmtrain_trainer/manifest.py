@@ -58,6 +58,12 @@ class CheckpointManifest(Model):
     created: float
     """Unix seconds."""
 
+    run_seconds: float = 0.0
+    """How long the run had worked, over all its rounds."""
+
+    validation_loss: float | None = None
+    """Newest loss on held-out text, nats per token."""
+
     dataset: str
     """Fingerprint of the data that `step` counts in."""
 
@@ -67,7 +73,7 @@ class CheckpointManifest(Model):
     versions: dict[str, str]
     """Of the libraries that wrote it."""
 
-    objects: list[ManifestObject] = Field(min_length=1)
+    objects: list[ManifestObject]
 
 
 def locate_step(step: int) -> str:

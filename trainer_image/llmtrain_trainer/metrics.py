@@ -27,6 +27,14 @@ RUN_GAUGES = {
     "llmtrain_step": ("step", "Optimizer steps done."),
     "llmtrain_steps": ("total_steps", "Optimizer steps of the whole run."),
     "llmtrain_checkpoint_last_committed_step": ("checkpoint_step", "Newest committed checkpoint."),
+    "llmtrain_checkpoint_stall_seconds": (
+        "checkpoint_stall_seconds",
+        "How long training waited for the newest save.",
+    ),
+    "llmtrain_checkpoint_interval_seconds": (
+        "checkpoint_interval_seconds",
+        "Seconds between saves, where the clock decides.",
+    ),
 }
 """Metric name → field of the progress record, help text."""
 
@@ -61,6 +69,13 @@ class BoardCollector(Collector):
                 "When the newest checkpoint was committed, Unix seconds.",
                 self._board.checkpoint_at,
             )
+        skips = CounterMetricFamily(
+            "llmtrain_checkpoint_skips_total",
+            "Saves that fell due while one was still on its way.",
+            labels=list(self._labels),
+        )
+        skips.add_metric(list(self._labels.values()), progress.checkpoint_skips)
+        yield skips
         phases = GaugeMetricFamily(
             "llmtrain_round_phase_seconds",
             "Seconds of rank 0 in each phase since the ranks were started.",

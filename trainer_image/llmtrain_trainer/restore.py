@@ -17,7 +17,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,10 @@ from llmtrain_trainer.failures import ConfigurationError, StoreError
 from llmtrain_trainer.manifest import CURVE, MANIFEST, CheckpointManifest
 from llmtrain_trainer.parallel import Ranks
 from llmtrain_trainer.part_file import copy_overlap, name_part, read_part
+from llmtrain_trainer.retention import refuse_checkpoint
 from llmtrain_trainer.staging import StagingArea
 from llmtrain_trainer.store import Store
-from llmtrain_trainer.verification import download_verified, list_steps, set_aside
+from llmtrain_trainer.verification import download_verified, list_steps
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,10 @@ class Checkpoint:
     """Whether it was found in the hosts' memory."""
 
     is_committed: bool
-    """Whether the store is known to have it."""
+    """Whether the run's store is known to have it."""
+
+    refused: dict[int, str] = field(default_factory=dict)
+    """Newer checkpoints that were refused, by step, and why."""
 
 
 def find_staged_checkpoint(area: StagingArea, ranks: Ranks) -> Checkpoint | None:
@@ -90,33 +94,39 @@ def find_staged_checkpoint(area: StagingArea, ranks: Ranks) -> Checkpoint | None
     )
 
 
-def fetch_newest_checkpoint(store: Store, ranks: Ranks) -> Checkpoint | None:
+def fetch_newest_checkpoint(
+    store: Store, ranks: Ranks, *, is_foreign: bool = False, only_step: int | None = None
+) -> Checkpoint | None:
     """Return the newest checkpoint that verifies, or None where there is none yet.
 
-    Every rank must call it; all get the same one.
+    Every rank must call it; all get the same one. Those that do not verify are marked, unless
+    they are of another run.
 
     Raises:
         StoreError: where checkpoints exist and none of them verifies.
     """
     steps = list_steps(store) if ranks.is_first else None
-    steps = ranks.share("restore/steps", steps, source=0)
+    steps = ranks.share("restore/foreign-steps" if is_foreign else "restore/steps", steps, source=0)
+    if only_step is not None:
+        steps = [step for step in steps if step == only_step]
+    damages: dict[int, str] = {}
     for step in steps:
         checkpoint, damage = _fetch(store, ranks, step)
         if ranks.all_agree(damage is None):
-            return checkpoint
-        if damage is not None:
-            logger.warning(
-                "checkpoint of step %d is damaged (%s); falling back to the one before",
-                step,
-                damage,
-            )
+            assert checkpoint is not None
+            # Only now: where none is whole, all stay as they are, and the run does not begin anew.
+            if ranks.is_first and not is_foreign:
+                for each, why in damages.items():
+                    refuse_checkpoint(store, each, why)
+            return replace(checkpoint, refused=damages)
+        damages[step] = damage or "another host cannot read it"
+        logger.warning("the checkpoint of step %d is refused: %s", step, damages[step])
         if checkpoint is not None and ranks.group.local_rank == 0:
             shutil.rmtree(checkpoint.folder)
-        if ranks.is_first:
-            set_aside(store, step)
     if steps:
         raise StoreError(
-            f"none of the checkpoints of steps {', '.join(map(str, steps))} can be read",
+            f"none of the checkpoints of steps {', '.join(map(str, steps))} is whole: "
+            f"{damages[steps[0]]}",
             reason="CheckpointsDamaged",
             next_step="look at checkpoints/ of the run in the store; delete it to start anew",
         )
@@ -177,7 +187,7 @@ def remove_folder(checkpoint: Checkpoint, ranks: Ranks) -> None:
 def _fetch(store: Store, ranks: Ranks, step: int) -> tuple[Checkpoint | None, str | None]:
     """Download one checkpoint to this host; return it, or what is damaged."""
     outcome = _download(store, step) if ranks.group.local_rank == 0 else None
-    key = f"restore/{step}/{ranks.host_leader}"
+    key = f"restore/{store.uri}/{step}/{ranks.host_leader}"
     outcome = ranks.share(key, outcome, source=ranks.host_leader)
     if outcome["damage"] is not None:
         return None, str(outcome["damage"])

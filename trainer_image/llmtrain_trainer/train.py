@@ -17,6 +17,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -92,7 +93,8 @@ class _StepNumbers:
 
     step: int
     values: torch.Tensor
-    """float64 [3]: sum of token losses, ranks that wish to stop, ranks whose save is on its way."""
+    """float64 [4]: sum of token losses, ranks that wish to stop, ranks whose save is on its way,
+    whether rank 0 wishes to save."""
 
     work: distributed.Work | None
     gradient_norm: torch.Tensor
@@ -106,6 +108,7 @@ class _Agreed:
     loss: float
     stop: bool
     busy: bool
+    save: bool
 
 
 def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
@@ -120,7 +123,8 @@ def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
         pending, run.step = numbers, run.step + 1
         stop = agreed is not None and agreed.stop
         evaluate = run.step % run.config.evaluation.every_steps == 0 or run.step == total_steps
-        save = run.step % run.config.checkpoint.every_steps == 0 or run.step == total_steps
+        is_due = run.schedule.is_step_due(run.step) or (agreed is not None and agreed.save)
+        save = is_due or run.step == total_steps
         if stop or evaluate or save:
             # Right after the step before it: the time between the two says nothing of a step's.
             agreed = _settle(run, pending, speed.rate)
@@ -173,8 +177,10 @@ def _take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> _StepNumber
     learning_rate = compute_learning_rate(step, training.optimizer, training.steps)
     run.optimizer.step(learning_rate, gradient_norm)
 
+    wishes_to_save = ranks.is_first and run.schedule.is_time_due()
     flags = torch.tensor(
-        [float(wishes_to_stop), float(run.checkpointer.is_busy)], dtype=torch.float64
+        [float(wishes_to_stop), float(run.checkpointer.is_busy), float(wishes_to_save)],
+        dtype=torch.float64,
     )
     values = torch.cat([loss_sum[None], flags.to(device)])
     return _StepNumbers(
@@ -193,7 +199,7 @@ def _settle(run: TrainingRun, numbers: _StepNumbers, rate: float | None) -> _Agr
     """
     if numbers.work is not None:
         numbers.work.wait()
-    loss_sum, stops, saves = numbers.values.tolist()
+    loss_sum, stops, saves, wishes = numbers.values.tolist()
     loss = loss_sum / _count_step_tokens(run.config)
     if not math.isfinite(loss):
         raise DivergedError(
@@ -212,7 +218,7 @@ def _settle(run: TrainingRun, numbers: _StepNumbers, rate: float | None) -> _Agr
         gradient_norm=float(numbers.gradient_norm),
         **facts,
     )
-    return _Agreed(loss=loss, stop=stops > 0, busy=saves > 0)
+    return _Agreed(loss=loss, stop=stops > 0, busy=saves > 0, save=wishes > 0)
 
 
 def _evaluate(run: TrainingRun) -> None:
@@ -241,13 +247,20 @@ def _save(run: TrainingRun, *, busy: bool, must: bool) -> None:
     with run.reporter.during(RankPhase.CHECKPOINTING):
         if must:
             run.checkpointer.save_surely(
-                run.step,
-                run.name_tensors(),
-                run.curve,
-                on_try=lambda: _watch_checkpointer(run),
+                run.take_snapshot(), on_try=lambda: _watch_checkpointer(run)
             )
-        elif not busy:
-            run.checkpointer.begin(run.step, run.name_tensors(), run.curve)
+        elif busy:
+            run.num_skips += 1
+            run.reporter.report(checkpoint_skips=run.num_skips)
+        else:
+            begun_at = time.perf_counter()
+            run.checkpointer.begin(run.take_snapshot())
+            stall_seconds = time.perf_counter() - begun_at
+            run.schedule.note_begun(stall_seconds)
+            facts = {"checkpoint_stall_seconds": stall_seconds}
+            if run.schedule.interval_seconds is not None:
+                facts["checkpoint_interval_seconds"] = run.schedule.interval_seconds
+            run.reporter.report(step=run.step, **facts)
 
 
 def _watch_checkpointer(run: TrainingRun) -> None:
@@ -255,6 +268,7 @@ def _watch_checkpointer(run: TrainingRun) -> None:
     run.checkpointer.check()
     step = run.checkpointer.take_committed_step()
     if step is not None:
+        run.schedule.note_committed()
         run.reporter.report(checkpoint_step=step, checkpoint_failure="")
     failure = run.checkpointer.store_failure
     if failure is not None and failure is not run.reported_failure:

@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
 from torch import nn
 
 from llmtrain_api.records import RankPhase
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.checkpoint import Checkpointer, RunFacts
+from llmtrain_trainer.checkpoint import Checkpointer, RunFacts, Snapshot
 from llmtrain_trainer.data import Dataset, find_cache_directory, find_dataset, open_run_dataset
 from llmtrain_trainer.failures import DataError, StoreError
 from llmtrain_trainer.manifest import CHECKPOINTS
 from llmtrain_trainer.model import build_model
 from llmtrain_trainer.optim import AdamW
+from llmtrain_trainer.origin import fetch_origin
 from llmtrain_trainer.parallel import Ranks, find_plain_model, spread_model
 from llmtrain_trainer.part_file import name_part
 from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
@@ -37,6 +37,8 @@ from llmtrain_trainer.restore import (
     load_tensors,
     remove_folder,
 )
+from llmtrain_trainer.retention import Retention
+from llmtrain_trainer.schedule import SaveSchedule
 from llmtrain_trainer.staging import StagingArea
 from llmtrain_trainer.store import Store, open_store
 from llmtrain_trainer.store.probe import probe_conditional_create
@@ -57,18 +59,27 @@ class TrainingRun:
     model: nn.Module
     optimizer: AdamW
     checkpointer: Checkpointer
+    schedule: SaveSchedule
     step: int
     """Optimizer steps done."""
 
     curve: list[dict[str, float]]
     """Points {step, loss} and {step, validationLoss}."""
 
+    num_skips: int = 0
+    """Saves of this round that fell due while one was on its way."""
+
     reported_failure: StoreError | None = None
     """The newest failure of a save that was told."""
 
-    def name_tensors(self) -> dict[str, torch.Tensor]:
-        """Return every live tensor of the training state, tied ones once."""
-        return self.optimizer.named_state()
+    def take_snapshot(self) -> Snapshot:
+        """Return the state after the newest step, every tensor once."""
+        return Snapshot(
+            step=self.step,
+            tensors=self.optimizer.named_state(),
+            curve=self.curve,
+            run_seconds=self.schedule.run_seconds,
+        )
 
     def find_last(self, name: str) -> float:
         """Return the newest value of the curve that is called `name`."""
@@ -94,6 +105,8 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             checkpoint = fetch_newest_checkpoint(store, ranks)
         dataset = _open_dataset(config, store, checkpoint)
         arithmetic = _choose_arithmetic(config, ranks, checkpoint)
+        if checkpoint is None:
+            checkpoint = fetch_origin(config, ranks)
         arithmetic.apply()
         facts = RunFacts(dataset=dataset.fingerprint, arithmetic=arithmetic.dump())
         model = _build_model(config, ranks, dataset, arithmetic)
@@ -111,7 +124,12 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
                 facts,
                 area=area,
                 uploader=uploader,
-                keep_last=config.checkpoint.keep_last,
+                retention=Retention.read(config.checkpoint),
+            ),
+            schedule=SaveSchedule(
+                config.checkpoint,
+                interruptions=ranks.group.round - 1,
+                run_seconds=checkpoint.manifest.run_seconds if checkpoint is not None else 0.0,
             ),
             step=0,
             curve=[],
@@ -125,18 +143,24 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
 
 
 def _resume(run: TrainingRun, checkpoint: Checkpoint) -> None:
-    load_tensors(checkpoint, run.ranks, run.name_tensors())
+    load_tensors(checkpoint, run.ranks, run.optimizer.named_state())
     run.step = checkpoint.manifest.step
     run.curve = checkpoint.curve
     run.optimizer.set_step(run.step)
     remove_folder(checkpoint, run.ranks)
     run.reporter.report(step=run.step, resumed_step=run.step)
+    if checkpoint.refused:
+        said = "; ".join(f"step {step}: {why}" for step, why in checkpoint.refused.items())
+        run.reporter.report(
+            checkpoint_refused=f"refused the checkpoint of {said}; training goes on from step "
+            f"{run.step}"
+        )
     if checkpoint.is_committed:
         run.checkpointer.begun_step = run.step
         run.reporter.report(checkpoint_step=run.step)
     else:
-        # Staged by ranks that died before it was uploaded: the store gets it now.
-        run.checkpointer.begin(run.step, run.name_tensors(), run.curve)
+        # Of another run, or staged by ranks that died before it was uploaded.
+        run.checkpointer.begin(run.take_snapshot())
 
 
 @contextmanager

@@ -1,7 +1,6 @@
-"""Which checkpoints a run has, whether one is whole, and which may go. Without torch.
+"""Which checkpoints a run has, and whether one is whole. Without torch.
 
-Below: `manifest`, `store`. Above: `restore` before training, `checkpoint` after each save, and
-`inspection`, for people.
+Below: `manifest`, `store`. Above: `restore` before training, and `inspection`, for people.
 
 Nothing is taken for a checkpoint by its name or its place in a listing: only a manifest makes one,
 and only objects of the size and SHA-256 digest that it says make it whole.
@@ -23,9 +22,6 @@ from llmtrain_trainer.manifest import (
 )
 from llmtrain_trainer.store import Store
 
-DAMAGED = "manifest.damaged.json"
-"""Name that a damaged checkpoint's manifest is kept under, for people to look at."""
-
 
 def list_steps(store: Store) -> list[int]:
     """Return the steps that have a manifest, newest first."""
@@ -44,6 +40,8 @@ def download_verified(store: Store, step: int, folder: Path) -> str | None:
         manifest = CheckpointManifest.model_validate_json(data)
     except ValidationError as error:
         return f"manifest.json: {error.errors()[0]['msg']}"
+    if not manifest.objects:
+        return "manifest.json lists no objects"
     for item in manifest.objects:
         stored = store.find_object(item.key)
         if stored is None:
@@ -56,32 +54,3 @@ def download_verified(store: Store, step: int, folder: Path) -> str | None:
             return f"{item.key} has another SHA-256 digest than its manifest says"
     (folder / MANIFEST).write_bytes(data)
     return None
-
-
-def set_aside(store: Store, step: int) -> None:
-    """Free the step's manifest for the run that now repeats the step."""
-    key = locate_step(step) + MANIFEST
-    store.write_bytes(locate_step(step) + DAMAGED, store.read_bytes(key))
-    store.delete(key)
-
-
-def delete_old_checkpoints(store: Store, *, keep_last: int) -> None:
-    """Delete all but the newest `keep_last` checkpoints, and what never became one.
-
-    A manifest goes before its shards, so that whatever interrupts this leaves either a whole
-    checkpoint or none. Objects newer than the newest checkpoint may be on their way: they stay.
-    """
-    keys: dict[int, list[str]] = {}
-    for item in store.list_objects(CHECKPOINTS):
-        step = read_step(item.key)
-        if step is not None:
-            keys.setdefault(step, []).append(item.key)
-    committed = sorted(step for step in keys if locate_step(step) + MANIFEST in keys[step])
-    if not committed:
-        return
-    kept = set(committed[-keep_last:])
-    for step in sorted(keys):
-        if step in kept or step > committed[-1]:
-            continue
-        for key in sorted(keys[step], key=lambda key: not key.endswith(MANIFEST)):
-            store.delete(key)

@@ -134,7 +134,7 @@ def doctor(cluster: bool, store: Path, namespace: str | None) -> None:
 
 
 @main.command()
-@click.argument("action", type=click.Choice(["list", "verify", "prune"]))
+@click.argument("action", type=click.Choice(["list", "verify", "prune", "pin", "unpin"]))
 @click.argument("name", required=False)
 @store_option
 @namespace_option
@@ -145,6 +145,8 @@ def doctor(cluster: bool, store: Path, namespace: str | None) -> None:
 @click.option(
     "--keep-last", type=click.IntRange(min=1), default=1, show_default=True, help="For prune."
 )
+@click.option("--refused", is_flag=True, help="For prune: what was refused on resuming, too.")
+@click.option("--step", type=click.IntRange(min=0), default=None, help="For pin and unpin.")
 def checkpoints(
     action: str,
     name: str | None,
@@ -155,11 +157,13 @@ def checkpoints(
     credentials: Path | None,
     ca_file: Path | None,
     keep_last: int,
+    refused: bool,
+    step: int | None,
 ) -> None:
-    """List, verify or prune the checkpoints of the job NAME, or of any run.
+    """List, verify, prune or pin the checkpoints of the job NAME, or of any run.
 
-    The exit code of verify is 1 where a checkpoint is damaged. prune keeps the newest ones, and
-    deletes nothing where none of these is whole.
+    The exit code of verify is 1 where a checkpoint is damaged. prune keeps the newest ones and
+    what is pinned, and deletes nothing where none of the newest is whole.
     """
     from llmtrain_operator.cli.checkpoints import (
         describe_storage,
@@ -167,6 +171,8 @@ def checkpoints(
         handle_checkpoints,
     )
 
+    if (step is None) == (action in {"pin", "unpin"}):
+        raise click.UsageError("pin and unpin need --step, and nothing else takes it")
     if (name is None) == (uri is None):
         raise click.UsageError("say either the NAME of a job of this machine, or --uri")
     if name is not None:
@@ -174,4 +180,8 @@ def checkpoints(
     else:
         assert uri is not None
         run_uri, storage = uri, describe_storage(uri, endpoint, credentials, ca_file)
-    sys.exit(handle_checkpoints(action, run_uri, storage, keep_last=keep_last))
+    sys.exit(
+        handle_checkpoints(
+            action, run_uri, storage, keep_last=keep_last, refused=refused, step=step
+        )
+    )

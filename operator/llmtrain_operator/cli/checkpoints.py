@@ -1,4 +1,4 @@
-"""`llmtrain checkpoints`: list, verify and prune the checkpoints of a run, in any store.
+"""`llmtrain checkpoints`: list, verify, pin and prune the checkpoints of a run, in any store.
 
 Below: the trainer's command of that name, in a process of its own: the operator knows no store.
 Above: the command line.
@@ -57,7 +57,13 @@ def describe_storage(
 
 
 def handle_checkpoints(
-    action: str, run_uri: str, storage: StorageConfig, *, keep_last: int = 1
+    action: str,
+    run_uri: str,
+    storage: StorageConfig,
+    *,
+    keep_last: int = 1,
+    refused: bool = False,
+    step: int | None = None,
 ) -> int:
     """Let the trainer do it, and return its exit code.
 
@@ -70,5 +76,7 @@ def handle_checkpoints(
         "--run-uri", run_uri,
         "--storage", json.dumps(storage.dump()),
         "--keep-last", str(keep_last),
+        "--step", str(step or 0),
+        *(["--refused"] if refused else []),
     ]  # fmt: skip
     return subprocess.run(command, check=False).returncode

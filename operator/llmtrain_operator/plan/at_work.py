@@ -120,6 +120,10 @@ def plan_stage(
         why = record.last_loss or "their round was lost"
         told = f"Ranks were started anew within their workers: {why}"
         events.append(Event(kind=EventKind.WARNING, reason="RanksRestarted", message=told))
+    known = job.status.checkpoint.refused if job.status.checkpoint is not None else ""
+    if record is not None and record.checkpoint_refused not in ("", known):
+        told = record.checkpoint_refused
+        events.append(Event(kind=EventKind.WARNING, reason="CheckpointRefused", message=told))
     if toll.restarts_group:
         told = f"All workers are started anew: replacing one did not help: {last_words}"
         events.append(Event(kind=EventKind.WARNING, reason="GroupRestarted", message=told))

@@ -69,12 +69,24 @@ def begin_conditions(job: LLMTrainingJob, now: datetime) -> ConditionSet:
 def describe_checkpoint(
     job: LLMTrainingJob, run_uri: str, observed: Observed
 ) -> CheckpointStatus | None:
-    """Return the newest checkpoint that is known to be committed."""
+    """Return the newest checkpoint that is known to be committed, and what is said of saves."""
     before = job.status.checkpoint
+    status = before or CheckpointStatus()
     step = find_checkpoint_step(job.status, observed)
-    if step is None or (before is not None and before.step == step):
-        return before
-    return CheckpointStatus(step=step, uri=f"{run_uri}/checkpoints/step-{step:08d}")
+    if step is not None:
+        status = status.model_copy(
+            update={"step": step, "uri": f"{run_uri}/checkpoints/step-{step:08d}"}
+        )
+    record = find_record(observed, Stage.TRAIN)
+    if record is not None:
+        interval = record.checkpoint_interval_seconds
+        said = {
+            "interval_seconds": None if interval is None else round(interval),
+            "skipped": record.checkpoint_skips,
+            "refused": record.checkpoint_refused or status.refused,
+        }
+        status = status.model_copy(update=said)
+    return status if before is not None or status != CheckpointStatus() else None
 
 
 def find_checkpoint_step(status: JobStatus, observed: Observed) -> int | None:

@@ -107,6 +107,16 @@ def test_checkpoints_are_listed_verified_and_pruned(llmtrain: CommandLine, run: 
     assert code == 1
     assert "nothing is deleted: none of the newest 1 checkpoints is whole" in said
 
+    code, said = call(llmtrain, "pin", *run, "--step", "11")
+    assert code == 1
+    assert "no checkpoint of step 11" in said
+    code, said = call(llmtrain, "pin", *run, "--step", "10")
+    assert (code, said.strip()) == (0, "step 10 is pinned")
+    code, said = call(llmtrain, "prune", *run, "--keep-last", "2")
+    assert (code, said.strip()) == (0, "0 deleted, 3 kept: steps [30, 20, 10]")
+    _, said = call(llmtrain, "list", *run)
+    assert [line.split()[-1] == "pinned" for line in said.splitlines()[1:]] == [False, False, True]
+    call(llmtrain, "unpin", *run, "--step", "10")
     code, said = call(llmtrain, "prune", *run, "--keep-last", "2")
     assert (code, said.strip()) == (0, "1 deleted, 2 kept: steps [30, 20]")
     _, said = call(llmtrain, "list", *run)

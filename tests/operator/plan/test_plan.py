@@ -294,6 +294,30 @@ def test_saves_that_fail_are_said_until_one_succeeds(job: LLMTrainingJob, now: d
     ]
 
 
+def test_refused_checkpoints_and_skipped_saves_are_told_once(
+    job: LLMTrainingJob, now: datetime
+) -> None:
+    job = reach_training(job, now)
+    said = "refused the checkpoint of step 20: its part is short; training goes on from step 10"
+    told = []
+    for refused, skips in (("", 0), (said, 2), (said, 2), ("", 3)):
+        record = tell_rounds(0, 1).model_copy(
+            update={
+                "checkpoint_refused": refused,
+                "checkpoint_skips": skips,
+                "checkpoint_interval_seconds": 294.4,
+            }
+        )
+        workers = train(0, 0, RUNNING), train(1, 0, RUNNING)
+        plan = plan_job(job, see(*workers, progress=record), now)
+        told += [event.message for event in plan.events if event.reason == "CheckpointRefused"]
+        job = with_status(job, plan.status)
+    assert told == [said]
+    status = job.status.checkpoint
+    assert status is not None
+    assert (status.refused, status.skipped, status.interval_seconds) == (said, 3, 294)
+
+
 def test_a_worker_that_saved_as_it_left_tells_of_the_checkpoint(now: datetime) -> None:
     job = reach_training(make_job("tiny", run_policy={"suspend": True}), now)
     record = record_failure(ExitCode.PREEMPTED, "Preempted").model_copy(
