@@ -15,6 +15,11 @@ from llmtrain_api.base import Model, cel
 from llmtrain_api.recipe import Clean, Deduplicate, Privacy
 from llmtrain_api.sources import Invalid, S3Uri, Source
 
+WORDPIECE_VOCABULARY = 600
+"""Every byte twice, as the first piece of a word and as another one, and some to learn."""
+
+WORDPIECE_RULE = f"vocabularySize must be at least {WORDPIECE_VOCABULARY} for kind: wordpiece"
+
 
 class TokenizerKind(StrEnum):
     """How text becomes tokens."""
@@ -22,6 +27,7 @@ class TokenizerKind(StrEnum):
     BYTE = "byte"
     CHARACTER = "character"
     BPE = "bpe"
+    WORDPIECE = "wordpiece"
     PRETRAINED = "pretrained"
 
 
@@ -42,17 +48,27 @@ class Tokenizer(Model):
                     "(self.kind == 'pretrained') == has(self.uri)",
                     "uri names the model directory of kind: pretrained, and only of that kind",
                     field="uri",
-                )
+                ),
+                cel(
+                    f"self.kind != 'wordpiece' || self.vocabularySize >= {WORDPIECE_VOCABULARY}",
+                    WORDPIECE_RULE,
+                    field="vocabularySize",
+                ),
             ]
         }
     )
 
     kind: TokenizerKind = TokenizerKind.BPE
-    """byte: 256 tokens and an end of text; character: one for each character that occurs; bpe:
-    byte-level BPE trained on the training split; pretrained: from the directory at uri."""
+    """byte: 256 tokens and an end of text; character: one for each character that occurs; bpe,
+    wordpiece: trained on the training split, over bytes, so that there is nothing they
+    cannot write; pretrained: from the directory at uri."""
 
     vocabulary_size: int = Field(default=8192, ge=300, le=1_000_000)
-    """For bpe: tokens in the trained vocabulary, special tokens included."""
+    """For bpe and wordpiece: tokens in the trained vocabulary, special tokens included."""
+
+    sample_characters: int = Field(default=100_000_000, ge=1000, le=100_000_000_000)
+    """For bpe and wordpiece: learns from about so much text, documents chosen by their
+    hash; from all where there is less."""
 
     uri: S3Uri | None = None
     """For pretrained: a directory with tokenizer.json, as Hugging Face writes it."""
@@ -64,6 +80,14 @@ class Tokenizer(Model):
             raise ValueError(
                 "uri names the model directory of kind: pretrained, and only of that kind"
             )
+        return self
+
+    @model_validator(mode="after")
+    def check_vocabulary_size(self) -> Self:
+        """Hold the other CEL rule of this model in Python too."""
+        is_small = self.vocabulary_size < WORDPIECE_VOCABULARY
+        if self.kind is TokenizerKind.WORDPIECE and is_small:
+            raise ValueError(WORDPIECE_RULE)
         return self
 
 

@@ -212,6 +212,12 @@ REFUSALS = {
         server_says="uri names the model directory of kind: pretrained",
         pydantic_says="uri names the model directory of kind: pretrained",
     ),
+    "vocabulary without room for words": Refusal(
+        changes={"spec__data__tokenizer": {"kind": "wordpiece", "vocabularySize": 400}},
+        field="spec.data.tokenizer",
+        server_says="vocabularySize must be at least 600 for kind: wordpiece",
+        pydantic_says="vocabularySize must be at least 600 for kind: wordpiece",
+    ),
     "trained tokenizer from somewhere": Refusal(
         changes={"spec__data__tokenizer": {"kind": "bpe", "uri": "s3://models/tokenizer/"}},
         field="spec.data.tokenizer",

@@ -377,3 +377,22 @@ def test_personal_data_is_counted_and_goes_nowhere(
     assert sum(secret in text for text in left) == (5 if action == "report" else 0)
     assert sum("Write to <EMAIL>." in text for text in left) == (5 if action == "replace" else 0)
     assert len(left) == len(DOCUMENTS) - (5 if action == "drop" else 0)
+
+
+def test_tokenizer_learns_from_a_sample_and_is_described(configure_folder: ConfigureAt) -> None:
+    tokenizer: dict[str, Any] = {"kind": "bpe", "vocabularySize": 1000}
+    files = []
+    for sample in (100_000, 1_000_000_000):
+        data: dict[str, Any] = {**JSONL_DATA}
+        data["tokenizer"] = {**tokenizer, "sampleCharacters": sample}
+        config = configure_folder(f"sample-{sample}", data=data)
+        result = prepare(config)
+        manifest = read_manifest(config, result)
+        store = open_store(locate_dataset(config.storage.uri, str(result.dataset)), config.storage)
+        files.append(store.read_bytes("tokenizer/tokenizer.json"))
+        assert manifest.tokenizer is not None
+        assert 1.0 < manifest.tokenizer.tokens_per_word < 4.0
+        assert 2.0 < manifest.tokenizer.bytes_per_token < 5.0
+        assert manifest.tokenizer.unknown_rate == 0.0
+        assert 500 < manifest.tokenizer.tokens_used <= 1000
+    assert files[0] != files[1]

@@ -11,10 +11,9 @@ from transformers import AutoTokenizer
 
 from llmtrain_api.data import Tokenizer, TokenizerKind
 from llmtrain_trainer.failures import ConfigurationError
+from llmtrain_trainer.learning import END_OF_TEXT, cut_at_lines
 from llmtrain_trainer.store.folder import FolderStore
 from llmtrain_trainer.tokenization import (
-    END_OF_TEXT,
-    cut_at_lines,
     fetch_tokenizer,
     make_tokenizer,
 )
@@ -29,7 +28,7 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["byte", "character", "bpe"])
+@pytest.mark.parametrize("kind", ["byte", "character", "bpe", "wordpiece"])
 def test_text_survives_and_transformers_agrees(kind: TokenizerKind, tmp_path: Path) -> None:
     spec = Tokenizer(kind=kind, vocabulary_size=600)
     encoder = make_tokenizer(spec, TEXTS, tmp_path / "tokenizer")
@@ -67,8 +66,9 @@ def test_character_vocabulary_is_what_occurs(tmp_path: Path) -> None:
     assert theirs.encode("bx") == [theirs.encode("b")[0], theirs.unk_token_id]
 
 
-def test_bpe_learns_the_same_each_time(tmp_path: Path) -> None:
-    spec = Tokenizer(kind=TokenizerKind.BPE, vocabulary_size=700)
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
+def test_the_same_is_learned_each_time(kind: TokenizerKind, tmp_path: Path) -> None:
+    spec = Tokenizer(kind=kind, vocabulary_size=700)
     for name in ("one", "two"):
         assert make_tokenizer(spec, TEXTS, tmp_path / name).vocabulary_size == 700
     one, two = ((tmp_path / name / "tokenizer.json").read_bytes() for name in ("one", "two"))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,17 @@ from llmtrain_api.naming import locate_dataset
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_trainer.failures import DataError
+from llmtrain_trainer.learning import TRAINERS
 from llmtrain_trainer.manifest import ManifestObject, describe_file
 from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
+from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.sources import SourceFile, find_source_files
-from llmtrain_trainer.preparation.splits import divide_into_batches, split_documents
+from llmtrain_trainer.preparation.splits import (
+    Piece,
+    divide_into_batches,
+    sample_documents,
+    split_documents,
+)
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.shards import (
     COUNT_TYPE,
@@ -40,6 +48,7 @@ from llmtrain_trainer.shards import (
     RunDataset,
     ShardWriter,
     SplitManifest,
+    TokenizerRecord,
     count_tokens,
 )
 from llmtrain_trainer.store import ObjectExistsError, Store, open_store
@@ -123,8 +132,8 @@ def build_dataset(
     """Make tokens of a corpus and upload them; return the manifest that is to commit them."""
     data = config.data
     encoder = _make_encoder(config, corpus, output / TOKENIZER)
-    train, validation = write_splits(corpus, data, encoder, output, reporter)
-    _write_counts(output, train, encoder)
+    train, validation, num_words = write_splits(corpus, data, encoder, output, reporter)
+    tokenizer = describe_tokenizer(encoder, train, num_words, output)
     steps = corpus.record_steps()
     return DatasetManifest(
         fingerprint=fingerprint,
@@ -132,6 +141,7 @@ def build_dataset(
         sources=corpus.sources,
         steps=steps,
         num_documents=steps[0].documents_out,
+        tokenizer=tokenizer,
         vocabulary_size=encoder.vocabulary_size,
         end_of_text=encoder.end_of_text,
         token_type="<u2" if encoder.token_type.itemsize == 2 else "<u4",
@@ -143,19 +153,23 @@ def build_dataset(
 
 def write_splits(
     corpus: Corpus, data: DataSpec, encoder: TextEncoder, output: Path, reporter: Reporter
-) -> tuple[SplitManifest, SplitManifest]:
+) -> tuple[SplitManifest, SplitManifest, int]:
     """Encode the documents; write the shards of training and held-out text.
+
+    Returns:
+        The two splits, and the number of words of the training split.
 
     Raises:
         DataError: where one of the two is empty.
     """
-    weights = [source.weight for source in data.sources]
     train, validation = ShardWriter(output, "train"), ShardWriter(output, "validation")
-    for batch in divide_into_batches(split_documents(corpus.read(), data.split, weights)):
+    num_words = 0
+    for batch in divide_into_batches(split_corpus(corpus.read(), data)):
         reporter.report()
         encoded = encoder.encode([piece.text for piece in batch])
         for piece, tokens in zip(batch, encoded, strict=True):
             writer = validation if piece.is_validation else train
+            num_words += 0 if piece.is_validation else piece.copies * len(piece.text.split())
             for _ in range(piece.copies):
                 writer.append(tokens, num_bytes=len(piece.text.encode()))
     train_split, validation_split = train.finish(), validation.finish()
@@ -165,7 +179,32 @@ def write_splits(
             reason="SplitEmpty",
             next_step="hold out the ends of documents by data.split.method: tail, or add text",
         )
-    return train_split, validation_split
+    return train_split, validation_split, num_words
+
+
+def split_corpus(documents: Iterable[Document], data: DataSpec) -> Iterator[Piece]:
+    """Divide documents over the two sides as `data` wants it."""
+    return split_documents(documents, data.split, [source.weight for source in data.sources])
+
+
+def describe_tokenizer(
+    encoder: TextEncoder, train: SplitManifest, num_words: int, output: Path
+) -> TokenizerRecord:
+    """Write how often each token occurs in the training split; return what that says."""
+    shards = [
+        np.memmap(output / shard.tokens, dtype=encoder.token_type, mode="r")
+        for shard in train.shards
+    ]
+    counts = count_tokens(shards, encoder.vocabulary_size)
+    (output / TRAIN_COUNTS).write_bytes(counts.astype(COUNT_TYPE).data)
+    num_tokens = train.num_tokens - train.num_documents
+    num_unknown = 0 if encoder.unknown is None else int(counts[encoder.unknown])
+    return TokenizerRecord(
+        tokens_per_word=num_tokens / max(num_words, 1),
+        bytes_per_token=train.num_bytes / max(num_tokens, 1),
+        unknown_rate=num_unknown / max(num_tokens, 1),
+        tokens_used=int((counts > 0).sum()),
+    )
 
 
 def upload_folder(store: Store, folder: Path) -> list[ManifestObject]:
@@ -193,17 +232,8 @@ def _make_encoder(config: RunConfig, corpus: Corpus, folder: Path) -> TextEncode
     if spec.kind is TokenizerKind.PRETRAINED:
         assert spec.uri is not None
         return fetch_tokenizer(open_store(spec.uri, config.storage), folder)
-    if spec.kind is TokenizerKind.BPE:
-        weights = [source.weight for source in config.data.sources]
-        pieces = split_documents(corpus.read(), config.data.split, weights)
+    if spec.kind in TRAINERS:
+        share = spec.sample_characters / max(corpus.count_characters(), 1)
+        pieces = split_corpus(sample_documents(corpus.read(), share), config.data)
         return make_tokenizer(spec, (p.text for p in pieces if not p.is_validation), folder)
     return make_tokenizer(spec, (document.text for document in corpus.read()), folder)
-
-
-def _write_counts(output: Path, train: SplitManifest, encoder: TextEncoder) -> None:
-    shards = [
-        np.memmap(output / shard.tokens, dtype=encoder.token_type, mode="r")
-        for shard in train.shards
-    ]
-    counts = count_tokens(shards, encoder.vocabulary_size)
-    (output / TRAIN_COUNTS).write_bytes(counts.astype(COUNT_TYPE).data)

@@ -99,6 +99,22 @@ class SplitManifest(Model):
     shards: list[Shard] = Field(min_length=1)
 
 
+class TokenizerRecord(Model):
+    """How well the tokenizer suits the training split."""
+
+    tokens_per_word: float = Field(ge=0.0)
+    """Fertility: tokens for each run of characters between spaces."""
+
+    bytes_per_token: float = Field(ge=0.0)
+    """Of UTF-8."""
+
+    unknown_rate: float = Field(ge=0.0, le=1.0)
+    """Share of tokens that stand for what the tokenizer cannot write."""
+
+    tokens_used: int = Field(ge=0)
+    """Tokens of the vocabulary that occur, end of text included."""
+
+
 class DatasetManifest(Model):
     """The record that makes a set of objects a dataset."""
 
@@ -113,6 +129,9 @@ class DatasetManifest(Model):
 
     num_documents: int = Field(ge=1)
     """Documents read, before any was divided over the splits."""
+
+    tokenizer: TokenizerRecord | None = None
+    """How well the tokenizer suits; absent in datasets of older versions."""
 
     vocabulary_size: int = Field(ge=2)
     end_of_text: int = Field(ge=0)

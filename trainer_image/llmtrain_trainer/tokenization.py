@@ -1,13 +1,13 @@
 """Tokenizers: learned from the text or taken over, always as `transformers` loads them.
 
-Below: the `tokenizers` library. Above: `prepare`. `transformers` is not imported here: it would
-be most of the stage's start-up time, and the files it wants are two.
+Below: `learning` for those that are trained, the `tokenizers` library. Above: `prepare`.
+`transformers` is not imported here: it would be most of the stage's start-up time, and the files
+it wants are two.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -16,26 +16,25 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from llmtrain_api.data import Tokenizer as TokenizerSpec
 from llmtrain_api.data import TokenizerKind
 from llmtrain_trainer.failures import ConfigurationError
+from llmtrain_trainer.learning import (
+    END_OF_TEXT,
+    TRAINERS,
+    UNKNOWN,
+    cut_at_lines,
+    finish_byte_level,
+    list_byte_characters,
+)
 from llmtrain_trainer.shards import TokenArray, choose_token_type
 from llmtrain_trainer.store import Store
-
-END_OF_TEXT = "<|endoftext|>"
-UNKNOWN = "<|unknown|>"
-"""Of the character tokenizer: stands for a character that the text never had."""
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 PRETRAINED_FILES = (TOKENIZER_FILE, CONFIG_FILE, "special_tokens_map.json", "chat_template.jinja")
-
-PIECE_CHARACTERS = 64 * 1024
-"""Longer texts are cut, where that changes no token, before they are encoded or learned from."""
-
-LINE_END = re.compile(r"(?<=\S)\n(?=\S)")
 
 PRETRAINED_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")
 """End-of-text tokens of well-known tokenizers, for one whose configuration names none."""
@@ -53,6 +52,8 @@ class TextEncoder:
         number = tokenizer.token_to_id(end_of_text)
         assert number is not None
         self.end_of_text = number
+        self.unknown = tokenizer.token_to_id(UNKNOWN)
+        """The token for what the tokenizer cannot write, where it has one of that name."""
         self.vocabulary_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.token_type = choose_token_type(self.vocabulary_size)
         self._encode = encode
@@ -77,7 +78,7 @@ def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str], folder: Path) -> T
         tokenizer = make_character_tokenizer(characters)
         encode = partial(encode_characters, characters)
     else:
-        tokenizer = train_bpe_tokenizer(texts, spec.vocabulary_size)
+        tokenizer = TRAINERS[spec.kind](texts, spec.vocabulary_size)
         encode = partial(encode_with, tokenizer, cut_at_lines)
     folder.mkdir()
     tokenizer.save(str(folder / TOKENIZER_FILE))
@@ -113,20 +114,6 @@ def encode_with(
         )
 
 
-def cut_at_lines(text: str) -> list[str]:
-    """Cut a long text at ends of lines where GPT-2's pattern divides words anyway.
-
-    So a text of any length is encoded in parallel, and learned from, with the tokens of the
-    whole: a lone line end between two other characters is a word of its own.
-    """
-    pieces = []
-    start = 0
-    while (end := LINE_END.search(text, start + PIECE_CHARACTERS)) is not None:
-        pieces.append(text[start : end.end()])
-        start = end.end()
-    return [*pieces, text[start:]]
-
-
 def collect_characters(texts: Iterable[str]) -> str:
     """Return every character that occurs, once and sorted."""
     characters: set[str] = set()
@@ -138,7 +125,7 @@ def collect_characters(texts: Iterable[str]) -> str:
 def make_byte_tokenizer() -> Tokenizer:
     """Return a tokenizer whose tokens are the 256 bytes, in order, and an end of text."""
     vocabulary = {character: byte for byte, character in enumerate(list_byte_characters())}
-    return _finish_byte_level(Tokenizer(models.BPE(vocab=vocabulary, merges=[])))
+    return finish_byte_level(Tokenizer(models.BPE(vocab=vocabulary, merges=[])))
 
 
 def make_character_tokenizer(characters: str) -> Tokenizer:
@@ -150,24 +137,6 @@ def make_character_tokenizer(characters: str) -> Tokenizer:
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     return tokenizer
-
-
-def train_bpe_tokenizer(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
-    """Return a byte-level BPE of at most `vocabulary_size` tokens, learned from `texts`.
-
-    It divides text as GPT-2 does (Radford et al., 2019) and knows every byte, so that there is
-    nothing it cannot write.
-    """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        special_tokens=[END_OF_TEXT],
-        initial_alphabet=list_byte_characters(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator((p for text in texts for p in cut_at_lines(text)), trainer)
-    return _finish_byte_level(tokenizer)
 
 
 def fetch_tokenizer(store: Store, folder: Path) -> TextEncoder:
@@ -203,24 +172,6 @@ def fetch_tokenizer(store: Store, folder: Path) -> TextEncoder:
                 tokenizer, candidate, partial(encode_with, tokenizer, lambda text: [text])
             )
     raise _refuse(store, f"{CONFIG_FILE} names no eos_token that the vocabulary has")
-
-
-def list_byte_characters() -> list[str]:
-    """Return the character that stands for each byte in a byte-level vocabulary, by byte.
-
-    Printable bytes stand for themselves, the others for the characters from U+0100 on: the
-    mapping of GPT-2, which the `ByteLevel` of `tokenizers` computes too.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
-
-
-def _finish_byte_level(tokenizer: Tokenizer) -> Tokenizer:
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
-    return tokenizer
 
 
 def _describe(tokenizer: Tokenizer, end_of_text: str = END_OF_TEXT) -> dict[str, Any]:

@@ -63,6 +63,10 @@ class Corpus:
             self._paragraph_tally = Tally("paragraphs")
             yield from self._paragraphs.drop(documents, self._paragraph_tally)
 
+    def count_characters(self) -> int:
+        """Return how long the documents are together, repeated paragraphs included."""
+        return int(self._spool.lengths[self._numbers].sum())
+
     def record_steps(self) -> list[StepRecord]:
         """Return what each step did; the last ones once the documents were read."""
         last = [] if self._paragraphs is None else [self._paragraph_tally]

@@ -56,6 +56,14 @@ def split_documents(
                 yield Piece(text=text[cut:], is_validation=True)
 
 
+def sample_documents(documents: Iterable[Document], share: float) -> Iterator[Document]:
+    """Yield about a share of the documents, chosen by the hash of their text."""
+    for document in documents:
+        digest = hashlib.sha256(document.text.encode()).digest()
+        if _read_share(digest[16:24]) < share:
+            yield document
+
+
 def count_copies(weight: float, share: float) -> int:
     """Return how often a document of a `weight` occurs, so that the mean is the weight.
 
