@@ -227,6 +227,18 @@ class ProgressRecord(Model):
     checkpoint_refused: str = Field(default="", max_length=MAX_MESSAGE_CHARACTERS)
     """Which checkpoints were refused last on resuming, why, and what was taken instead."""
 
+    loss_spikes: int | None = None
+    """Times that the loss rose far above its median, over this round."""
+
+    rollbacks: int | None = None
+    """Times that the run went back to a checkpoint, since the loss ran away."""
+
+    skipped_batches: int | None = None
+    """Batches that it leaves out since."""
+
+    divergence: str = Field(default="", max_length=MAX_MESSAGE_CHARACTERS)
+    """What the newest rollback was for."""
+
     last_loss: str = Field(default="", max_length=MAX_MESSAGE_CHARACTERS)
     """How the newest round without success ended for this pod; empty: none has."""
 

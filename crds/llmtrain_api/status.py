@@ -92,6 +92,15 @@ class Progress(Model):
     remaining_seconds: int | None = None
     """Estimate until the last step, at the present speed."""
 
+    loss_spikes: int | None = None
+    """Times that the loss rose far above its median, over this start of the ranks."""
+
+    rollbacks: int | None = None
+    """Times that the run went back to a checkpoint, since the loss ran away."""
+
+    skipped_batches: int | None = None
+    """Batches that it leaves out since; which ones is in divergence.json of the run."""
+
     incarnation: int = Field(default=0, ge=0)
     """Incarnation of worker 0 that told this."""
 

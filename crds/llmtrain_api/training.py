@@ -111,6 +111,32 @@ class OptimizerSpec(Model):
     """Largest L2 norm of the gradient over all parameters; 0 turns clipping off."""
 
 
+class DivergenceAction(StrEnum):
+    """What is done about a loss that runs away."""
+
+    STOP = "stop"
+    ROLLBACK = "rollback"
+
+
+class DivergenceSpec(Model):
+    """What a loss that runs away is, and what is done about it."""
+
+    action: DivergenceAction = DivergenceAction.STOP
+    """stop: a loss or gradient that is not finite ends the run, and spikes are counted only.
+    rollback: after either, training goes on from a checkpoint from before it, without the batches
+    since, which are recorded in divergence.json of the run."""
+
+    spike_deviations: float = Field(default=10.0, ge=2.0, le=1000.0)
+    """How far above the median of the last 128 losses a spike is, in standard deviations (from the
+    median absolute deviation), and at least a tenth of the median."""
+
+    spike_steps: int = Field(default=5, ge=1, le=10_000)
+    """Steps in a row that must be so far above."""
+
+    max_rollbacks: int = Field(default=3, ge=1, le=1000)
+    """Rollbacks of a run; another divergence ends it."""
+
+
 class TrainingSpec(Model):
     """Pre-training by next-token prediction."""
 
@@ -146,6 +172,9 @@ class TrainingSpec(Model):
 
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Seed of initial weights, data order and dropout."""
+
+    divergence: DivergenceSpec = DivergenceSpec()
+    """What is done about a loss that runs away."""
 
     @model_validator(mode="after")
     def check_micro_batch(self) -> Self:

@@ -48,6 +48,7 @@ NO_FAILURES = {
     "GroupRestarted",
     "NodeAvoided",
     "WorkersReleased",
+    "RolledBack",
 }
 """A success, and events beside reasons."""
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from llmtrain_api.records import RankPhase, StageResult
-from llmtrain_trainer.failures import DataError, PreemptedError, StageError
+from llmtrain_trainer.failures import DataError, PreemptedError, RolledBackError, StageError
 from llmtrain_trainer.rank_process import (
     Ending,
     RankFailed,
@@ -34,6 +34,7 @@ DONE = RankFinished(result=RESULT)
 KILLED = RankKilled(exit_code=-signal.SIGKILL)
 SEVERED = RankSevered(message="Connection closed by peer")
 PREEMPTED = RankFailed(error=PreemptedError("saved", reason="Preempted"))
+ROLLED_BACK = RankFailed(error=RolledBackError("the loss is nan", reason="RolledBack"))
 BAD_DATA = RankFailed(error=DataError("line 3", reason="BadLine"))
 BUG = RankFailed(error=StageError("KeyError: 'x'", reason="UnexpectedError"))
 
@@ -52,6 +53,9 @@ BUG = RankFailed(error=StageError("KeyError: 'x'", reason="UnexpectedError"))
         pytest.param({}, True, False, OutcomeKind.ABANDONED, None, id="over while at work"),
         pytest.param({4: SEVERED, 5: BAD_DATA}, True, True, OutcomeKind.FAILED, 5, id="cause"),
         pytest.param({4: KILLED, 5: BAD_DATA}, False, False, OutcomeKind.FAILED, 5, id="named"),
+        pytest.param(
+            {5: SEVERED, 4: ROLLED_BACK}, False, False, OutcomeKind.ROLLED_BACK, 4, id="rolled back"
+        ),
         pytest.param({4: BUG}, False, False, None, None, id="a bug, or a peer's death"),
         pytest.param({4: BUG}, False, True, OutcomeKind.FAILED, 4, id="a bug"),
         pytest.param({4: BUG}, True, True, OutcomeKind.ABANDONED, None, id="a peer's death"),

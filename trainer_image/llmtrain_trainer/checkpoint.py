@@ -191,6 +191,10 @@ class Checkpointer:
             self.wait()
             on_try()
 
+    def discard_staged(self) -> None:
+        """Forget what is staged in memory, so that no later rank resumes from it."""
+        self._area.break_seal()
+
     def take_committed_step(self) -> int | None:
         """On rank 0, return the step of a checkpoint committed since the last call, if any."""
         step, self._committed_step = self._committed_step, None

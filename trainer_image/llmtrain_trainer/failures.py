@@ -12,6 +12,7 @@ that ended a rank into the pod's exit record.
     ├── DeviceFaultError     a GPU is broken
     ├── NoSpaceError         a disk or /dev/shm is full
     ├── DivergedError        the loss is infinite or not a number
+    ├── RolledBackError      the loss ran away, and another round is to go on from before that
     └── PreemptedError       asked to leave, and the state is saved
 """
 
@@ -85,6 +86,12 @@ class NoSpaceError(StageError):
 
 class DivergedError(StageError):
     """The loss is infinite or not a number."""
+
+    code = ExitCode.DIVERGED
+
+
+class RolledBackError(StageError):
+    """The loss ran away: another round is to go on from before that."""
 
     code = ExitCode.DIVERGED
 

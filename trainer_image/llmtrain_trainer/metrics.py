@@ -26,6 +26,9 @@ RUN_GAUGES = {
     "llmtrain_tokens_per_second": ("tokens_per_second", "Training tokens of all ranks a second."),
     "llmtrain_step": ("step", "Optimizer steps done."),
     "llmtrain_steps": ("total_steps", "Optimizer steps of the whole run."),
+    "llmtrain_loss_spikes": ("loss_spikes", "Rises of the loss far above its median, this round."),
+    "llmtrain_rollbacks": ("rollbacks", "Returns to a checkpoint, since the loss ran away."),
+    "llmtrain_skipped_batches": ("skipped_batches", "Batches that are left out since."),
     "llmtrain_checkpoint_last_committed_step": ("checkpoint_step", "Newest committed checkpoint."),
     "llmtrain_checkpoint_stall_seconds": (
         "checkpoint_stall_seconds",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from llmtrain_api.records import ExitCode, StageResult
-from llmtrain_trainer.failures import PreemptedError, StageError
+from llmtrain_trainer.failures import PreemptedError, RolledBackError, StageError
 from llmtrain_trainer.rank_process import (
     Ending,
     RankFailed,
@@ -46,6 +46,8 @@ class OutcomeKind(StrEnum):
     """A rank of this pod died without a word."""
     HUNG = "hung"
     """Ranks of this pod stood still."""
+    ROLLED_BACK = "rolled-back"
+    """The loss ran away: the next round goes on from before that."""
     SEVERED = "severed"
     """The talk with other workers broke off, and nobody says why."""
     ABANDONED = "abandoned"
@@ -91,6 +93,10 @@ def judge_round(
                 error=ending.error,
             )
     for rank, ending in endings.items():
+        if isinstance(ending, RankFailed) and isinstance(ending.error, RolledBackError):
+            message = ending.error.message
+            return Outcome(kind=OutcomeKind.ROLLED_BACK, message=message, rank=rank)
+    for rank, ending in endings.items():
         if isinstance(ending, RankKilled):
             message = f"rank {rank} {ending.describe()}"
             return Outcome(
@@ -134,7 +140,9 @@ def _judge_ended(endings: Mapping[int, Ending]) -> Outcome | None:
 
 def _is_cause(error: StageError) -> bool:
     """Whether an error speaks for itself; an unforeseen one may be a peer's death in disguise."""
-    return error.code not in (ExitCode.BUG, ExitCode.PREEMPTED)
+    return error.code not in (ExitCode.BUG, ExitCode.PREEMPTED) and not isinstance(
+        error, RolledBackError
+    )
 
 
 class RestartBudget:

@@ -64,13 +64,17 @@ class StagingArea:
         Raises:
             StagingFullError: no folder has room for it.
         """
-        for folder in self._folders:
-            for suffix in (SEAL_SUFFIX, COMMITTED_SUFFIX):
-                (folder / self._name).with_suffix(suffix).unlink(missing_ok=True)
+        self.break_seal()
         if self._mapped is None or len(self._mapped) != size:
             self._mapped = None
             self._path, self._mapped = self._allocate(size)
         return memoryview(self._mapped)
+
+    def break_seal(self) -> None:
+        """Note that there is nothing whole here."""
+        for folder in self._folders:
+            for suffix in (SEAL_SUFFIX, COMMITTED_SUFFIX):
+                (folder / self._name).with_suffix(suffix).unlink(missing_ok=True)
 
     def seal(self, manifest: CheckpointManifest) -> None:
         """Note that the part is whole, and what it is."""

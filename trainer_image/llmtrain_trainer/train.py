@@ -1,8 +1,8 @@
 """The training stage: one rank's way from prepared data to an exported model.
 
 Below, in the order of use: `parallel` (meet the other ranks), `training_run` (open the data, build
-the model, resume), `order` (which sequences a step takes), `optim`, `checkpoint`, `measure`,
-`export`. Above: the agent forks one process for each rank and calls `run_train`.
+the model, resume), `training_step`, `divergence`, `checkpoint`, `measure`, `export`. Above: the
+agent forks one process for each rank and calls `run_train`.
 
 A step is a function of (weights, seed, step, rank, world size) and of nothing that came before,
 so a run that was killed and resumed is, on a CPU, bit for bit the run that was not.
@@ -19,35 +19,42 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-
-import numpy as np
-import torch
-from torch import distributed
+from contextlib import contextmanager
 
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig
+from llmtrain_api.training import DivergenceAction
+from llmtrain_trainer.divergence import (
+    ADVICE,
+    LOSS_SPIKE,
+    Divergence,
+    roll_back,
+)
 from llmtrain_trainer.export import ExportFacts, export_model, locate_export
 from llmtrain_trainer.failures import (
     ConfigurationError,
     DivergedError,
     PreemptedError,
+    RolledBackError,
+    StageError,
 )
 from llmtrain_trainer.manifest import CURVES
 from llmtrain_trainer.measure import choose_sequences, measure_loss
-from llmtrain_trainer.model import compute_token_losses
-from llmtrain_trainer.optim import compute_learning_rate
-from llmtrain_trainer.order import select_samples
 from llmtrain_trainer.parallel import (
     count_threads,
     gather_parameters,
     join_ranks,
-    skip_gradient_sync,
 )
 from llmtrain_trainer.progress import RankGroup, Reporter
 from llmtrain_trainer.speedometer import Speedometer
 from llmtrain_trainer.training_run import TrainingRun, open_run
+from llmtrain_trainer.training_step import (
+    Agreed,
+    StepNumbers,
+    count_step_tokens,
+    read_numbers,
+    take_step,
+)
 
 MAX_CURVE_POINTS = 1000
 """Training points of the loss curve; longer runs keep every n-th step."""
@@ -69,7 +76,8 @@ def run_train(
 
     Raises:
         PreemptedError: `should_stop` was true on some rank; the state is saved.
-        DivergedError: the loss is not finite.
+        RolledBackError: the loss ran away; another round goes on from before that.
+        DivergedError: it did, and the run is to stop.
         StageError: anything else that has a name.
     """
     _check_batch(config)
@@ -87,38 +95,14 @@ def run_train(
         return _finish(run)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _StepNumbers:
-    """The numbers of one step, on their way to being summed over the ranks."""
-
-    step: int
-    values: torch.Tensor
-    """float64 [4]: sum of token losses, ranks that wish to stop, ranks whose save is on its way,
-    whether rank 0 wishes to save."""
-
-    work: distributed.Work | None
-    gradient_norm: torch.Tensor
-    learning_rate: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Agreed:
-    """What all ranks know after a step."""
-
-    loss: float
-    stop: bool
-    busy: bool
-    save: bool
-
-
 def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
     """Do the steps that are left, with the evaluations and checkpoints that fall due."""
     total_steps = run.config.training.steps
     run.reporter.enter(RankPhase.TRAINING)
-    speed = Speedometer(tokens_per_step=_count_step_tokens(run.config))
-    pending: _StepNumbers | None = None
+    speed = Speedometer(tokens_per_step=count_step_tokens(run.config))
+    pending: StepNumbers | None = None
     while run.step < total_steps:
-        numbers = _take_step(run, run.step + 1, should_stop())
+        numbers = take_step(run, run.step + 1, should_stop())
         agreed = _settle(run, pending, speed.count_step()) if pending is not None else None
         pending, run.step = numbers, run.step + 1
         stop = agreed is not None and agreed.stop
@@ -131,7 +115,9 @@ def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
             pending = None
             if evaluate:
                 _evaluate(run)
-            if save or stop:
+            if run.step == total_steps and (divergence := run.watch.conclude()) is not None:
+                _answer_divergence(run, divergence)
+            if stop or (save and not _is_doubtful(run)):
                 _save(run, busy=agreed.busy, must=stop or run.step == total_steps)
             speed.restart()
         if stop:
@@ -143,82 +129,62 @@ def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
             gc.collect()
 
 
-def _take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> _StepNumbers:
-    """Do optimizer step `step` (counted from 1) and begin to sum its numbers."""
-    training = run.config.training
-    ranks, device = run.ranks, run.ranks.device
-    if run.config.model.dropout > 0:
-        _seed_dropout(training.seed, step, ranks.group.rank)
-    samples = select_samples(
-        step - 1,
-        training.batch_size,
-        run.dataset.train.num_sequences(training.sequence_length),
-        training.seed,
-    )
-    share = training.batch_size // ranks.group.world_size
-    own = samples[ranks.group.rank * share : (ranks.group.rank + 1) * share]
-    micro = min(training.micro_batch_size or share, share)
-    # Every sequence has sequence_length targets, so the global count of tokens is known before
-    # any loss is. DDP and FSDP divide gradients by the number of ranks; this undoes it.
-    scale = ranks.group.world_size / _count_step_tokens(run.config)
-
-    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    run.optimizer.clear_gradients()
-    for start in range(0, share, micro):
-        sequences = torch.from_numpy(
-            run.dataset.train.read_sequences(own[start : start + micro], training.sequence_length)
-        ).to(device)
-        is_last = start + micro >= share
-        with nullcontext() if is_last else skip_gradient_sync(run.model):
-            loss = compute_token_losses(run.model, sequences).sum()
-            (loss * scale).backward()
-        loss_sum += loss.detach()
-    gradient_norm = run.optimizer.compute_gradient_norm()
-    learning_rate = compute_learning_rate(step, training.optimizer, training.steps)
-    run.optimizer.step(learning_rate, gradient_norm)
-
-    wishes_to_save = ranks.is_first and run.schedule.is_time_due()
-    flags = torch.tensor(
-        [float(wishes_to_stop), float(run.checkpointer.is_busy), float(wishes_to_save)],
-        dtype=torch.float64,
-    )
-    values = torch.cat([loss_sum[None], flags.to(device)])
-    return _StepNumbers(
-        step=step,
-        values=values,
-        work=ranks.begin_sum(values),
-        gradient_norm=gradient_norm,
-        learning_rate=learning_rate,
-    )
-
-
-def _settle(run: TrainingRun, numbers: _StepNumbers, rate: float | None) -> _Agreed:
+def _settle(run: TrainingRun, numbers: StepNumbers, rate: float | None) -> Agreed:
     """Wait for a step's numbers, report them, and return what all ranks now know.
 
     `rate` is in tokens per second, once it is known.
     """
-    if numbers.work is not None:
-        numbers.work.wait()
-    loss_sum, stops, saves, wishes = numbers.values.tolist()
-    loss = loss_sum / _count_step_tokens(run.config)
-    if not math.isfinite(loss):
-        raise DivergedError(
-            f"the loss of step {numbers.step} is {loss}",
-            reason="LossNotFinite",
-            next_step="lower training.optimizer.learningRate, or lengthen warmupSteps",
-        )
+    agreed = read_numbers(run, numbers)
     stride = max(1, run.config.training.steps // MAX_CURVE_POINTS)
     if numbers.step % stride == 0 or numbers.step == run.config.training.steps:
-        run.curve.append({"step": numbers.step, "loss": loss})
+        run.curve.append({"step": numbers.step, "loss": agreed.loss})
     facts = {"tokens_per_second": rate} if rate is not None else {}
     run.reporter.report(
         step=numbers.step,
-        loss=loss,
+        loss=agreed.loss,
         learning_rate=numbers.learning_rate,
-        gradient_norm=float(numbers.gradient_norm),
+        gradient_norm=agreed.gradient_norm,
         **facts,
     )
-    return _Agreed(loss=loss, stop=stops > 0, busy=saves > 0, save=wishes > 0)
+    divergence = run.watch.hear(numbers.step, agreed.loss, agreed.gradient_norm)
+    if divergence is not None:
+        _answer_divergence(run, divergence)
+    return agreed
+
+
+def _is_doubtful(run: TrainingRun) -> bool:
+    """Tell whether the newest losses may turn out to be what the run rolls back for."""
+    rolls_back = run.config.training.divergence.action is DivergenceAction.ROLLBACK
+    return rolls_back and run.watch.is_suspicious
+
+
+def _answer_divergence(run: TrainingRun, divergence: Divergence) -> None:
+    """Leave for a round that goes on from before it, or give up; a spike may be borne.
+
+    All ranks come here with the same step: their losses are one number.
+
+    Raises:
+        RolledBackError: the next round goes on from an earlier checkpoint.
+        DivergedError: the run's policy is to stop, or it was rolled back too often.
+    """
+    spec = run.config.training.divergence
+    if spec.action is DivergenceAction.STOP:
+        if divergence.reason == LOSS_SPIKE:
+            run.reporter.report(loss_spikes=run.watch.spikes)
+            return
+        raise DivergedError(divergence.message, reason=divergence.reason, next_step=ADVICE)
+    run.checkpointer.wait()
+    run.ranks.wait()  # no rank's save is on its way any more
+    failure = None
+    if run.ranks.is_first:
+        try:
+            run.history = roll_back(run.store, run.history, divergence, spec)
+        except StageError as error:
+            failure = error
+    run.checkpointer.discard_staged()
+    if not run.ranks.all_agree(failure is None):
+        raise failure or DivergedError(divergence.message, reason=divergence.reason)
+    raise RolledBackError(divergence.message, reason="RolledBack")
 
 
 def _evaluate(run: TrainingRun) -> None:
@@ -236,6 +202,12 @@ def _evaluate(run: TrainingRun) -> None:
             sequence_length=training.sequence_length,
             batch_size=min(training.micro_batch_size or share, share),
         )
+        if not math.isfinite(loss):
+            message = f"the loss on held-out text is {loss} after step {run.step}"
+            divergence = Divergence(
+                first_step=run.step, step=run.step, message=message, reason="LossNotFinite"
+            )
+            _answer_divergence(run, divergence)
         run.curve.append({"step": run.step, "validationLoss": loss})
         run.reporter.report(validation_loss=loss)
 
@@ -296,15 +268,6 @@ def _finish(run: TrainingRun) -> StageResult:
         train_loss=run.find_last("loss"),
         export_uri=locate_export(run.config),
     )
-
-
-def _count_step_tokens(config: RunConfig) -> int:
-    return config.training.batch_size * config.training.sequence_length
-
-
-def _seed_dropout(seed: int, step: int, rank: int) -> None:
-    state = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)
-    torch.manual_seed(int(state[0]))
 
 
 def _check_batch(config: RunConfig) -> None:

@@ -19,8 +19,10 @@ from torch import nn
 
 from llmtrain_api.records import RankPhase
 from llmtrain_api.run import RunConfig
+from llmtrain_api.training import DivergenceAction
 from llmtrain_trainer.checkpoint import Checkpointer, RunFacts, Snapshot
 from llmtrain_trainer.data import Dataset, find_cache_directory, find_dataset, open_run_dataset
+from llmtrain_trainer.divergence import LossWatch, RollbackHistory, read_history
 from llmtrain_trainer.failures import DataError, StoreError
 from llmtrain_trainer.manifest import CHECKPOINTS
 from llmtrain_trainer.model import build_model
@@ -65,6 +67,11 @@ class TrainingRun:
 
     curve: list[dict[str, float]]
     """Points {step, loss} and {step, validationLoss}."""
+
+    history: RollbackHistory
+    """What the run skips, since the loss ran away there."""
+
+    watch: LossWatch
 
     num_skips: int = 0
     """Saves of this round that fell due while one was on its way."""
@@ -133,6 +140,8 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             ),
             step=0,
             curve=[],
+            history=_read_history(config, store, ranks, reporter),
+            watch=LossWatch(config.training.divergence),
         )
         if checkpoint is not None:
             _resume(run, checkpoint)
@@ -146,6 +155,8 @@ def _resume(run: TrainingRun, checkpoint: Checkpoint) -> None:
     load_tensors(checkpoint, run.ranks, run.optimizer.named_state())
     run.step = checkpoint.manifest.step
     run.curve = checkpoint.curve
+    past = (point["loss"] for point in run.curve if "loss" in point)
+    run.watch = LossWatch(run.config.training.divergence, past)
     run.optimizer.set_step(run.step)
     remove_folder(checkpoint, run.ranks)
     run.reporter.report(step=run.step, resumed_step=run.step)
@@ -161,6 +172,23 @@ def _resume(run: TrainingRun, checkpoint: Checkpoint) -> None:
     else:
         # Of another run, or staged by ranks that died before it was uploaded.
         run.checkpointer.begin(run.take_snapshot())
+
+
+def _read_history(
+    config: RunConfig, store: Store, ranks: Ranks, reporter: Reporter
+) -> RollbackHistory:
+    """Return what the run skips; only where its policy is to skip, the store is asked."""
+    if config.training.divergence.action is not DivergenceAction.ROLLBACK:
+        return RollbackHistory()
+    told = read_history(store).model_dump(mode="json") if ranks.is_first else None
+    history = RollbackHistory.model_validate(ranks.share("divergence", told, source=0))
+    if history.rollbacks and ranks.is_first:
+        reporter.report(
+            rollbacks=len(history.rollbacks),
+            skipped_batches=history.count_skipped(),
+            divergence=history.rollbacks[-1].describe(),
+        )
+    return history
 
 
 @contextmanager

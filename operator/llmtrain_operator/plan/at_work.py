@@ -20,6 +20,7 @@ from llmtrain_operator.plan.progress import (
     count_lost_steps,
     count_process_restarts,
     find_record,
+    has_rolled_back,
     settle_lost_steps,
 )
 from llmtrain_operator.plan.stages import PHASE_OF_STAGE
@@ -124,6 +125,8 @@ def plan_stage(
     if record is not None and record.checkpoint_refused not in ("", known):
         told = record.checkpoint_refused
         events.append(Event(kind=EventKind.WARNING, reason="CheckpointRefused", message=told))
+    if record is not None and has_rolled_back(job.status.progress, record):
+        events.append(Event(kind=EventKind.WARNING, reason="RolledBack", message=record.divergence))
     if toll.restarts_group:
         told = f"All workers are started anew: replacing one did not help: {last_words}"
         events.append(Event(kind=EventKind.WARNING, reason="GroupRestarted", message=told))

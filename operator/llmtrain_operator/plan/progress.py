@@ -63,6 +63,9 @@ def describe_progress(
         validation_loss=_round_loss(validation),
         tokens_per_second=speed,
         remaining_seconds=round(tokens_left / speed) if speed else None,
+        loss_spikes=record.loss_spikes,
+        rollbacks=record.rollbacks,
+        skipped_batches=record.skipped_batches,
         incarnation=record.incarnation,
         round=record.round,
         updated_at=format_time(now),
@@ -96,6 +99,14 @@ def count_process_restarts(before: Progress | None, record: ProgressRecord | Non
     elif before is not None and before.incarnation > record.incarnation:
         return 0
     return max(0, record.round - known)
+
+
+def has_rolled_back(before: Progress | None, record: ProgressRecord | None) -> bool:
+    """Tell whether the run went back to a checkpoint since the stored progress."""
+    if record is None or not is_at_work(record):
+        return False
+    known = before.rollbacks if before is not None else None
+    return (record.rollbacks or 0) > (known or 0)
 
 
 def count_lost_steps(before: Progress | None, record: ProgressRecord | None) -> int | None:

@@ -1,0 +1,120 @@
+"""One optimizer step, and the numbers that all ranks learn of it.
+
+Below: `order` and `divergence` (which sequences it takes), `data`, `model`, `optim`, `parallel`.
+Above: `train`, which does one after the other.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import distributed
+
+from llmtrain_api.run import RunConfig
+from llmtrain_trainer.model import compute_token_losses
+from llmtrain_trainer.optim import compute_learning_rate
+from llmtrain_trainer.order import select_samples
+from llmtrain_trainer.parallel import skip_gradient_sync
+from llmtrain_trainer.training_run import TrainingRun
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepNumbers:
+    """The numbers of one step, on their way to being summed over the ranks."""
+
+    step: int
+    values: torch.Tensor
+    """float64 [4]: sum of token losses, ranks that wish to stop, ranks whose save is on its way,
+    whether rank 0 wishes to save."""
+
+    work: distributed.Work | None
+    gradient_norm: torch.Tensor
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreed:
+    """What all ranks know after a step."""
+
+    loss: float
+    """Nats per token, over all ranks."""
+    gradient_norm: float
+    stop: bool
+    busy: bool
+    save: bool
+
+
+def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
+    """Do optimizer step `step` (counted from 1) and begin to sum its numbers."""
+    training = run.config.training
+    ranks, device = run.ranks, run.ranks.device
+    if run.config.model.dropout > 0:
+        _seed_dropout(training.seed, step, ranks.group.rank)
+    samples = select_samples(
+        run.history.find_batch(step),
+        training.batch_size,
+        run.dataset.train.num_sequences(training.sequence_length),
+        training.seed,
+    )
+    share = training.batch_size // ranks.group.world_size
+    own = samples[ranks.group.rank * share : (ranks.group.rank + 1) * share]
+    micro = min(training.micro_batch_size or share, share)
+    # Every sequence has sequence_length targets, so the global count of tokens is known before
+    # any loss is. DDP and FSDP divide gradients by the number of ranks; this undoes it.
+    scale = ranks.group.world_size / count_step_tokens(run.config)
+
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    run.optimizer.clear_gradients()
+    for start in range(0, share, micro):
+        sequences = torch.from_numpy(
+            run.dataset.train.read_sequences(own[start : start + micro], training.sequence_length)
+        ).to(device)
+        is_last = start + micro >= share
+        with nullcontext() if is_last else skip_gradient_sync(run.model):
+            loss = compute_token_losses(run.model, sequences).sum()
+            (loss * scale).backward()
+        loss_sum += loss.detach()
+    gradient_norm = run.optimizer.compute_gradient_norm()
+    learning_rate = compute_learning_rate(step, training.optimizer, training.steps)
+    run.optimizer.step(learning_rate, gradient_norm)
+
+    wishes_to_save = ranks.is_first and run.schedule.is_time_due()
+    flags = torch.tensor(
+        [float(wishes_to_stop), float(run.checkpointer.is_busy), float(wishes_to_save)],
+        dtype=torch.float64,
+    )
+    values = torch.cat([loss_sum[None], flags.to(device)])
+    return StepNumbers(
+        step=step,
+        values=values,
+        work=ranks.begin_sum(values),
+        gradient_norm=gradient_norm,
+        learning_rate=learning_rate,
+    )
+
+
+def read_numbers(run: TrainingRun, numbers: StepNumbers) -> Agreed:
+    """Wait until the numbers of a step are summed over the ranks, and return them."""
+    if numbers.work is not None:
+        numbers.work.wait()
+    loss_sum, stops, saves, wishes = numbers.values.tolist()
+    return Agreed(
+        loss=loss_sum / count_step_tokens(run.config),
+        gradient_norm=float(numbers.gradient_norm),
+        stop=stops > 0,
+        busy=saves > 0,
+        save=wishes > 0,
+    )
+
+
+def count_step_tokens(config: RunConfig) -> int:
+    """Return the tokens of the global batch."""
+    return config.training.batch_size * config.training.sequence_length
+
+
+def _seed_dropout(seed: int, step: int, rank: int) -> None:
+    state = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)
+    torch.manual_seed(int(state[0]))
