@@ -6,6 +6,8 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -34,18 +36,14 @@ def stage(folder: Path, size: int) -> Staged:
 
 
 @pytest.mark.parametrize("size", [10, SMALL_BYTES])
-def test_digest_is_known_before_the_object_and_the_process_is_kept(
+def test_files_are_described_and_the_process_is_kept(
     uploader: Uploader, tmp_path: Path, size: int
 ) -> None:
     config = configure_tiny_run(tmp_path)
     store = open_store(config.run_uri, config.storage)
-    seen: list[tuple[ManifestObject, bool]] = []
-
-    def note(objects: list[ManifestObject]) -> None:
-        seen.extend((item, store.find_object(item.key) is None) for item in objects)
-
-    objects = uploader.upload([stage(tmp_path, size)], on_digest=note)
-    assert [item for item, _ in seen] == objects
+    told: list[ManifestObject] = []
+    objects = uploader.upload([stage(tmp_path, size)], on_digest=told.extend)
+    assert told == objects
     assert store.find_object(KEY) is not None
     assert objects[0].size == size
     process = uploader.process_id
@@ -55,14 +53,22 @@ def test_digest_is_known_before_the_object_and_the_process_is_kept(
 
 
 def test_death_of_the_process_fails_one_upload(uploader: Uploader, tmp_path: Path) -> None:
-    def kill(objects: list[ManifestObject]) -> None:
-        assert uploader.process_id is not None
-        os.kill(uploader.process_id, signal.SIGSTOP)  # so that it cannot be done before
-        os.kill(uploader.process_id, signal.SIGKILL)
-
     staged = stage(tmp_path, SMALL_BYTES)
-    with pytest.raises(StoreError, match="SIGKILL") as failed:
-        uploader.upload([staged], on_digest=kill)
+    uploader.start()
+    assert uploader.process_id is not None
+    os.kill(uploader.process_id, signal.SIGSTOP)  # so that it cannot be done before
+    hear = uploader._hear
+
+    def kill_first() -> dict[str, Any]:
+        assert uploader.process_id is not None
+        os.kill(uploader.process_id, signal.SIGKILL)
+        return hear()
+
+    with (
+        patch.object(uploader, "_hear", kill_first),
+        pytest.raises(StoreError, match="SIGKILL") as failed,
+    ):
+        uploader.upload([staged], on_digest=lambda objects: None)
     assert failed.value.reason == "UploaderDied"
     (again,) = uploader.upload([staged], on_digest=lambda objects: None)
     assert again.size == SMALL_BYTES

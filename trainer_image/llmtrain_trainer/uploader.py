@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,15 +165,24 @@ def _upload(
     config: StorageConfig,
     on_digest: Callable[[list[ManifestObject]], None],
 ) -> list[ManifestObject]:
-    try:
+    """Upload files while they are digested, and let `on_digest` hear as soon as that is done."""
+
+    def digest() -> list[ManifestObject]:
         objects = [describe_file(file.path, file.key) for file in files]
-    except OSError as error:
-        raise StoreError(f"what was staged cannot be read: {error}", reason="StagingLost") from None
-    on_digest(objects)
-    store = open_store(store_uri, config)
-    for file in files:
-        store.upload(file.key, file.path)
-    return objects
+        on_digest(objects)
+        return objects
+
+    with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
+        digesting = pool.submit(digest)
+        try:
+            store = open_store(store_uri, config)
+            for file in files:
+                store.upload(file.key, file.path)
+            return digesting.result()
+        except OSError as error:
+            raise StoreError(
+                f"what was staged cannot be read: {error}", reason="StagingLost"
+            ) from None
 
 
 def _answer_objects(objects: Sequence[ManifestObject]) -> None:

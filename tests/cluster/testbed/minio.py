@@ -70,6 +70,11 @@ class MinioServer:
         )
 
     @property
+    def process_id(self) -> int:
+        """Of the server, which must run."""
+        return self._server.pid
+
+    @property
     def endpoint(self) -> str:
         """``http://host:port``, or ``https://…`` where it serves TLS."""
         return f"{'https' if self.ca_bundle else 'http'}://{self.address}:{self.port}"

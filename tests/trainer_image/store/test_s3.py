@@ -226,6 +226,20 @@ def test_parts_are_sent_again_when_their_connection_breaks(
     assert counts["cut"] == 2
 
 
+def test_a_slow_connection_is_given_time(minio: MinioServer, bucket: str, tmp_path: Path) -> None:
+    """More than connecting may take, for one part."""
+    data = secrets.token_bytes(3 * SMALL_PART_BYTES)
+    direct = configure(minio, tmp_path / "keys", bucket)
+    with cut_connections(minio, after_bytes=0, times=0, of="requests", pause=0.02) as (
+        endpoint,
+        counts,
+    ):
+        uploader = open_parts(direct.model_copy(update={"endpoint": endpoint}), bucket)
+        uploader.put("key", memoryview(data))
+    assert counts["opened"] == 1
+    assert open_store(direct.uri, direct).read_bytes("key") == data
+
+
 def test_failed_upload_leaves_no_parts(minio: MinioServer, bucket: str, tmp_path: Path) -> None:
     """One part is signed for another number: what the server refuses is not sent again."""
     config = configure(minio, tmp_path / "keys", bucket)
@@ -284,9 +298,17 @@ def test_broken_download_is_resumed(minio: MinioServer, bucket: str, tmp_path: P
 
 @contextmanager
 def cut_connections(
-    server: MinioServer, *, after_bytes: int, of: str = "answers", times: float = math.inf
+    server: MinioServer,
+    *,
+    after_bytes: int,
+    of: str = "answers",
+    times: float = math.inf,
+    pause: float = 0.0,
 ) -> Iterator[tuple[str, dict[str, int]]]:
-    """Forward connections to `server`; cut the first `times` after so many bytes of one way."""
+    """Forward connections to `server`; cut the first `times` after so many bytes of one way.
+
+    `pause` is in seconds, after each 64 KiB of it.
+    """
     counts = {"opened": 0, "cut": 0}
 
     class Forwarder(socketserver.BaseRequestHandler):
@@ -302,6 +324,7 @@ def cut_connections(
                 while left > 0 and (data := source.recv(min(left, 65_536))):
                     target.sendall(data)
                     left -= len(data)
+                    time.sleep(pause)
                 counts["cut"] += left == 0
                 self.request.shutdown(socket.SHUT_RDWR)
                 upstream.shutdown(socket.SHUT_RDWR)

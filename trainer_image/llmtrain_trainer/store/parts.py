@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import cast
+from typing import Any
 from xml.etree.ElementTree import ParseError
 
 import urllib3
@@ -30,6 +30,11 @@ PART_BYTES = 64 * 1024 * 1024
 PARTS_AT_ONCE = 4
 MAX_PARTS = 10_000
 """What S3 allows of one object."""
+
+SEND_BYTES = 1024 * 1024
+TIMEOUT = urllib3.Timeout(connect=10.0, read=60.0)
+"""urllib3 takes the first one for how long sending one of these pieces may take, too. With a part
+in one piece it would be how long all of the part may take."""
 
 URL_LIFETIME = timedelta(minutes=15)
 """Longer than any part takes: a URL is made just before it is used."""
@@ -110,8 +115,16 @@ class PartsUploader:
             expires=URL_LIFETIME,
             extra_query_params=dict(query),
         )
-        body = cast("bytes", data)  # urllib3 takes any buffer, and says otherwise
-        answer = self.http.request("PUT", url, body=body, retries=self.retries)
+        # urllib3 takes any buffers, and says otherwise.
+        pieces: list[Any] = [data[at : at + SEND_BYTES] for at in range(0, len(data), SEND_BYTES)]
+        answer = self.http.request(
+            "PUT",
+            url,
+            body=pieces,
+            headers={"Content-Length": str(len(data))},
+            retries=self.retries,
+            timeout=TIMEOUT,
+        )
         if answer.status >= 300:
             raise read_refusal(answer)
         return str(answer.headers.get("ETag", "")).strip('"')
