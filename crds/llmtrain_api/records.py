@@ -166,6 +166,9 @@ class RankProgress(Model):
     heartbeat: float
     """When it said so (Unix seconds on the pod's clock)."""
 
+    straggler_ratio: float | None = None
+    """Its own time of a step as a multiple of the median rank's; absent: not measured yet."""
+
 
 class ProgressRecord(Model):
     """`GET /progress` of an agent."""
@@ -238,6 +241,12 @@ class ProgressRecord(Model):
 
     divergence: str = Field(default="", max_length=MAX_MESSAGE_CHARACTERS)
     """What the newest rollback was for."""
+
+    straggler: str = Field(default="", max_length=MAX_MESSAGE_CHARACTERS)
+    """Which rank the others have been waiting for, for long; empty: none."""
+
+    straggler_rank: int | None = None
+    """That rank; says nothing where there is none."""
 
     last_loss: str = Field(default="", max_length=MAX_MESSAGE_CHARACTERS)
     """How the newest round without success ended for this pod; empty: none has."""

@@ -101,6 +101,9 @@ class Progress(Model):
     skipped_batches: int | None = None
     """Batches that it leaves out since; which ones is in divergence.json of the run."""
 
+    straggler: str = Field(default="", max_length=1024)
+    """Which rank the others have been waiting for, for long, and where it is; empty: none."""
+
     incarnation: int = Field(default=0, ge=0)
     """Incarnation of worker 0 that told this."""
 

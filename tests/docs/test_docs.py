@@ -49,6 +49,7 @@ NO_FAILURES = {
     "NodeAvoided",
     "WorkersReleased",
     "RolledBack",
+    "Straggler",
 }
 """A success, and events beside reasons."""
 

@@ -133,8 +133,15 @@ class Board:
     def record(self, update: RankUpdate) -> None:
         """Take in what a rank says."""
         known = self._ranks.get(update.rank)
+        ratio = update.facts.get("straggler_ratio")
+        if ratio is None and known is not None:
+            ratio = known.straggler_ratio
         self._ranks[update.rank] = RankProgress(
-            rank=update.rank, phase=update.phase, step=update.step, heartbeat=update.sent_at
+            rank=update.rank,
+            phase=update.phase,
+            step=update.step,
+            heartbeat=update.sent_at,
+            straggler_ratio=None if ratio is None else float(ratio),
         )
         if update.rank != min(self._ranks):
             return

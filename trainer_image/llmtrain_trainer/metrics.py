@@ -107,6 +107,15 @@ class BoardCollector(Collector):
             age = max(0.0, progress.now - rank.heartbeat)
             ages.add_metric([*own.values(), str(rank.rank)], age)
         yield ages
+        ratios = GaugeMetricFamily(
+            "llmtrain_straggler_ratio",
+            "A rank's own time of a step, as a multiple of the median rank's.",
+            labels=[*own, "rank"],
+        )
+        for rank in progress.ranks:
+            if rank.straggler_ratio is not None:
+                ratios.add_metric([*own.values(), str(rank.rank)], rank.straggler_ratio)
+        yield ratios
         if self._board.recovery is not None:
             parts = GaugeMetricFamily(
                 "llmtrain_recovery_seconds",

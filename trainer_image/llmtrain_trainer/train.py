@@ -138,7 +138,14 @@ def _settle(run: TrainingRun, numbers: StepNumbers, rate: float | None) -> Agree
     stride = max(1, run.config.training.steps // MAX_CURVE_POINTS)
     if numbers.step % stride == 0 or numbers.step == run.config.training.steps:
         run.curve.append({"step": numbers.step, "loss": agreed.loss})
-    facts = {"tokens_per_second": rate} if rate is not None else {}
+    facts: dict[str, float | bool | str] = {}
+    if rate is not None:
+        facts["tokens_per_second"] = rate
+    spread = run.stragglers.hear(agreed.own_seconds)
+    if spread is not None:
+        facts["straggler_ratio"] = spread.ratios[run.ranks.group.rank]
+        facts["straggler"] = spread.message
+        facts["straggler_rank"] = spread.straggler or 0
     run.reporter.report(
         step=numbers.step,
         loss=agreed.loss,

@@ -44,6 +44,7 @@ from llmtrain_trainer.schedule import SaveSchedule
 from llmtrain_trainer.staging import StagingArea
 from llmtrain_trainer.store import Store, open_store
 from llmtrain_trainer.store.probe import probe_conditional_create
+from llmtrain_trainer.stragglers import StepClock, StragglerWatch
 from llmtrain_trainer.uploader import Uploader
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ class TrainingRun:
     """What the run skips, since the loss ran away there."""
 
     watch: LossWatch
+    clock: StepClock
+    stragglers: StragglerWatch
 
     num_skips: int = 0
     """Saves of this round that fell due while one was on its way."""
@@ -142,6 +145,8 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             curve=[],
             history=_read_history(config, store, ranks, reporter),
             watch=LossWatch(config.training.divergence),
+            clock=StepClock(ranks.device),
+            stragglers=StragglerWatch(ranks.group.world_size),
         )
         if checkpoint is not None:
             _resume(run, checkpoint)

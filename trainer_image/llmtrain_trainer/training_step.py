@@ -27,8 +27,8 @@ class StepNumbers:
 
     step: int
     values: torch.Tensor
-    """float64 [4]: sum of token losses, ranks that wish to stop, ranks whose save is on its way,
-    whether rank 0 wishes to save."""
+    """float64 [4 + ranks]: sum of token losses, ranks that wish to stop, ranks whose save is on its
+    way, whether rank 0 wishes to save; then each rank's own seconds of the step before."""
 
     work: distributed.Work | None
     gradient_norm: torch.Tensor
@@ -45,12 +45,17 @@ class Agreed:
     stop: bool
     busy: bool
     save: bool
+    own_seconds: tuple[float, ...]
+    """Each rank's own time of the step before, see `stragglers`."""
 
 
 def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
     """Do optimizer step `step` (counted from 1) and begin to sum its numbers."""
     training = run.config.training
     ranks, device = run.ranks, run.ranks.device
+    own_seconds = torch.zeros(ranks.group.world_size, dtype=torch.float64)
+    own_seconds[ranks.group.rank] = run.clock.read_seconds()
+    run.clock.begin()
     if run.config.model.dropout > 0:
         _seed_dropout(training.seed, step, ranks.group.rank)
     samples = select_samples(
@@ -75,6 +80,8 @@ def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
         is_last = start + micro >= share
         with nullcontext() if is_last else skip_gradient_sync(run.model):
             loss = compute_token_losses(run.model, sequences).sum()
+            if is_last:
+                run.clock.reach_sync()
             (loss * scale).backward()
         loss_sum += loss.detach()
     gradient_norm = run.optimizer.compute_gradient_norm()
@@ -86,7 +93,7 @@ def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
         [float(wishes_to_stop), float(run.checkpointer.is_busy), float(wishes_to_save)],
         dtype=torch.float64,
     )
-    values = torch.cat([loss_sum[None], flags.to(device)])
+    values = torch.cat([loss_sum[None], flags.to(device), own_seconds.to(device)])
     return StepNumbers(
         step=step,
         values=values,
@@ -100,13 +107,14 @@ def read_numbers(run: TrainingRun, numbers: StepNumbers) -> Agreed:
     """Wait until the numbers of a step are summed over the ranks, and return them."""
     if numbers.work is not None:
         numbers.work.wait()
-    loss_sum, stops, saves, wishes = numbers.values.tolist()
+    loss_sum, stops, saves, wishes, *own_seconds = numbers.values.tolist()
     return Agreed(
         loss=loss_sum / count_step_tokens(run.config),
         gradient_norm=float(numbers.gradient_norm),
         stop=stops > 0,
         busy=saves > 0,
         save=wishes > 0,
+        own_seconds=tuple(own_seconds),
     )
 
 

@@ -19,6 +19,7 @@ from llmtrain_operator.plan.nodes import allow_again, avoids_too_much
 from llmtrain_operator.plan.progress import (
     count_lost_steps,
     count_process_restarts,
+    describe_straggler,
     find_record,
     has_rolled_back,
     settle_lost_steps,
@@ -94,7 +95,9 @@ def plan_stage(
     state_active(conditions, stage, workers, waiting)
     state_knowledge(conditions, stage, record)
     last_words = toll.attempts[-1].message if toll.attempts else ""
-    message = waiting.message
+    nodes = [worker.newest.node if worker.newest is not None else None for worker in workers]
+    straggler = describe_straggler(record, job.spec.workers.processes_per_worker, nodes)
+    message = waiting.message or straggler
     if delay > 0:
         message = f"{last_words} Trying again in {round(delay)} s."
     status = describe_common(job, observed, toll, now).model_copy(
@@ -127,14 +130,18 @@ def plan_stage(
         events.append(Event(kind=EventKind.WARNING, reason="CheckpointRefused", message=told))
     if record is not None and has_rolled_back(job.status.progress, record):
         events.append(Event(kind=EventKind.WARNING, reason="RolledBack", message=record.divergence))
+    before = job.status.progress
+    if straggler and record is not None and (before is None or not before.straggler):
+        told = f"{straggler}: {record.straggler}"
+        events.append(Event(kind=EventKind.WARNING, reason="Straggler", message=told))
     if toll.restarts_group:
         told = f"All workers are started anew: replacing one did not help: {last_words}"
         events.append(Event(kind=EventKind.WARNING, reason="GroupRestarted", message=told))
     if hold is not None and job.status.held_until is None:
         events.append(Event(kind=EventKind.WARNING, reason="WorkersReleased", message=message))
     if toll.avoided and not avoided:
-        nodes = ", ".join(a.node for a in toll.avoided)
-        events.append(tell("NodesAllowedAgain", f"No other node has room: {nodes} may be used"))
+        names = ", ".join(a.node for a in toll.avoided)
+        events.append(tell("NodesAllowedAgain", f"No other node has room: {names} may be used"))
     if job.status.phase is not PHASE_OF_STAGE[stage]:
         staff = "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
         events.append(tell("StageStarted", f"stage {stage}, {staff}"))

@@ -66,6 +66,7 @@ def describe_progress(
         loss_spikes=record.loss_spikes,
         rollbacks=record.rollbacks,
         skipped_batches=record.skipped_batches,
+        straggler=record.straggler,
         incarnation=record.incarnation,
         round=record.round,
         updated_at=format_time(now),
@@ -99,6 +100,23 @@ def count_process_restarts(before: Progress | None, record: ProgressRecord | Non
     elif before is not None and before.incarnation > record.incarnation:
         return 0
     return max(0, record.round - known)
+
+
+def describe_straggler(
+    record: ProgressRecord | None, per_worker: int, nodes: Sequence[str | None]
+) -> str:
+    """Say which worker the others wait for and where it is; empty where there is none.
+
+    The figures are in the progress: they change all the time.
+
+    `nodes` are those of the workers, by index; each holds `per_worker` ranks.
+    """
+    if record is None or not is_at_work(record) or not record.straggler:
+        return ""
+    worker = (record.straggler_rank or 0) // per_worker
+    node = nodes[worker] if worker < len(nodes) else None
+    where = f" on node {node}" if node else ""
+    return f"The others wait for rank {record.straggler_rank}, of worker {worker}{where}"
 
 
 def has_rolled_back(before: Progress | None, record: ProgressRecord | None) -> bool:

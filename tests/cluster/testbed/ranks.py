@@ -103,6 +103,12 @@ class RunningRanks:
             self._lines[ours] = rank
             self._processes.append(process)
 
+    def find_pid(self, rank: int) -> int:
+        """Return the process id of a rank."""
+        pid = self._processes[rank].pid
+        assert pid is not None
+        return pid
+
     def request_stop(self) -> None:
         """Ask the ranks to save and leave, as SIGTERM does."""
         self._stop.set()

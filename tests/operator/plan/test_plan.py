@@ -445,3 +445,20 @@ def test_refused_creations_are_said(job: LLMTrainingJob, now: datetime) -> None:
     ready = status.find_condition(ConditionType.WORKERS_READY)
     assert ready is not None
     assert ready.reason == "CreationRefused"
+
+
+def test_a_straggler_is_told_of_once_with_its_worker_and_node(
+    job: LLMTrainingJob, now: datetime
+) -> None:
+    job = reach_training(job, now)
+    workers = train(0, 0, RUNNING, node="n0"), train(1, 0, RUNNING, node="n1")
+    told, messages = [], []
+    for straggler in ("", "rank 1 takes 1.8 times", "rank 1 takes 1.9 times", ""):
+        record = tell_rounds(0, 1).model_copy(update={"straggler": straggler, "straggler_rank": 1})
+        plan = plan_job(job, see(*workers, progress=record), now)
+        told += [event.message for event in plan.events if event.reason == "Straggler"]
+        messages.append(plan.status.message)
+        job = with_status(job, plan.status)
+    who = "The others wait for rank 1, of worker 1 on node n1"
+    assert told == [f"{who}: rank 1 takes 1.8 times"]
+    assert messages == ["", who, who, ""]
