@@ -20,6 +20,8 @@ WORDPIECE_VOCABULARY = 600
 
 WORDPIECE_RULE = f"vocabularySize must be at least {WORDPIECE_VOCABULARY} for kind: wordpiece"
 
+SPLIT_FIELD_RULE = "every source needs a splitField for split.method group, stratified and time"
+
 
 class TokenizerKind(StrEnum):
     """How text becomes tokens."""
@@ -36,6 +38,13 @@ class SplitMethod(StrEnum):
 
     DOCUMENT = "document"
     TAIL = "tail"
+    GROUP = "group"
+    STRATIFIED = "stratified"
+    TIME = "time"
+
+
+METHODS_BY_FIELD = frozenset({SplitMethod.GROUP, SplitMethod.STRATIFIED, SplitMethod.TIME})
+"""Methods that divide documents by a field of theirs."""
 
 
 class Tokenizer(Model):
@@ -96,7 +105,9 @@ class Split(Model):
 
     method: SplitMethod = SplitMethod.DOCUMENT
     """document: whole documents, chosen by the hash of their text, so that a document never
-    changes sides; tail: the last part of each document, for sources of a few long texts."""
+    changes sides; tail: the last part of each document, for sources of a few long texts. By the
+    splitField of each source: group: whole groups, chosen by their hash; stratified: of each label
+    the same share; time: the newest documents."""
 
     validation_fraction: float = Field(default=0.05, gt=0.0, le=0.5)
     """Share of the documents (or of each document's characters) that is held out."""
@@ -104,6 +115,19 @@ class Split(Model):
 
 class DataSpec(Model):
     """What the model is trained on."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "!(self.split.method in ['group', 'stratified', 'time'])"
+                    " || self.sources.all(source, has(source.splitField))",
+                    SPLIT_FIELD_RULE,
+                    field="split.method",
+                )
+            ]
+        }
+    )
 
     sources: list[Source] = Field(min_length=1, max_length=64)
     """Where documents come from; read in this order."""
@@ -125,3 +149,12 @@ class DataSpec(Model):
 
     split: Split = Split()
     """What is held out for evaluation."""
+
+    @model_validator(mode="after")
+    def check_split_fields(self) -> Self:
+        """Hold the CEL rule of this model in Python too."""
+        if self.split.method in METHODS_BY_FIELD and any(
+            source.split_field is None for source in self.sources
+        ):
+            raise ValueError(SPLIT_FIELD_RULE)
+        return self

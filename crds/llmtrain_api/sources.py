@@ -77,6 +77,10 @@ class Source(Model):
     """For formats with fields: a document made of several, in place of textField, as
     "Question: {question} Answer: {answer}". {{ and }} stand for braces."""
 
+    split_field: str | None = Field(default=None, min_length=1, max_length=256)
+    """For formats with fields: the one with the group, label or time of a document, for
+    split.method group, stratified and time. A time is a number of seconds, or as 2026-11-24."""
+
     weight: float = Field(default=1.0, gt=0.0, le=100.0)
     """How often each document occurs in the training split: 3 repeats every one, 0.5 takes a
     half of them, chosen by the hash of their text. What is held out is never repeated."""

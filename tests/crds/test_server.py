@@ -212,6 +212,12 @@ REFUSALS = {
         server_says="uri names the model directory of kind: pretrained",
         pydantic_says="uri names the model directory of kind: pretrained",
     ),
+    "time of documents that have none": Refusal(
+        changes={"spec__data__split": {"method": "time"}},
+        field="spec.data",
+        server_says="every source needs a splitField",
+        pydantic_says="every source needs a splitField",
+    ),
     "vocabulary without room for words": Refusal(
         changes={"spec__data__tokenizer": {"kind": "wordpiece", "vocabularySize": 400}},
         field="spec.data.tokenizer",

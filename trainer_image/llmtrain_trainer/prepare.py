@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmtrain_api.data import DataSpec, TokenizerKind
 from llmtrain_api.naming import locate_dataset
@@ -28,12 +29,12 @@ from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.learning import TRAINERS
 from llmtrain_trainer.manifest import ManifestObject, describe_file
 from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
-from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.sources import SourceFile, find_source_files
 from llmtrain_trainer.preparation.splits import (
     Piece,
+    choose_held_out,
     divide_into_batches,
-    sample_documents,
+    sample_pieces,
     split_documents,
 )
 from llmtrain_trainer.progress import Reporter
@@ -131,8 +132,10 @@ def build_dataset(
 ) -> DatasetManifest:
     """Make tokens of a corpus and upload them; return the manifest that is to commit them."""
     data = config.data
-    encoder = _make_encoder(config, corpus, output / TOKENIZER)
-    train, validation, num_words = write_splits(corpus, data, encoder, output, reporter)
+    held_out = choose_held_out(corpus.read(), data.split)
+    encoder = _make_encoder(config, corpus, held_out, output / TOKENIZER)
+    pieces = _split(corpus, data, held_out)
+    train, validation, num_words = write_splits(pieces, encoder, output, reporter)
     tokenizer = describe_tokenizer(encoder, train, num_words, output)
     steps = corpus.record_steps()
     return DatasetManifest(
@@ -152,9 +155,9 @@ def build_dataset(
 
 
 def write_splits(
-    corpus: Corpus, data: DataSpec, encoder: TextEncoder, output: Path, reporter: Reporter
+    pieces: Iterable[Piece], encoder: TextEncoder, output: Path, reporter: Reporter
 ) -> tuple[SplitManifest, SplitManifest, int]:
-    """Encode the documents; write the shards of training and held-out text.
+    """Encode the pieces; write the shards of training and held-out text.
 
     Returns:
         The two splits, and the number of words of the training split.
@@ -164,7 +167,7 @@ def write_splits(
     """
     train, validation = ShardWriter(output, "train"), ShardWriter(output, "validation")
     num_words = 0
-    for batch in divide_into_batches(split_corpus(corpus.read(), data)):
+    for batch in divide_into_batches(pieces):
         reporter.report()
         encoded = encoder.encode([piece.text for piece in batch])
         for piece, tokens in zip(batch, encoded, strict=True):
@@ -180,11 +183,6 @@ def write_splits(
             next_step="hold out the ends of documents by data.split.method: tail, or add text",
         )
     return train_split, validation_split, num_words
-
-
-def split_corpus(documents: Iterable[Document], data: DataSpec) -> Iterator[Piece]:
-    """Divide documents over the two sides as `data` wants it."""
-    return split_documents(documents, data.split, [source.weight for source in data.sources])
 
 
 def describe_tokenizer(
@@ -217,6 +215,11 @@ def upload_folder(store: Store, folder: Path) -> list[ManifestObject]:
     return objects
 
 
+def _split(corpus: Corpus, data: DataSpec, held_out: NDArray[np.bool_] | None) -> Iterator[Piece]:
+    weights = [source.weight for source in data.sources]
+    return split_documents(corpus.read(), data.split, weights, held_out)
+
+
 def _pin(file: SourceFile) -> dict[str, Any]:
     """Return what tells a source file and its reading from any other."""
     return {
@@ -227,13 +230,15 @@ def _pin(file: SourceFile) -> dict[str, Any]:
     }
 
 
-def _make_encoder(config: RunConfig, corpus: Corpus, folder: Path) -> TextEncoder:
+def _make_encoder(
+    config: RunConfig, corpus: Corpus, held_out: NDArray[np.bool_] | None, folder: Path
+) -> TextEncoder:
     spec = config.data.tokenizer
     if spec.kind is TokenizerKind.PRETRAINED:
         assert spec.uri is not None
         return fetch_tokenizer(open_store(spec.uri, config.storage), folder)
     if spec.kind in TRAINERS:
         share = spec.sample_characters / max(corpus.count_characters(), 1)
-        pieces = split_corpus(sample_documents(corpus.read(), share), config.data)
-        return make_tokenizer(spec, (p.text for p in pieces if not p.is_validation), folder)
+        pieces = _split(corpus, config.data, held_out)
+        return make_tokenizer(spec, sample_pieces(pieces, share), folder)
     return make_tokenizer(spec, (document.text for document in corpus.read()), folder)

@@ -263,3 +263,16 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes, name: str
         with suppress(DataError):
             entries = read_all(tmp_path, name, data)
             assert all(entry.place.startswith(f"s3://bucket/{name}") for entry in entries)
+
+
+def test_the_field_to_split_by_goes_with_the_document(tmp_path: Path) -> None:
+    lines = b'{"text": "a", "who": "x"}\n{"text": "b", "who": 7}\n{"text": "c"}\n'
+    first, second, third = read_all(tmp_path, "a.jsonl", lines, splitField="who")
+    assert isinstance(first, Document)
+    assert isinstance(second, Document)
+    assert (first.key, second.key) == ("x", "7")
+    assert isinstance(third, Rejection)
+    assert third.why == "field 'who' has no value to split by"
+    (whole,) = read_all(tmp_path, "a.txt", b"text", splitField="who")
+    assert isinstance(whole, Rejection)
+    assert whole.why == "a text has no field 'who' to split by"

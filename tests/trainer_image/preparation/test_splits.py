@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 
 from llmtrain_api.data import Split, SplitMethod
+from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.document import Document
-from llmtrain_trainer.preparation.splits import count_copies, divide_into_batches, split_documents
+from llmtrain_trainer.preparation.splits import (
+    choose_held_out,
+    count_copies,
+    divide_into_batches,
+    split_documents,
+)
 
 BY_DOCUMENT = Split(method=SplitMethod.DOCUMENT, validation_fraction=0.2)
 DOCUMENTS = [Document(f"text {i}", f"file:{i}", i % 2) for i in range(2000)]
@@ -37,3 +44,49 @@ def test_copies_are_the_weight_on_average(weight: float, share: float, copies: i
 def test_batches_hold_every_piece_once() -> None:
     pieces = list(split_documents([Document("x" * 3_000_000, "f", 0)] * 5, BY_DOCUMENT, [1.0]))
     assert [len(batch) for batch in divide_into_batches(pieces)] == [2, 2, 1]
+
+
+def hold_out(documents: list[Document], split: Split) -> list[bool]:
+    held_out = choose_held_out(documents, split)
+    pieces = list(split_documents(documents, split, [1.0, 1.0], held_out))
+    assert [piece.text for piece in pieces] == [document.text for document in documents]
+    return [piece.is_validation for piece in pieces]
+
+
+def test_groups_stay_together() -> None:
+    split = Split(method=SplitMethod.GROUP, validation_fraction=0.3)
+    documents = [Document(f"text {i}", f"file:{i}", 0, key=f"author {i % 97}") for i in range(970)]
+    sides = hold_out(documents, split)
+    by_group = {key: {sides[i] for i in range(key, 970, 97)} for key in range(97)}
+    assert {len(found) for found in by_group.values()} == {1}
+    assert 0.1 < sum(sides) / len(sides) < 0.5
+
+
+def test_every_label_has_the_same_share() -> None:
+    split = Split(method=SplitMethod.STRATIFIED, validation_fraction=0.2)
+    labels = ["common"] * 500 + ["rare"] * 10 + ["pair"] * 2 + ["single"]
+    documents = [Document(f"text {i}", f"file:{i}", 0, key=key) for i, key in enumerate(labels)]
+    random.Random(1).shuffle(documents)
+    sides = hold_out(documents, split)
+    counts = {
+        label: sum(side for side, d in zip(sides, documents, strict=True) if d.key == label)
+        for label in set(labels)
+    }
+    assert counts == {"common": 100, "rare": 2, "pair": 1, "single": 0}
+
+
+@pytest.mark.parametrize(
+    "write", [str, lambda day: f"2026-01-{day:02d}", lambda day: f"2026-01-{day:02d}T08:00:00Z"]
+)
+def test_the_newest_are_held_out(write: Callable[[int], str]) -> None:
+    split = Split(method=SplitMethod.TIME, validation_fraction=0.25)
+    days = random.Random(2).sample(range(1, 29), 28)
+    documents = [Document(f"text {day}", f"file:{day}", 0, key=write(day)) for day in days]
+    sides = hold_out(documents, split)
+    assert sorted(day for day, side in zip(days, sides, strict=True) if side) == [*range(22, 29)]
+
+
+def test_what_is_no_time_is_named() -> None:
+    split = Split(method=SplitMethod.TIME)
+    with pytest.raises(DataError, match=r"^file:7: the field to split by is no time$"):
+        choose_held_out([Document("text", "file:7", 0, key="yesterday")], split)

@@ -8,7 +8,7 @@ from pathlib import Path
 from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.spool import Spool
 
-DOCUMENTS = [Document(f"täxt {i}\n" * i, f"s3://b/ä:{i}", i) for i in range(50)]
+DOCUMENTS = [Document(f"täxt {i}\n" * i, f"s3://b/ä:{i}", i, f"kéy{i % 3}") for i in range(50)]
 
 
 def test_documents_come_back(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ class Document:
     source: int
     """Index of its source in the manifest."""
 
+    key: str = ""
+    """Its group, label or time, where documents are split by one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
 from typing import Any
 
 from llmtrain_api.sources import Source
@@ -31,6 +33,22 @@ def choose_maker(source: Source, index: int, field: str) -> tuple[MakeDocument, 
     Raises:
         ConfigurationError: where the source's template is none.
     """
+    make, names = _choose_text_maker(source, index, field)
+    key_field = source.split_field
+    if key_field is None:
+        return make, names
+
+    def make_with_key(record: Any, place: str) -> Document | Rejection:
+        document = make(record, place)
+        if isinstance(document, Rejection):
+            return document
+        key = _read_key(record, key_field, place)
+        return key if isinstance(key, Rejection) else replace(document, key=key)
+
+    return make_with_key, [*dict.fromkeys([*names, key_field])]
+
+
+def _choose_text_maker(source: Source, index: int, field: str) -> tuple[MakeDocument, list[str]]:
     if source.template is None:
         name = source.text_field
         return lambda record, place: _take_field(record, name, place, index), [name]
@@ -94,6 +112,20 @@ def _read_text(record: Any, field: str, place: str) -> str | Rejection:
             "correct the \\u escapes of the record",
         )
     return text
+
+
+def _read_key(record: Record, field: str, place: str) -> str | Rejection:
+    """Return what stands for a group, label or time."""
+    value = record.get(field)
+    if isinstance(value, date):
+        return value.isoformat()
+    if value is None or value == "" or isinstance(value, list | dict):
+        return Rejection(
+            place,
+            f"field {field!r} has no value to split by",
+            "give it one, or name another field in data.sources[].splitField",
+        )
+    return str(value)
 
 
 def _list_names(template: str, field: str) -> list[str]:

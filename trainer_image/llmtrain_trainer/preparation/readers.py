@@ -57,9 +57,9 @@ def read_documents(file: SourceFile, path: Path) -> Entries:
     for name, stream in open_members(path, file.uri):
         match file.source.format or guess_format(name):
             case SourceFormat.TEXT:
-                yield _read_whole(stream, name, file.index, _decode)
+                yield _read_whole(stream, name, file, _decode)
             case SourceFormat.HTML:
-                yield _read_whole(stream, name, file.index, _decode_html)
+                yield _read_whole(stream, name, file, _decode_html)
             case SourceFormat.JSONL:
                 yield from _read_lines(stream, name, make)
             case SourceFormat.JSON:
@@ -82,10 +82,13 @@ def guess_format(name: str) -> SourceFormat:
 
 
 def _read_whole(
-    stream: BinaryIO, place: str, index: int, decode: Callable[[bytes, str], str | Rejection]
+    stream: BinaryIO, place: str, file: SourceFile, decode: Callable[[bytes, str], str | Rejection]
 ) -> Document | Rejection:
+    if file.source.split_field is not None:
+        why = f"a text has no field {file.source.split_field!r} to split by"
+        return Rejection(place, why, "choose another data.split.method, or a format with fields")
     text = decode(stream.read().removeprefix(BYTE_ORDER_MARK), place)
-    return text if isinstance(text, Rejection) else make_text_document(text, place, index)
+    return text if isinstance(text, Rejection) else make_text_document(text, place, file.index)
 
 
 def _read_lines(stream: BinaryIO, name: str, make: MakeDocument) -> Entries:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Spool:
         self._path = path
         self._file = path.open("wb", buffering=BUFFER_BYTES)
         self._ends = array("Q", [0])
-        """Where each place and each text ends, in turn."""
+        """Where each place, key and text ends, in turn."""
         self._sources = array("H")
         self._lengths = array("L")
         self._digests = bytearray()
@@ -55,7 +56,7 @@ class Spool:
     def append(self, document: Document) -> None:
         """Add a document."""
         text = document.text.encode()
-        for data in (document.place.encode(), text):
+        for data in (document.place.encode(), document.key.encode(), text):
             self._file.write(data)
             self._ends.append(self._ends[-1] + len(data))
         self._sources.append(document.source)
@@ -67,11 +68,13 @@ class Spool:
         self._file.flush()
         with self._path.open("rb", buffering=BUFFER_BYTES) as file:
             for number in range(len(self)) if numbers is None else numbers:
-                start, middle, end = self._ends[2 * number : 2 * number + 3]
-                if file.tell() != start:
-                    file.seek(start)
-                place = file.read(middle - start).decode()
-                yield Document(file.read(end - middle).decode(), place, self._sources[number])
+                ends = self._ends[3 * number : 3 * number + 4]
+                if file.tell() != ends[0]:
+                    file.seek(ends[0])
+                place, key, text = (
+                    file.read(end - start).decode() for start, end in pairwise(ends)
+                )
+                yield Document(text, place, self._sources[number], key)
 
     def close(self) -> None:
         """Delete the file."""
