@@ -1,0 +1,308 @@
+"""What each step of preparation costs, and how well duplicates and personal data are found.
+
+    PYTHONPATH=tests/cluster python tests/bench/bench_data.py --output data.json --megabytes 100
+
+The text is real: docstrings and documentation of the installed packages. Each step is timed over
+all of it by processor time, beside a reference that does the same in the obvious way, in the same
+run on a part of the text: `ftfy` on every text, MinHash word by word in Python, every pattern on
+every text. `recipe` is the whole way from JSON lines to the documents that are left, reading and
+writing included, with near-duplicates and personal data; its peak memory is that of a process of
+its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import re
+import resource
+import sysconfig
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import click
+import ftfy
+import numpy as np
+
+from llmtrain_api.data import DataSpec
+from llmtrain_api.recipe import Clean, NearMethod, PersonalData, QualityRules
+from llmtrain_api.run import StorageConfig
+from llmtrain_trainer.learning import cut_at_lines, train_bpe_tokenizer
+from llmtrain_trainer.preparation.corpus import open_corpus
+from llmtrain_trainer.preparation.document import Document
+from llmtrain_trainer.preparation.duplicates import drop_exact_duplicates, drop_near_duplicates
+from llmtrain_trainer.preparation.minhash import SCHEMES, compute_keys
+from llmtrain_trainer.preparation.normalize import normalize_text
+from llmtrain_trainer.preparation.personal_data import FORMS
+from llmtrain_trainer.preparation.privacy import replace_personal_data
+from llmtrain_trainer.preparation.quality import judge_text
+from llmtrain_trainer.preparation.selection import identify_language
+from llmtrain_trainer.preparation.sources import find_source_files
+from llmtrain_trainer.preparation.spool import Spool
+from llmtrain_trainer.tokenization import encode_with
+from testbed.personal_texts import make_texts
+
+DOCSTRING = re.compile(r'"""(.{200,20000}?)"""', re.DOTALL)
+TEXT_SUFFIXES = {".md", ".rst", ".txt"}
+BATCH_DOCUMENTS = 1000
+REFERENCE_CHARACTERS = 2_000_000
+EDITED_DOCUMENTS = 2000
+PERSONAL_TEXTS = 1000
+
+
+@click.command()
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), required=True)
+@click.option("--megabytes", default=100, show_default=True)
+def main(output: Path, megabytes: int) -> None:
+    """Measure, and write figures to OUTPUT as JSON."""
+    texts = list(gather_texts(megabytes * 1_000_000))
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    click.echo(f"{len(texts)} documents, {size:.1f} MB")
+    results = {
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+        "text": {"documents": len(texts), "megabytes": size},
+        "megabytesPerSecond": measure_steps(texts),
+        "recipe": measure_recipe(texts, size),
+        "nearDuplicates": measure_near_duplicates(texts),
+        "personalData": measure_personal_data(),
+    }
+    output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    click.echo(json.dumps(results, indent=1))
+
+
+def gather_texts(size: int) -> Iterator[str]:
+    """Yield different texts of installed packages until they hold `size` characters."""
+    seen: set[bytes] = set()
+    for folder in ("purelib", "stdlib"):
+        for path in sorted(Path(sysconfig.get_path(folder)).rglob("*")):
+            found: list[str] = []
+            with suppress(OSError, UnicodeDecodeError):
+                if path.suffix == ".py":
+                    found = DOCSTRING.findall(path.read_text(encoding="utf-8"))
+                elif path.suffix in TEXT_SUFFIXES:
+                    found = [path.read_text(encoding="utf-8")]
+            for text in found:
+                digest = hashlib.sha256(text.encode()).digest()
+                if digest not in seen and len(text) >= 200:
+                    seen.add(digest)
+                    size -= len(text)
+                    yield text
+            if size <= 0:
+                return
+
+
+def measure_steps(texts: list[str]) -> dict[str, dict[str, float]]:
+    """Return the speed of each step and of its reference, in MB/s of one core."""
+    part = take_part(texts, REFERENCE_CHARACTERS)
+    clean, kinds = Clean(), list(PersonalData)
+    edited = SCHEMES[NearMethod.EDITED]
+    tokenizer = train_bpe_tokenizer(take_part(texts, 8_000_000), 8192)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+    def normalize(text: str) -> object:
+        return normalize_text(clean, text, ignore)
+
+    steps: dict[str, tuple[Callable[[list[str]], object], Callable[[list[str]], object] | None]] = {
+        "normalize": (each(normalize), each(ftfy.fix_text)),
+        "language": (each(identify_language), None),
+        **{
+            rules.value: (each(partial(judge_text, rules, count=ignore)), None)
+            for rules in QualityRules
+        },
+        "privacy": (
+            each(lambda text: replace_personal_data(text, kinds, Counter())),
+            each(search_every_form),
+        ),
+        "near keys": (
+            lambda some: [compute_keys(batch, edited) for batch in divide(some)],
+            each(lambda text: compute_key_by_words(text, edited.bands * edited.rows)),
+        ),
+        "encode": (
+            lambda some: [list(encode_with(tokenizer, cut_at_lines, b)) for b in divide(some)],
+            None,
+        ),
+    }
+    speeds = {}
+    for name, (run, reference) in steps.items():
+        speeds[name] = {"ours": measure_speed(run, texts)}
+        if reference is not None:
+            speeds[name]["reference"] = measure_speed(reference, part)
+        click.echo(f"{name}: {speeds[name]}")
+    return speeds
+
+
+def each(function: Callable[[str], object]) -> Callable[[list[str]], object]:
+    """Return what applies a function to each of many texts."""
+    return lambda texts: [function(text) and None for text in texts]
+
+
+def measure_speed(run: Callable[[list[str]], object], texts: list[str]) -> float:
+    """Return how many MB a second of processor time takes."""
+    run(texts[:10])
+    started = time.process_time()
+    run(texts)
+    return sum(len(text.encode()) for text in texts) / 1e6 / (time.process_time() - started)
+
+
+def measure_recipe(texts: list[str], size: float) -> dict[str, Any]:
+    """Return what the whole recipe costs, in a process of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        source = root / "bucket" / "texts.jsonl"
+        source.parent.mkdir()
+        with source.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(1) as pool:
+            found = pool.apply(run_recipe, (root,))
+    return {**found, "megabytesPerSecond": size / found["processorSeconds"]}
+
+
+def run_recipe(root: Path) -> dict[str, Any]:
+    """Prepare the documents in `root`; return seconds, peak memory and what each step did."""
+    data = DataSpec.model_validate(
+        {
+            "sources": [{"uri": "s3://bucket/texts.jsonl"}],
+            "privacy": {"action": "replace"},
+            "deduplicate": {"near": "edited"},
+        }
+    )
+    storage = StorageConfig(uri="s3://unused", local_root=str(root))
+    files = find_source_files(data.sources, storage, field="data.sources")
+    scratch = root / "scratch"
+    scratch.mkdir()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    wall, processor = time.perf_counter(), time.process_time()
+    with open_corpus(data, files, [], scratch, root / "rejected", lambda: None) as corpus:
+        left = sum(len(document.text) for document in corpus.read())
+        steps = corpus.record_steps()
+    return {
+        "wallSeconds": time.perf_counter() - wall,
+        "processorSeconds": time.process_time() - processor,
+        "peakMegabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peakMegabytesBefore": before / 1024,
+        "charactersLeft": left,
+        "documentsOut": {step.step: step.documents_out for step in steps},
+    }
+
+
+def measure_near_duplicates(texts: list[str]) -> dict[str, dict[str, float]]:
+    """Return recall and precision for copies with edited words, by method and share."""
+    random = Random(0)
+    chosen = random.sample(texts, min(2 * EDITED_DOCUMENTS, len(texts)))
+    vocabulary = " ".join(chosen[EDITED_DOCUMENTS:]).split()
+    originals = drop(chosen[:EDITED_DOCUMENTS], NearMethod.EDITED)
+    results = {}
+    for method in (NearMethod.EDITED, NearMethod.FINEWEB):
+        for low, high in ((0.01, 0.03), (0.05, 0.10)):
+            copies = [
+                edit_text(t, random.uniform(low, high), vocabulary, random) for t in originals
+            ]
+            kept = set(drop_numbers([*originals, *copies], method))
+            count = len(originals)
+            found = sum(number not in kept for number in range(count, 2 * count))
+            wrong = sum(number not in kept for number in range(count))
+            results[f"{method.value} {low:.0%} to {high:.0%}"] = {
+                "recall": found / count,
+                "precision": found / max(found + wrong, 1),
+            }
+    click.echo(json.dumps(results, indent=1))
+    return results
+
+
+def edit_text(text: str, share: float, vocabulary: list[str], random: Random) -> str:
+    """Change a share of the words: replace, remove or insert one."""
+    words = text.split()
+    for place in random.sample(
+        range(len(words)), min(len(words), max(1, round(share * len(words))))
+    ):
+        other = random.choice(vocabulary)
+        words[place] = random.choice([other, other, "", f"{words[place]} {other}"])
+    return " ".join(word for word in words if word)
+
+
+def drop(texts: list[str], method: NearMethod) -> list[str]:
+    """Return texts without exact and near duplicates."""
+    return [texts[number] for number in drop_numbers(texts, method)]
+
+
+def drop_numbers(texts: list[str], method: NearMethod) -> list[int]:
+    """Return the places of the texts that stay."""
+    with tempfile.TemporaryDirectory() as name:
+        spool = Spool(Path(name) / "spool")
+        for number, text in enumerate(texts):
+            spool.append(Document(text, str(number), 0))
+        scheme = SCHEMES[method]
+        keys = np.concatenate([compute_keys(batch, scheme) for batch in divide(texts)])
+        numbers, _ = drop_exact_duplicates(spool)
+        kept, _ = drop_near_duplicates(spool, numbers, keys, scheme)
+        spool.close()
+    return [int(number) for number in kept]
+
+
+def measure_personal_data() -> dict[str, dict[str, float]]:
+    """Return recall and precision for each kind on generated texts."""
+    expected, right, found = Counter[str](), Counter[str](), Counter[str]()
+    for sample in make_texts(Random(0), PERSONAL_TEXTS):
+        here: Counter[PersonalData] = Counter()
+        replace_personal_data(sample.text, list(PersonalData), here)
+        for kind, times in here.items():
+            found[kind.value] += times
+            if kind.value == sample.kind:
+                right[kind.value] += min(times, len(sample.values))
+        expected[sample.kind] += len(sample.values)
+    return {
+        kind.value: {
+            "recall": right[kind.value] / expected[kind.value],
+            "precision": right[kind.value] / max(found[kind.value], 1),
+        }
+        for kind in PersonalData
+    }
+
+
+def search_every_form(text: str) -> int:
+    """Search a text for every form, as one would without hints."""
+    return sum(1 for form in FORMS for match in form.pattern.finditer(text) if form.is_valid(match))
+
+
+def compute_key_by_words(text: str, functions: int) -> list[int]:
+    """Compute MinHash as in books: a call for each sequence, a pass for each function."""
+    words = re.findall(r"\w+", text.lower())
+    sequences = {
+        int.from_bytes(hashlib.blake2b(" ".join(words[i : i + 3]).encode(), digest_size=4).digest())
+        for i in range(max(len(words) - 2, 1))
+    }
+    numbers = np.fromiter(sequences, np.uint64, len(sequences))
+    factors = np.arange(1, 2 * functions, 2, dtype=np.uint64) * np.uint64(2654435761)
+    prime = np.uint64((1 << 61) - 1)
+    return [int(((numbers * factor) % prime).min()) for factor in factors]
+
+
+def take_part(texts: list[str], characters: int) -> list[str]:
+    """Return every so many-th text, so that they hold about so much."""
+    step = max(1, sum(map(len, texts)) // characters)
+    return texts[::step]
+
+
+def divide(texts: list[str]) -> Iterator[list[str]]:
+    """Divide texts into batches."""
+    for start in range(0, len(texts), BATCH_DOCUMENTS):
+        yield texts[start : start + BATCH_DOCUMENTS]
+
+
+def ignore(rule: str, measure: str = "", *, times: int = 1) -> None:
+    """Count nothing."""
+
+
+if __name__ == "__main__":
+    main()
