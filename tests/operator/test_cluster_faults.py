@@ -252,6 +252,31 @@ def owner_of(pod: dict[str, Any]) -> str:
     return uid
 
 
+def test_what_recurs_starts_all_workers_anew_and_then_ends_the_run(
+    jobs: Jobs, operator: Operator
+) -> None:
+    jobs.apply(workers={"replicas": 2}, runPolicy={"noProgressLimit": 4})
+    jobs.finish_prepare()
+    for incarnation in range(3):
+        name = f"tiny-train-1-{incarnation}"
+        jobs.await_pod(name)
+        jobs.end_pod(name, 27, reason="RanksKeepDying", message="rank 1 was killed by SIGSEGV")
+    jobs.await_pod("tiny-train-0-1")
+    jobs.await_pod("tiny-train-1-3")
+    assert "tiny-train-0-0" not in jobs.list_pods()
+    job = jobs.await_job(lambda j: j.status.restarts == 3, "the failures to be counted")
+    assert job.status.group_restarts == 1
+    assert job.status.failures_by_class == {"crash": 3}
+
+    jobs.end_pod(
+        "tiny-train-1-3", 27, reason="RanksKeepDying", message="rank 1 was killed by SIGSEGV"
+    )
+    job = jobs.await_job(lambda j: j.status.phase is Phase.FAILED, "the run to be given up")
+    assert job.status.message.startswith(
+        "worker 1 of stage train ended by RanksKeepDying 4 times in a row, with no checkpoint yet"
+    )
+
+
 def test_a_node_whose_gpu_breaks_twice_is_avoided(jobs: Jobs, operator: Operator) -> None:
     jobs.apply()
     jobs.finish_prepare()

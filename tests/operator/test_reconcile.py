@@ -12,6 +12,8 @@ import pytest
 from llmtrain_api import JobStatus, LLMTrainingJob
 from llmtrain_api.records import ExitCode, Stage
 from llmtrain_api.status import Phase
+from llmtrain_operator.plan.conditions import parse_time
+from llmtrain_operator.plan.ledger import sum_seconds
 from llmtrain_operator.plan.types import (
     Event,
     Observed,
@@ -154,6 +156,16 @@ async def test_each_failure_counts_once_wherever_the_operator_is_killed(seed: in
     assert world.job.status.restarts == len(world.failed)
     ended = {f"tiny-{a.stage}-{a.index}-{a.incarnation}" for a in world.job.status.attempts}
     assert ended == world.failed
+    assert_time_adds_up(world.job.status)
+
+
+def assert_time_adds_up(status: JobStatus) -> None:
+    """The ledger's seconds sum up to wall time, whoever was killed in between."""
+    assert status.usage is not None
+    assert status.started_at is not None
+    assert status.finished_at is not None
+    elapsed = (parse_time(status.finished_at) - parse_time(status.started_at)).total_seconds()
+    assert sum_seconds(status.usage) == pytest.approx(elapsed, rel=0.01)
 
 
 async def test_a_second_pass_over_the_same_facts_writes_nothing() -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llmtrain_trainer.linux import count_memory_kills
+from llmtrain_trainer.linux import count_memory_kills, read_memory_bytes
 
 FORK_TWICE = """
 import os, sys, time
@@ -40,3 +40,10 @@ def test_memory_kills_are_read_where_the_cgroup_says(tmp_path: Path) -> None:
     assert count_memory_kills(file) == 0
     file.write_text("low 0\noom 4\noom_kill 3\noom_group_kill 1\n")
     assert count_memory_kills(file) == 3
+
+
+def test_figures_of_memory_are_read_where_there_are_any(tmp_path: Path) -> None:
+    (tmp_path / "memory.peak").write_text("4096\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    figures = [read_memory_bytes(name, tmp_path) for name in ("peak", "max", "none")]
+    assert figures == [4096, None, None]

@@ -26,13 +26,16 @@ def read_samples(root: Path, index: int) -> dict[str, tuple[dict[str, str], floa
             phase=RankPhase.TRAINING,
             step=7,
             sent_at=40.0,
-            facts={"loss": 1.5},
+            facts={"loss": 1.5, "straggler_ratio": 1.25},
             phase_seconds={"training": 12.0},
         )
     )
     board.restarts["lost"] += 2
     config = configure_tiny_run(root, replicas=2)
-    collector = BoardCollector(board, config, stage=Stage.TRAIN, index=index)
+    memory = {"peak": 900}  # and no limit
+    collector = BoardCollector(
+        board, config, stage=Stage.TRAIN, index=index, read_memory=memory.get
+    )
     families = list(text_string_to_metric_families(render_metrics(collector).decode()))
     assert all(family.name.startswith("llmtrain_") for family in families)
     assert all(family.documentation.endswith(".") for family in families)
@@ -57,4 +60,6 @@ def test_every_worker_exports_its_own_ranks_only(tmp_path: Path) -> None:
     assert read_samples(tmp_path, 1) == {
         "llmtrain_restarts_total": ({**own, "cause": "lost"}, 2.0),
         "llmtrain_rank_heartbeat_age_seconds": ({**own, "rank": "1"}, 10.0),
+        "llmtrain_straggler_ratio": ({**own, "rank": "1"}, 1.25),
+        "llmtrain_memory_peak_bytes": (own, 900.0),
     }

@@ -8,7 +8,7 @@ tells of its own ranks and restarts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from llmtrain_api.records import ProgressRecord, Stage
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.board import Board
+from llmtrain_trainer.linux import read_memory_bytes
 
 RUN_GAUGES = {
     "llmtrain_train_loss": ("loss", "Training loss of the newest step, nats per token."),
@@ -41,12 +42,27 @@ RUN_GAUGES = {
 }
 """Metric name → field of the progress record, help text."""
 
+MEMORY_GAUGES = {
+    "llmtrain_memory_peak_bytes": ("peak", "The most memory that the worker has held."),
+    "llmtrain_memory_limit_bytes": ("max", "Memory at which the worker is killed."),
+}
+"""Metric name → figure of the worker's cgroup, help text."""
+
 
 class BoardCollector(Collector):
     """Reads the board at each scrape, so that nothing is counted twice."""
 
-    def __init__(self, board: Board, config: RunConfig, *, stage: Stage, index: int) -> None:
+    def __init__(
+        self,
+        board: Board,
+        config: RunConfig,
+        *,
+        stage: Stage,
+        index: int,
+        read_memory: Callable[[str], int | None] = read_memory_bytes,
+    ) -> None:
         """Label everything with the job that `config` names."""
+        self._read_memory = read_memory
         self._board = board
         self._config = config
         self._index = index
@@ -116,6 +132,12 @@ class BoardCollector(Collector):
             if rank.straggler_ratio is not None:
                 ratios.add_metric([*own.values(), str(rank.rank)], rank.straggler_ratio)
         yield ratios
+        for name, (figure, text) in MEMORY_GAUGES.items():
+            value = self._read_memory(figure)
+            if value is not None:
+                memory = GaugeMetricFamily(name, text, labels=list(own))
+                memory.add_metric(list(own.values()), value)
+                yield memory
         if self._board.recovery is not None:
             parts = GaugeMetricFamily(
                 "llmtrain_recovery_seconds",

@@ -20,7 +20,12 @@ from llmtrain_api.status import (
 )
 from llmtrain_operator.plan.attempts import Toll
 from llmtrain_operator.plan.conditions import ConditionSet, format_time
-from llmtrain_operator.plan.progress import complete_progress, describe_progress, find_record
+from llmtrain_operator.plan.progress import (
+    complete_progress,
+    describe_progress,
+    find_record,
+    has_rolled_back,
+)
 from llmtrain_operator.plan.stages import PHASE_OF_STAGE, merge_results
 from llmtrain_operator.plan.types import Observed, ProcessState
 from llmtrain_operator.plan.waiting import Waiting
@@ -92,9 +97,12 @@ def describe_checkpoint(
 def find_checkpoint_step(status: JobStatus, observed: Observed) -> int | None:
     """Return the step of the newest checkpoint that any process has told of.
 
-    A process that was told to leave saves first, and says so only in its exit record.
+    A process that was told to leave saves first, and says so only in its exit record. A run that
+    has rolled back has refused its newest ones, and says which one it went on from.
     """
     record = find_record(observed, Stage.TRAIN)
+    if record is not None and has_rolled_back(status.progress, record):
+        return record.checkpoint_step
     told = [status.checkpoint.step if status.checkpoint is not None else None]
     told += [record.checkpoint_step if record is not None else None]
     told += [o.exit_record.checkpoint_step for o in observed.processes if o.exit_record is not None]

@@ -462,3 +462,25 @@ def test_a_straggler_is_told_of_once_with_its_worker_and_node(
     who = "The others wait for rank 1, of worker 1 on node n1"
     assert told == [f"{who}: rank 1 takes 1.8 times"]
     assert messages == ["", who, who, ""]
+
+
+def test_a_rollback_is_told_and_takes_the_newest_checkpoint_back(
+    job: LLMTrainingJob, now: datetime
+) -> None:
+    job = reach_training(job, now)
+    told, steps = [], []
+    for rounds, checkpoint, rollbacks in ((1, 60, None), (2, 40, 1), (2, 60, 1)):
+        record = tell_rounds(0, rounds).model_copy(
+            update={
+                "checkpoint_step": checkpoint,
+                "rollbacks": rollbacks,
+                "divergence": "the loss of step 63 is nan" if rollbacks else "",
+            }
+        )
+        plan = plan_job(job, see(train(0, 0, RUNNING), train(1, 0, RUNNING), progress=record), now)
+        told += [event.message for event in plan.events if event.reason == "RolledBack"]
+        job = with_status(job, plan.status)
+        assert job.status.checkpoint is not None
+        steps.append(job.status.checkpoint.step)
+    assert told == ["the loss of step 63 is nan"]
+    assert steps == [60, 40, 60]
