@@ -48,11 +48,15 @@ generate: $(STAMP) ## Write the CRD and the plain install manifest anew
 
 .PHONY: test
 test: $(STAMP) build-testbed ## Every test that needs no root
-	$(RUN)/pytest -m "not nodes" tests
+	$(RUN)/pytest -m "not nodes and not patient" tests
 
 .PHONY: e2e
 e2e: $(STAMP) build-testbed build-nodes ## The tests that need real nodes, and so root
 	$(RUN)/pytest -m nodes tests
+
+.PHONY: bench-faults
+bench-faults: $(STAMP) build-testbed ## Make every fault, tear writes, kill at random; goes on where it was
+	PYTHONPATH=tests/cluster $(RUN)/python tests/bench/bench_faults.py
 
 .PHONY: build-testbed
 build-testbed: $(STAMP) ## Build the servers that tests run (kube-apiserver, MinIO, …) into the cache

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from testbed.api_proxy import ApiProxy
+from testbed.cluster import Cluster
 from testbed.control_plane import ControlPlane
+from testbed.installation import Installation
 from testbed.operators import Jobs, Operator
 from testbed.requirements import find_repository
 
@@ -44,3 +46,12 @@ def operator(
     operator.start()
     yield operator
     operator.process.stop()
+
+
+@pytest.fixture(scope="module")
+def installation(two_nodes: Cluster) -> Iterator[Installation]:
+    """The chart, installed by Helm on two real nodes."""
+    installation = Installation(two_nodes)
+    installation.install()
+    yield installation
+    installation.uninstall()

@@ -11,7 +11,6 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from pydoc_data.topics import topics
 from typing import Any
 
 from llmtrain_api import LLMTrainingJob, ProgressRecord
@@ -21,11 +20,10 @@ from testbed.control_plane import ControlPlane
 from testbed.minio import MinioServer
 from testbed.operators import Jobs, Operator
 from testbed.processes import wait_until
+from testbed.small_job import BUCKET, CORPUS_KEY, describe_small_job, write_corpus
 from testbed.workers import ask_agent
 
-BUCKET = "models"
 SECRET = "store"
-NUM_TOPICS = 12
 DEADLINE_SECONDS = 240
 """For what takes half a minute on a quiet machine."""
 ENDED = frozenset({Phase.SUCCEEDED, Phase.FAILED})
@@ -46,8 +44,8 @@ class AgentWorld:
         """Start everything, with the corpus and the credentials in place."""
         self.minio.start()
         self.minio.create_bucket(BUCKET)
-        text = "\n".join(list(topics.values())[:NUM_TOPICS]).encode()
-        self.minio.connect().put_object(BUCKET, "topics.txt", io.BytesIO(text), len(text))
+        text = write_corpus()
+        self.minio.connect().put_object(BUCKET, CORPUS_KEY, io.BytesIO(text), len(text))
         self.write_credentials(self.minio.access_key, self.minio.secret_key)
         self.nodes.start()
         self.operator.start()
@@ -71,37 +69,13 @@ class AgentWorld:
 
     def apply(self, *, steps: int, **spec: Any) -> None:
         """Apply a small job of two workers, with parts of its spec added or replaced."""
-        base: dict[str, Any] = {
-            "data": {
-                "sources": [{"uri": f"s3://{BUCKET}/topics.txt"}],
-                "tokenizer": {"kind": "byte"},
-                "split": {"method": "tail"},
-            },
-            "model": {"layers": 1, "heads": 2, "hiddenSize": 16},
-            "training": {
-                "steps": steps,
-                "batchSize": 4,
-                "sequenceLength": 16,
-                "precision": "fp32",
-            },
-            "evaluation": {
-                "everySteps": steps,
-                "maxSequences": 8,
-                "samples": {"prompts": ["The"], "maxNewTokens": 4},
-            },
-            "checkpoint": {"everySteps": 20},
-            "workers": {"replicas": 2},
-            "storage": {
-                "uri": f"s3://{BUCKET}/runs",
-                "endpoint": self.minio.endpoint,
-                "credentialsSecret": SECRET,
-            },
+        storage = {"endpoint": self.minio.endpoint, "credentialsSecret": SECRET}
+        sections = {
+            **spec,
+            "storage": {**storage, **spec.get("storage", {})},
+            "workers": {**self.nodes.ask_for(), **spec.get("workers", {})},
         }
-        merged: dict[str, Any] = {
-            key: {**base.get(key, {}), **spec.get(key, {})} for key in base.keys() | spec.keys()
-        }
-        merged["workers"] = {**self.nodes.ask_for(), **merged["workers"]}
-        self.jobs.apply(**merged)
+        self.jobs.apply(**describe_small_job(steps=steps, **sections))
 
     @property
     def job(self) -> LLMTrainingJob:

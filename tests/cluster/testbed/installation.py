@@ -23,7 +23,8 @@ INSTALL_SECONDS = 180
 VALUES = (
     *(f"image.repository={REGISTRY}/operator", "image.tag=test", "image.pullPolicy=Never"),
     *(f"trainer.image.repository={REGISTRY}/trainer", "trainer.image.tag=test"),
-    "trainer.image.pullPolicy=Never",
+    # What a node has is taken; what it lacks is asked of a registry that is not there.
+    "trainer.image.pullPolicy=IfNotPresent",
 )
 
 
@@ -62,6 +63,21 @@ class Installation:
     def kill_operator(self) -> bool:
         """SIGKILL the operator in its container; False where it does not run just now."""
         return kill_main_process(self.find_operator(), OPERATOR_COMMAND)
+
+    def stop_operator(self) -> None:
+        """Take the operator away, as an administrator would, until `start_operator`."""
+        self._scale(0)
+
+    def start_operator(self) -> None:
+        """Bring the operator back; returns when it is ready."""
+        self._scale(1)
+
+    def _scale(self, replicas: int) -> None:
+        name = f"deployment/{RELEASE}"
+        self.server.kubectl("-n", SYSTEM_NAMESPACE, "scale", name, f"--replicas={replicas}")
+        self.server.kubectl(
+            "-n", SYSTEM_NAMESPACE, "rollout", "status", name, f"--timeout={INSTALL_SECONDS}s"
+        )
 
     def _helm(self, *arguments: str) -> None:
         run = subprocess.run(
