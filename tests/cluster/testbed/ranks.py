@@ -113,6 +113,12 @@ class RunningRanks:
         """Ask the ranks to save and leave, as SIGTERM does."""
         self._stop.set()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to every rank."""
+        for process in self._processes:
+            assert process.pid is not None
+            os.kill(process.pid, number)
+
     def kill(self) -> None:
         """Kill every rank with SIGKILL."""
         for process in self._processes:
