@@ -25,9 +25,9 @@ from llmtrain_trainer.store import Store, open_store
 from llmtrain_trainer.store.folder import FolderStore
 from llmtrain_trainer.tokenization import fetch_tokenizer, make_tokenizer
 from testbed.fault_log import FaultWatch
+from testbed.interceptor import Interceptor
 from testbed.minio import MinioServer
 from testbed.ranks import RunningRanks
-from testbed.store_proxy import StoreProxy
 from testbed.tiny_run import configure_tiny_run
 
 BUCKET = "tiny-bucket"
@@ -121,10 +121,10 @@ def test_an_older_attempt_that_wakes_up_changes_nothing(
 def test_a_store_that_ignores_conditions_is_found_out_before_the_first_step(
     server: MinioServer, tmp_path: Path, fault: FaultWatch
 ) -> None:
-    proxy = StoreProxy(server)
+    interceptor = Interceptor(server.address, server.port)
     try:
-        config = configure(server, tmp_path, "unsafe", endpoint=proxy.endpoint)
-        proxy.is_forgetful = True
+        config = configure(server, tmp_path, "unsafe", endpoint=interceptor.endpoint)
+        interceptor.forgets_conditions = True
         fault.strikes()
         ranks = RunningRanks(config)
         ranks.watch(lambda: bool(ranks.logs[0].list_facts("storage_safe")))
@@ -133,7 +133,7 @@ def test_a_store_that_ignores_conditions_is_found_out_before_the_first_step(
         fault.said("storageSafe: false, before the first step")
         ranks.kill()
     finally:
-        proxy.close()
+        interceptor.close()
 
 
 class Bomb:

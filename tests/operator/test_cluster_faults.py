@@ -277,7 +277,10 @@ def test_what_recurs_starts_all_workers_anew_and_then_ends_the_run(
     )
 
 
-def test_a_node_whose_gpu_breaks_twice_is_avoided(jobs: Jobs, operator: Operator) -> None:
+@pytest.mark.fault(9, world="apiserver")
+def test_a_node_whose_gpu_breaks_twice_is_avoided(
+    jobs: Jobs, operator: Operator, fault: FaultWatch
+) -> None:
     jobs.apply()
     jobs.finish_prepare()
     for incarnation in range(2):
@@ -298,6 +301,6 @@ def test_a_node_whose_gpu_breaks_twice_is_avoided(jobs: Jobs, operator: Operator
     job = jobs.await_job(lambda j: bool(j.status.avoided_nodes), "the node to be named")
     [avoided] = job.status.avoided_nodes
     assert avoided.node == "gpu-1"
-    assert "a GPU of node gpu-1 is broken: CUDA error: uncorrectable ECC" in avoided.message
+    fault.said(avoided.message, "a GPU of node gpu-1 is broken: CUDA error: uncorrectable ECC")
     assert job.status.failures == 0
     assert "NodeAvoided" in {event["reason"] for event in jobs.get("events")["items"]}

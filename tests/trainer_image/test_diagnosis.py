@@ -13,6 +13,7 @@ import torch
 
 from llmtrain_api.records import ExitCode
 from llmtrain_trainer.diagnosis import diagnose_error, diagnose_kill
+from testbed.fault_log import FaultWatch
 
 TOUCH = """
 import mmap, sys
@@ -61,12 +62,13 @@ def test_exceptions_with_a_meaning(error: Exception, code: int | None, reason: s
         assert found.next_step
 
 
-def test_a_full_disk_is_named_with_its_sizes(tmp_path: Path) -> None:
+@pytest.mark.fault(19, world="ranks")
+def test_a_full_disk_is_named_with_its_sizes(tmp_path: Path, fault: FaultWatch) -> None:
     path = tmp_path / "missing" / "part.bin"
     found = diagnose_error(OSError(errno.ENOSPC, "No space left on device", str(path)))
     assert found is not None
     assert found.message.startswith(f"no space is left for {path}: ")
-    assert " MiB are free" in found.message
+    fault.said(found.message, " MiB are free")
 
 
 def test_torch_s_own_words_for_too_little_memory() -> None:
@@ -77,13 +79,16 @@ def test_torch_s_own_words_for_too_little_memory() -> None:
     assert found.reason == "OutOfMemory"
 
 
-def test_a_page_that_cannot_be_backed_means_a_full_shared_memory(tmp_path: Path) -> None:
+@pytest.mark.fault(19, world="ranks")
+def test_a_page_that_cannot_be_backed_means_a_full_shared_memory(
+    tmp_path: Path, fault: FaultWatch
+) -> None:
     """The kernel answers with SIGBUS: seen here by touching a page beyond the end of a file."""
     touched = subprocess.run([sys.executable, "-c", TOUCH, str(tmp_path / "f")], check=False)
     assert touched.returncode == -signal.SIGBUS
     found = diagnose_kill(touched.returncode)
     assert found is not None
     assert found.reason == "NoSpace"
-    assert "/dev/shm" in found.message
+    fault.said(f"{found.reason}: {found.message}; {found.next_step}", "/dev/shm")
     assert found.next_step == "raise workers.resources.sharedMemory"
     assert diagnose_kill(-signal.SIGKILL) is None

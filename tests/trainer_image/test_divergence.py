@@ -165,6 +165,7 @@ def run_to_the_end(config: RunConfig) -> tuple[list[RankLog], int]:
 
 
 @pytest.mark.parametrize("world", [{}, {"processes_per_worker": 2}])
+@pytest.mark.fault(20, world="ranks")
 def test_a_bad_batch_is_left_behind_and_the_run_stays_exact(
     tmp_path: Path, world: dict[str, int]
 ) -> None:

@@ -34,6 +34,7 @@ from llmtrain_trainer.restore import fetch_newest_checkpoint
 from llmtrain_trainer.store import Store, open_store
 from llmtrain_trainer.uploader import Staged, Uploader
 from llmtrain_trainer.verification import list_steps
+from testbed.fault_log import FaultWatch
 from testbed.interceptor import Interceptor, Moment
 from testbed.minio import MinioServer
 from testbed.ranks import RunningRanks
@@ -92,8 +93,9 @@ def configure(storage: StorageConfig, run: str) -> RunConfig:
     return config.model_copy(update={"storage": storage})
 
 
+@pytest.mark.fault(15, world="ranks")
 def test_ranks_killed_at_any_moment_of_a_save_resume_from_the_newest_whole_one(
-    server: MinioServer, interceptor: Interceptor, tmp_path: Path
+    server: MinioServer, interceptor: Interceptor, tmp_path: Path, fault: FaultWatch
 ) -> None:
     config = configure(reach(server, interceptor.endpoint, tmp_path / "keys"), "boundaries")
     run_prepare(config, Reporter(0, lambda update: None))
@@ -110,6 +112,7 @@ def test_ranks_killed_at_any_moment_of_a_save_resume_from_the_newest_whole_one(
     damages = {found.step: found.damage for found in verify_checkpoints(store)}
     assert damages
     assert set(damages.values()) == {None}
+    fault.said(f"{rounds} of {rounds} rounds resumed from the newest whole checkpoint")
 
 
 def strike_within_a_save(
@@ -125,6 +128,7 @@ def strike_within_a_save(
     assert interceptor.struck.wait(STRIKE_SECONDS)
 
 
+@pytest.mark.fault(15, world="ranks")
 @pytest.mark.parametrize("moment", Moment)
 @pytest.mark.parametrize("number", [1, 4])
 def test_killed_uploader_costs_one_save_and_leaves_no_parts(
@@ -155,6 +159,7 @@ def test_killed_uploader_costs_one_save_and_leaves_no_parts(
     assert describe_file(tmp_path / "copy", "part") == item
 
 
+@pytest.mark.fault(15, world="ranks")
 def test_store_killed_amid_an_upload_costs_saves_and_no_checkpoint(
     server: MinioServer, interceptor: Interceptor, tmp_path: Path
 ) -> None:
@@ -189,6 +194,7 @@ def remove(data: bytes) -> bytes | None:
     return None
 
 
+@pytest.mark.fault(16, world="ranks")
 @pytest.mark.parametrize("damage", [truncate, flip_bit, remove])
 @pytest.mark.parametrize("name", ["part-0", "part-1", CURVE, MANIFEST])
 def test_damaged_objects_are_refused_and_the_one_before_taken(

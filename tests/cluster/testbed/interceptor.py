@@ -14,6 +14,7 @@ from enum import StrEnum
 
 CHUNK_BYTES = 65_536
 ANSWER_SECONDS = 30.0
+CONDITION = re.compile(rb"if-none-match: [^\r]*\r\n", re.IGNORECASE)
 LENGTH = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
 
 
@@ -32,6 +33,8 @@ class Interceptor:
     def __init__(self, address: str, port: int) -> None:
         """Listen on a free port, before the store at `address`:`port`."""
         self.struck = threading.Event()
+        self.forgets_conditions = False
+        """Whether conditional writes lose their condition, as some servers ignore it."""
         self._lock = threading.Lock()
         self._upstream = (address, port)
         self._countdown: int | None = None
@@ -85,6 +88,8 @@ class Interceptor:
                 )
                 back.start()
                 while chunk := client.recv(CHUNK_BYTES):
+                    if self.forgets_conditions:
+                        chunk = CONDITION.sub(b"", chunk)
                     if self._is_chosen(chunk):
                         silent.set()
                         self._send_until_then(chunk, client, upstream, answered)
