@@ -46,7 +46,7 @@ class Resources(Model):
     cpu: Quantity = "1"
     """Processor cores."""
 
-    memory: Quantity = "2Gi"
+    memory: Quantity = "4Gi"
     """Memory; a pod that takes more is killed."""
 
     gpu: int = Field(default=0, ge=0, le=64)

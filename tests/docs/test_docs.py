@@ -107,10 +107,11 @@ def test_the_readme_s_own_runs(tmp_path: Path) -> None:
     """What a reader types after `make demo`, in the README's order."""
     run(tmp_path, "llmtrain", "demo", "--steps", str(DEMO_STEPS))
     commands = [c.split() for c in list_commands(ROOT / "README.md") if is_llmtrain(c)]
-    assert [command[1] for command in commands] == ["doctor", "run", "status"]
-    outputs = [run(tmp_path, *command) for command in commands]
-    assert "succeeded" in outputs[1]
-    assert "succeeded" in outputs[2]
+    assert [command[1] for command in commands] == ["doctor", "plan", "run", "status"]
+    outputs = {command[1]: run(tmp_path, *command) for command in commands}
+    assert "parameters" in outputs["plan"]
+    assert "succeeded" in outputs["run"]
+    assert "succeeded" in outputs["status"]
 
 
 def run(directory: Path, *command: str) -> str:

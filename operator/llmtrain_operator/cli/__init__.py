@@ -74,6 +74,51 @@ def demo(store: Path, steps: int | None, again: bool) -> None:
 
 
 @main.command()
+@click.argument("manifest", type=FILE)
+@click.option("--device", default=None, help="GPU, as h100.  [default: from the nodeSelector]")
+@click.option(
+    "--utilization",
+    type=click.FloatRange(min=0.0, max=1.0, min_open=True),
+    default=None,
+    help="Share of the GPU's peak that training reaches.  [default: 0.35]",
+)
+@click.option("--price-per-gpu-hour", type=click.FloatRange(min=0.0), default=None)
+@click.option(
+    "--vocabulary",
+    type=click.IntRange(min=2),
+    default=None,
+    help="Tokens, where the manifest does not say.",
+)
+@click.option("--measure", is_flag=True, help="Try a few steps of one rank on this machine.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(
+    manifest: Path,
+    device: str | None,
+    utilization: float | None,
+    price_per_gpu_hour: float | None,
+    vocabulary: int | None,
+    measure: bool,
+    as_json: bool,
+) -> None:
+    """Say what the job of MANIFEST will take: parameters, memory, arithmetic, time, cost.
+
+    Warns of what does not fit, and of a model too large for its tokens. Starts nothing.
+    """
+    from llmtrain_operator.cli.manifest import load_job
+    from llmtrain_operator.cli.plan import print_outlook
+
+    print_outlook(
+        load_job(manifest),
+        device=device,
+        utilization=utilization,
+        price_per_gpu_hour=price_per_gpu_hour,
+        vocabulary_size=vocabulary,
+        measure=measure,
+        as_json=as_json,
+    )
+
+
+@main.command()
 @click.argument("name")
 @store_option
 @namespace_option

@@ -6,14 +6,11 @@ Below: the contract. Above: both worlds, which know where the store and the lead
 from __future__ import annotations
 
 import math
-import re
 
 from llmtrain_api import LLMTrainingJob, RunConfig
 from llmtrain_api.naming import locate_run
 from llmtrain_api.run import Rendezvous, StorageConfig
-
-_MILLI = 1000
-_CPU = re.compile(r"([0-9]+(?:\.[0-9]+)?)(m?)")
+from llmtrain_operator.plan.quantities import parse_cores
 
 
 def build_run_config(
@@ -47,11 +44,3 @@ def count_threads(job: LLMTrainingJob) -> int:
     """
     workers = job.spec.workers
     return max(1, math.ceil(parse_cores(workers.resources.cpu) / workers.processes_per_worker))
-
-
-def parse_cores(quantity: str) -> float:
-    """Read an amount of processor cores as Kubernetes writes it: 2, 1.5 or 500m."""
-    match = _CPU.fullmatch(quantity)
-    if match is None:
-        raise ValueError(f"workers.resources.cpu: {quantity!r} is not cores, as 2, 1.5 or 500m")
-    return float(match[1]) / (_MILLI if match[2] else 1)

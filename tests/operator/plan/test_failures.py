@@ -121,7 +121,7 @@ def test_a_worker_out_of_memory_is_named_with_its_ranks_and_its_limit() -> None:
     workers = SPEC.workers.model_copy(update={"processes_per_worker": 4})
     spec = SPEC.model_copy(update={"workers": workers})
     assert judge_failure(ended, spec).message.startswith(
-        "worker 1 (ranks 4-7, tiny-train-1-3) took more than its limit of 2Gi "
+        "worker 1 (ranks 4-7, tiny-train-1-3) took more than its limit of 4Gi "
         "(workers.resources.memory) and was killed"
     )
 

@@ -1,0 +1,4 @@
+"""What a job will take, from its manifest alone: no torch, no network, no clock.
+
+Read `outlook` first; `size` counts parameters, `memory` bytes, `devices` knows GPUs.
+"""

@@ -1,0 +1,183 @@
+"""What a job will take, before it takes it: tokens, arithmetic, memory, time, energy, cost.
+
+Below: `size`, `memory`, `devices`, the contract. Above: `llmtrain plan`. All of it follows from
+the manifest, but for the time, which needs a speed: that of a known GPU, or a measured one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmtrain_api import JobSpec
+from llmtrain_api.data import TokenizerKind
+from llmtrain_api.training import Precision
+from llmtrain_api.workers import Strategy
+from llmtrain_operator.forecast.devices import Device
+from llmtrain_operator.forecast.memory import RankMemory, RankWork, compute_rank_memory
+from llmtrain_operator.forecast.size import ModelSize, compute_size
+from llmtrain_operator.plan.quantities import parse_bytes
+
+BYTE_VOCABULARY = 257
+CHARACTER_VOCABULARY = 256
+"""A guess: what occurs in text of one alphabet."""
+
+DEFAULT_UTILIZATION = 0.35
+"""Share of a GPU's peak that training reaches. Published runs of untuned PyTorch on H100s lie
+between 0.28 and 0.38."""
+
+PROCESS_BYTES = 700 << 20
+"""What a rank holds before it trains: Python, torch and transformers, on a CPU."""
+
+ALLOCATOR_SHARE = 1.25
+"""glibc's allocator holds up to a quarter more than is in use at the peak (measured: GPT-2 a
+hundredth, Llama 15 to 25 hundredths)."""
+
+ENOUGH_TOKENS_PER_PARAMETER = 20
+"""Hoffmann et al. 2022 (Chinchilla, arXiv:2203.15556): the best use of a compute budget."""
+
+SECONDS_PER_HOUR, JOULES_PER_KILOWATT_HOUR = 3600.0, 3.6e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What is known of the machines beside the manifest."""
+
+    device: Device | None = None
+    utilization: float = DEFAULT_UTILIZATION
+    tokens_per_second: float | None = None
+    """Of one rank, measured; takes the place of the device's speed."""
+
+    price_per_gpu_hour: float | None = None
+    vocabulary_size: int | None = None
+    """Takes the place of what the manifest lets expect."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What a job will take."""
+
+    vocabulary_size: int
+    size: ModelSize
+    tokens: int
+    flops: float
+    world_size: int
+    micro_batch_size: int
+    memory: RankMemory
+    memory_limit: int | None
+    """Bytes that a rank may use for it; process and allocator are taken off; None: not known."""
+
+    seconds: float | None
+    """Of training alone; None: the speed is not known."""
+
+    gpu_hours: float | None
+    kilowatt_hours: float | None
+    cost: float | None
+    warnings: tuple[str, ...]
+
+
+def forecast_job(spec: JobSpec, means: Means) -> Outlook:
+    """Return what a job will take by `means`."""
+    training, workers = spec.training, spec.workers
+    vocabulary_size = means.vocabulary_size or expect_vocabulary(spec)
+    size = compute_size(
+        spec.model, vocabulary_size=vocabulary_size, sequence_length=training.sequence_length
+    )
+    world_size = workers.replicas * workers.processes_per_worker
+    share = max(1, training.batch_size // world_size)
+    micro_batch_size = min(training.micro_batch_size or share, share)
+    on_gpu = workers.resources.gpu > 0
+    memory = compute_rank_memory(
+        spec.model,
+        size,
+        RankWork(
+            sequences=micro_batch_size,
+            sequence_length=training.sequence_length,
+            vocabulary_size=vocabulary_size,
+            shards=world_size if workers.strategy is Strategy.FSDP else 1,
+            # On a CPU `auto` measures first; fp32 takes the most memory.
+            bf16=training.precision is Precision.BF16
+            or (training.precision is Precision.AUTO and on_gpu),
+            fused_attention=on_gpu,
+        ),
+    )
+    tokens = training.steps * training.batch_size * training.sequence_length
+    flops = tokens * size.flops_per_token
+    seconds = _expect_seconds(tokens, flops, world_size, means, on_gpu=on_gpu)
+    gpus = workers.replicas * workers.resources.gpu
+    gpu_hours = seconds * gpus / SECONDS_PER_HOUR if seconds is not None and on_gpu else None
+    kilowatt_hours = cost = None
+    if seconds is not None and on_gpu and means.device is not None:
+        kilowatt_hours = gpus * means.device.watts * seconds / JOULES_PER_KILOWATT_HOUR
+    if gpu_hours is not None and means.price_per_gpu_hour is not None:
+        cost = gpu_hours * means.price_per_gpu_hour
+    limit = _find_memory_limit(spec, means)
+    return Outlook(
+        vocabulary_size=vocabulary_size,
+        size=size,
+        tokens=tokens,
+        flops=flops,
+        world_size=world_size,
+        micro_batch_size=micro_batch_size,
+        memory=memory,
+        memory_limit=limit,
+        seconds=seconds,
+        gpu_hours=gpu_hours,
+        kilowatt_hours=kilowatt_hours,
+        cost=cost,
+        warnings=tuple(_warn(spec, size, tokens, memory, limit, micro_batch_size, world_size)),
+    )
+
+
+def expect_vocabulary(spec: JobSpec) -> int:
+    """Return the vocabulary that the tokenizer will have, as far as the manifest says."""
+    tokenizer = spec.data.tokenizer
+    if tokenizer.kind is TokenizerKind.BYTE:
+        return BYTE_VOCABULARY
+    if tokenizer.kind is TokenizerKind.CHARACTER:
+        return CHARACTER_VOCABULARY
+    return tokenizer.vocabulary_size
+
+
+def _expect_seconds(
+    tokens: int, flops: float, world_size: int, means: Means, *, on_gpu: bool
+) -> float | None:
+    if means.tokens_per_second is not None:
+        return tokens / (means.tokens_per_second * world_size)
+    if on_gpu and means.device is not None:
+        return flops / (means.device.bf16_flops * means.utilization * world_size)
+    return None
+
+
+def _find_memory_limit(spec: JobSpec, means: Means) -> int | None:
+    workers = spec.workers
+    if workers.resources.gpu > 0:
+        return means.device.memory if means.device is not None else None
+    of_rank = parse_bytes(workers.resources.memory) // workers.processes_per_worker
+    return max(0, int((of_rank - PROCESS_BYTES) / ALLOCATOR_SHARE))
+
+
+def _warn(
+    spec: JobSpec,
+    size: ModelSize,
+    tokens: int,
+    memory: RankMemory,
+    limit: int | None,
+    micro_batch_size: int,
+    world_size: int,
+) -> list[str]:
+    warnings = []
+    if limit is not None and memory.peak > limit:
+        ways = ["raise workers.resources.memory" if spec.workers.resources.gpu == 0 else ""]
+        if micro_batch_size > 1:
+            ways.append(f"lower training.microBatchSize (now {micro_batch_size})")
+        if spec.workers.strategy is Strategy.DDP and world_size > 1:
+            ways.append("set workers.strategy: fsdp")
+        advice = ", or ".join(way for way in ways if way) or "make the model smaller"
+        warnings.append(f"does not fit into the memory of a rank: {advice}")
+    if tokens < ENOUGH_TOKENS_PER_PARAMETER * size.parameters:
+        warnings.append(
+            f"{tokens / size.parameters:.1f} tokens for each parameter; "
+            f"{ENOUGH_TOKENS_PER_PARAMETER} make the best use of a budget (Hoffmann et al. 2022): "
+            "a smaller model, or more steps, would be better for what it costs"
+        )
+    return warnings

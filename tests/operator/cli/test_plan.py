@@ -1,0 +1,59 @@
+"""`llmtrain plan` as a user calls it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llmtrain_operator.cli.plan import format_bytes, format_duration, format_large
+from testbed.command_line import CommandLine
+
+EXAMPLES = Path(__file__).parents[3] / "manifests" / "examples"
+
+
+def test_a_job_for_cpus_says_what_it_takes(llmtrain: CommandLine) -> None:
+    done = llmtrain("plan", EXAMPLES / "minimal.yaml")
+
+    assert done.returncode == 0, done.stderr
+    assert "13.9 M parameters" in done.stdout
+    assert "of 2.7 GiB" in done.stdout
+    assert "not known" in done.stdout
+    assert "1.2 tokens for each parameter" in done.stdout
+
+
+def test_a_job_for_gpus_has_a_time_and_a_cost(llmtrain: CommandLine) -> None:
+    done = llmtrain(
+        *("plan", EXAMPLES / "gpu-fsdp.yaml", "--json", "--device", "h100"),
+        *("--price-per-gpu-hour", "2.5"),
+    )
+
+    assert done.returncode == 0, done.stderr
+    outlook = json.loads(done.stdout)
+    assert outlook["gpuHours"] > 0
+    assert outlook["cost"] == pytest.approx(2.5 * outlook["gpuHours"])
+    assert outlook["memoryOfRank"]["peak"] < outlook["memoryOfRank"]["limit"]
+
+
+def test_a_gpu_that_is_not_known_is_answered_with_those_that_are(llmtrain: CommandLine) -> None:
+    done = llmtrain("plan", EXAMPLES / "gpu-fsdp.yaml", "--device", "k80")
+
+    assert done.returncode == 1
+    assert "--device k80: not known; known are B200, H200" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (format_large(124_439_808), "124 M"),
+        (format_large(12), "12 "),
+        (format_bytes(300 << 20), "300 MiB"),
+        (format_bytes(3 << 30), "3.0 GiB"),
+        (format_duration(59.6), "1 min 0 s"),
+        (format_duration(3 * 3600 + 120), "3 h 2 min"),
+        (format_duration(50 * 3600), "2 d 2 h"),
+    ],
+)
+def test_numbers_are_written_for_people(written: str, expected: str) -> None:
+    assert written == expected

@@ -1,0 +1,77 @@
+"""What a forward pass keeps, held to autograd's own saved tensors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from llmtrain_api.training import ModelSpec
+from llmtrain_operator.forecast.memory import RankMemory, RankWork, compute_rank_memory
+from llmtrain_operator.forecast.size import compute_size
+from llmtrain_trainer.model import build_model, compute_token_losses
+
+SEQUENCES, LENGTH, VOCABULARY = 2, 64, 500
+TOLERANCE = 0.05
+
+MODELS = [
+    ModelSpec(layers=3, heads=6, hidden_size=96),
+    ModelSpec(layers=3, heads=6, hidden_size=96, dropout=0.1),
+    ModelSpec(architecture="llama", layers=3, heads=6, hidden_size=96),
+    ModelSpec(architecture="llama", layers=3, heads=6, key_value_heads=2, hidden_size=96),
+]
+
+
+def forecast(spec: ModelSpec, *, bf16: bool = False, shards: int = 1) -> RankMemory:
+    work = RankWork(
+        sequences=SEQUENCES,
+        sequence_length=LENGTH,
+        vocabulary_size=VOCABULARY,
+        shards=shards,
+        bf16=bf16,
+        fused_attention=False,
+    )
+    size = compute_size(spec, vocabulary_size=VOCABULARY, sequence_length=LENGTH)
+    return compute_rank_memory(spec, size, work)
+
+
+def measure_saved_bytes(spec: ModelSpec, *, bf16: bool) -> int:
+    """Return the bytes that autograd keeps beside the parameters and the log-probabilities."""
+    model = build_model(
+        spec, vocabulary_size=VOCABULARY, sequence_length=LENGTH, end_of_text=0, seed=0
+    )
+    model.train()
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    saved: dict[int, torch.Tensor] = {}  # kept, so that no address is used twice
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    sequences = torch.randint(VOCABULARY, (SEQUENCES, LENGTH + 1))
+    with (
+        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=bf16),
+    ):
+        losses = compute_token_losses(model, sequences)
+    assert losses.requires_grad
+    log_probabilities = 4 * SEQUENCES * LENGTH * VOCABULARY
+    return sum(t.untyped_storage().nbytes() for t in saved.values()) - log_probabilities
+
+
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("spec", MODELS, ids=repr)
+def test_activations_are_what_autograd_keeps(spec: ModelSpec, bf16: bool) -> None:
+    saved = measure_saved_bytes(spec, bf16=bf16)
+
+    assert forecast(spec, bf16=bf16).activations == pytest.approx(saved, rel=TOLERANCE)
+
+
+def test_fsdp_divides_the_state_and_gathers_blocks() -> None:
+    spec = ModelSpec(layers=3, heads=6, hidden_size=96)
+    whole, divided = forecast(spec), forecast(spec, shards=4)
+
+    assert divided.weights == pytest.approx(whole.weights / 4, abs=4)
+    assert divided.optimizer == pytest.approx(whole.optimizer / 4, abs=8)
+    assert divided.activations == whole.activations
+    assert whole.gathered == 0 < divided.gathered < whole.weights

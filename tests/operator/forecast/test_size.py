@@ -1,0 +1,35 @@
+"""The counts of the forecast are those of the networks that are built."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmtrain_api.training import ModelSpec
+from llmtrain_operator.forecast.size import compute_size
+from llmtrain_trainer.model import build_model, count_parameters
+
+MODELS = [
+    ModelSpec(layers=2, heads=4, hidden_size=32),
+    ModelSpec(layers=3, heads=6, hidden_size=96),
+    ModelSpec(architecture="llama", layers=2, heads=4, hidden_size=40),
+    ModelSpec(architecture="llama", layers=3, heads=6, key_value_heads=2, hidden_size=96),
+]
+
+
+@pytest.mark.parametrize("spec", MODELS, ids=repr)
+def test_as_many_parameters_as_are_built(spec: ModelSpec) -> None:
+    model = build_model(spec, vocabulary_size=300, sequence_length=64, end_of_text=0, seed=0)
+
+    size = compute_size(spec, vocabulary_size=300, sequence_length=64)
+
+    assert size.parameters == count_parameters(model)
+
+
+def test_the_arithmetic_of_gpt2_124m_is_that_of_the_paper() -> None:
+    spec = ModelSpec(layers=12, heads=12, hidden_size=768)
+
+    size = compute_size(spec, vocabulary_size=50257, sequence_length=1024)
+
+    assert size.parameters == 124_439_808  # as Hugging Face counts gpt2
+    # 6 x (parameters without positions, biases and norms) + 12 x 12 x 768 x 1024.
+    assert size.flops_per_token == pytest.approx(6 * 123.53e6 + 113.2e6, rel=1e-3)

@@ -1,0 +1,125 @@
+"""A few steps on made-up tokens: how fast a rank would be here, and how much memory it would take.
+
+    python -m llmtrain_trainer.trial < request.json
+
+Below: `model`, `optim`, `precision`: what a real step is made of, without data, peers and saves.
+Above: `llmtrain plan --measure` runs it as a process of its own, whose memory is the run's alone.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from llmtrain_api.base import Model
+from llmtrain_api.training import ModelSpec, OptimizerSpec, Precision
+from llmtrain_trainer.model import build_model, compute_token_losses
+from llmtrain_trainer.optim import AdamW
+from llmtrain_trainer.parallel import place_model
+from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
+
+WARM_STEPS = 1
+TIMED_STEPS = 3
+LEARNING_RATE = 1e-4
+SMALLEST = ModelSpec(layers=1, heads=1, hidden_size=8)
+
+KIBIBYTE = 1024
+FORGET_PEAK = "5"
+"""Written to /proc/self/clear_refs it sets the peak back to what is resident now (proc(5))."""
+
+
+class TrialRequest(Model):
+    """What is tried."""
+
+    model: ModelSpec
+    precision: Precision
+    vocabulary_size: int
+    sequence_length: int
+    sequences: int
+    """Of a micro-batch."""
+
+    threads: int
+
+
+class TrialResult(Model):
+    """What came out."""
+
+    tokens_per_second: float
+    peak_bytes: int
+    """Of the training itself, without what the process held before."""
+
+    bf16: bool
+    """Products were computed in bfloat16."""
+
+
+def run_trial(request: TrialRequest) -> TrialResult:
+    """Do a few optimizer steps, and measure the fastest of those that are not the first."""
+    torch.set_num_threads(request.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    arithmetic = choose_arithmetic(request.precision, device, hidden_size=request.model.hidden_size)
+    arithmetic.apply()
+    # Kernels, threads and autograd come into being at their first use; they are the process's.
+    smallest = request.model_copy(update={"model": SMALLEST, "sequences": 1})
+    _time_steps(smallest, device, arithmetic)
+    before = _begin_peak(device)
+    seconds = _time_steps(request, device, arithmetic)
+    return TrialResult(
+        tokens_per_second=request.sequences * request.sequence_length / seconds,
+        peak_bytes=_read_peak(device) - before,
+        bf16=arithmetic.autocast,
+    )
+
+
+def _time_steps(request: TrialRequest, device: torch.device, arithmetic: Arithmetic) -> float:
+    """Do a few steps of a new model; return the seconds of the fastest."""
+    built = build_model(
+        request.model,
+        vocabulary_size=request.vocabulary_size,
+        sequence_length=request.sequence_length,
+        end_of_text=0,
+        seed=0,
+    )
+    model = place_model(built, device)
+    model.train()
+    optimizer = AdamW(model.named_parameters(), OptimizerSpec())
+    generator = torch.Generator().manual_seed(0)
+    shape = (request.sequences, request.sequence_length + 1)
+    seconds = []
+    for _ in range(WARM_STEPS + TIMED_STEPS):
+        tokens = torch.randint(request.vocabulary_size, shape, generator=generator).to(device)
+        began = time.perf_counter()
+        optimizer.clear_gradients()
+        with torch.autocast(device.type, torch.bfloat16, enabled=arithmetic.autocast):
+            loss = compute_token_losses(model, tokens).mean()
+        loss.backward()
+        optimizer.step(LEARNING_RATE, optimizer.compute_gradient_norm())
+        loss.item()  # on a GPU all of the above has only been queued
+        seconds.append(time.perf_counter() - began)
+    return min(seconds[WARM_STEPS:])
+
+
+def _begin_peak(device: torch.device) -> int:
+    """Forget the highest memory so far; return what is used now, in bytes."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    Path("/proc/self/clear_refs").write_text(FORGET_PEAK)
+    return _read_peak(device)
+
+
+def _read_peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    kibibytes = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    assert kibibytes is not None
+    return int(kibibytes[1]) * KIBIBYTE
+
+
+if __name__ == "__main__":
+    request = TrialRequest.model_validate_json(sys.stdin.read())
+    sys.stdout.write(run_trial(request).model_dump_json(by_alias=True))
