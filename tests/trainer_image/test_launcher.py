@@ -94,6 +94,7 @@ def test_ranks_finish_and_only_rank_0_waits_for_its_release(tmp_path: Path) -> N
     ("name", "code", "said"),
     [
         ("fail", ExitCode.DATA, "line 3 is bad"),
+        ("fry", ExitCode.DEVICE_FAULT, "CUDA error: uncorrectable ECC error"),
         ("break", ExitCode.BUG, "KeyError: 'x' (stand_in_stage.py:"),
     ],
 )

@@ -20,7 +20,7 @@ from llmtrain_api.records import (
 from llmtrain_trainer.exit_record import cut_text
 from llmtrain_trainer.progress import RankUpdate
 
-ROUND_FACTS = ("resumed_step",)
+ROUND_FACTS = ("resumed_step", "loss_spikes", "straggler")
 """Facts that end with their round; the others keep their last value."""
 
 UNBEGUN_PHASES = frozenset({RankPhase.STARTING, RankPhase.RENDEZVOUS, RankPhase.RESTORING})

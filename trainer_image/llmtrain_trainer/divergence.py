@@ -69,6 +69,7 @@ class LossWatch:
         """Begin with `past` losses, oldest first, as the loss curve of a resumed run has them."""
         self._spec = spec
         self._window: deque[float] = deque(past, maxlen=WINDOW_STEPS)
+        self._sorted = sorted(self._window)
         self._above: list[tuple[int, float]] = []
         self._in_spike = False
         self.spikes = 0
@@ -89,12 +90,12 @@ class LossWatch:
                     message=f"the {name} of step {step} is {value}",
                     reason="LossNotFinite",
                 )
-        limit = self.find_limit()
-        if limit is None or loss <= limit or self._in_spike:
-            self._in_spike = self._in_spike and limit is not None and loss > limit
-            self._window.extend(value for _, value in self._above)
+        if not self._is_high(loss) or self._in_spike:
+            self._in_spike = self._in_spike and self._is_high(loss)
+            for _, value in self._above:
+                self._remember(value)
             self._above.clear()
-            self._window.append(loss)
+            self._remember(loss)
             return None
         self._above.append((step, loss))
         return self.conclude() if len(self._above) >= self._spec.spike_steps else None
@@ -104,11 +105,12 @@ class LossWatch:
         limit = self.find_limit()
         if not self._above or limit is None:
             return None
-        median = statistics.median(self._window)
+        median = self._find_median()
         (first_step, _), (step, loss) = self._above[0], self._above[-1]
         self.spikes += 1
         self._in_spike = True
-        self._window.extend(value for _, value in self._above)
+        for _, value in self._above:
+            self._remember(value)
         self._above.clear()
         return Divergence(
             first_step=first_step,
@@ -122,9 +124,27 @@ class LossWatch:
         """Return the loss that is too high, or None while too few were heard."""
         if len(self._window) < MIN_WINDOW_STEPS:
             return None
-        median = statistics.median(self._window)
+        median = self._find_median()
         deviation = MAD_TO_SIGMA * statistics.median(abs(loss - median) for loss in self._window)
         return median + max(self._spec.spike_deviations * deviation, MIN_RISE * median)
+
+    def _is_high(self, loss: float) -> bool:
+        if len(self._window) < MIN_WINDOW_STEPS or loss <= (1 + MIN_RISE) * self._find_median():
+            return False  # as nearly every loss: the deviations need not be looked at
+        limit = self.find_limit()
+        return limit is not None and loss > limit
+
+    def _find_median(self) -> float:
+        middle = len(self._sorted) // 2
+        if len(self._sorted) % 2:
+            return self._sorted[middle]
+        return (self._sorted[middle - 1] + self._sorted[middle]) / 2
+
+    def _remember(self, loss: float) -> None:
+        if len(self._window) == WINDOW_STEPS:
+            del self._sorted[bisect.bisect_left(self._sorted, self._window[0])]
+        self._window.append(loss)
+        bisect.insort(self._sorted, loss)
 
 
 class Rollback(Model):

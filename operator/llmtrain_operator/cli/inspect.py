@@ -82,6 +82,9 @@ def _tabulate_progress(job: LLMTrainingJob, folder: JobFolder) -> Table:
         table.add_row("checkpoint", f"step {status.checkpoint.step}")
     restarts = status.restarts + status.process_restarts
     table.add_row("restarts", str(restarts))
+    if status.progress is not None and status.progress.rollbacks:
+        rollbacks, skipped = status.progress.rollbacks, status.progress.skipped_batches
+        table.add_row("rollbacks", f"{rollbacks}, without {skipped} batches")
     if status.message:
         table.add_row("message", status.message)
     return table

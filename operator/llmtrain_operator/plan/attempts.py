@@ -84,7 +84,8 @@ def count_toll(
             if end is None and not verdict.retry:
                 end = End(reason=verdict.reason, message=verdict.message)
             end = end or find_early_end(attempts, policy)
-            restarts_group = restarts_group or must_restart_group(attempts)
+            has_peers = len(workers) > 1
+            restarts_group = restarts_group or (has_peers and must_restart_group(attempts))
             events.append(
                 Event(kind=EventKind.WARNING, reason=verdict.reason, message=verdict.message)
             )

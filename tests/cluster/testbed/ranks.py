@@ -191,7 +191,7 @@ class _SamplesRead:
 def _run_rank(
     config: RunConfig, group: RankGroup, stop: Event, line: Connection, fate: Fate | None
 ) -> None:
-    from llmtrain_trainer import train
+    from llmtrain_trainer import train, training_step
     from llmtrain_trainer.model import compute_token_losses
 
     should_stop: Callable[[], bool] = stop.is_set
@@ -204,7 +204,7 @@ def _run_rank(
                     os.kill(os.getpid(), signal.SIGKILL)
                 return compute_token_losses(*arguments)
 
-            _replace(train, "compute_token_losses", compute_or_die)
+            _replace(training_step, "compute_token_losses", compute_or_die)
         if fate.leaves_in_step is not None:
             should_stop = _count_calls(fate.leaves_in_step)
     _tell_samples(line)

@@ -1,4 +1,5 @@
-"""A stage without torch, whose ranks do what the run's name says: finish, fail, break, sever, wait.
+"""A stage without torch, whose ranks do what the run's name says: finish, fail, break, fry a GPU,
+sever, or wait.
 
 Below: the trainer's `StageEntry`. Above: tests of the launcher. It is a module of its own because
 forked ranks import it by name.
@@ -28,6 +29,8 @@ def _work(
         raise DataError("line 3 is bad", reason="BadLine")
     if config.name == "break":
         raise KeyError("x")
+    if config.name == "fry":
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
     if config.name == "sever":
         raise RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] closed")
     while not should_stop():

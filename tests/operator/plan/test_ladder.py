@@ -212,6 +212,18 @@ def test_a_worker_that_keeps_failing_has_all_started_anew_and_then_ends_the_run(
     )
 
 
+def test_a_worker_without_peers_has_no_group(now: datetime) -> None:
+    job = make_job("tiny", replicas=1)
+    for incarnation in range(4):
+        failed = observe_process(
+            "tiny", Stage.PREPARE, 0, incarnation, FAILED, exit_code=1, finished_at=now
+        )
+        plan = plan_job(job, Observed(processes=(failed,)), now)
+        job = job.model_copy(update={"status": plan.status})
+        assert "GroupRestarted" not in [event.reason for event in plan.events]
+    assert (job.status.restarts, job.status.group_restarts) == (4, 0)
+
+
 def test_checkpoints_in_between_forgive(now: datetime) -> None:
     story = Story(now, restartLimit=100)
     for incarnation in range(8):
