@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ from llmtrain_api.data import DataSpec
 from llmtrain_api.recipe import Clean, NearMethod, PersonalData, QualityRules
 from llmtrain_api.run import StorageConfig
 from llmtrain_trainer.learning import cut_at_lines, train_bpe_tokenizer
+from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.preparation.corpus import open_corpus
 from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.duplicates import drop_exact_duplicates, drop_near_duplicates
@@ -163,12 +165,16 @@ def measure_recipe(texts: list[str], size: float) -> dict[str, Any]:
         with source.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
         context = multiprocessing.get_context("spawn")
-        with context.Pool(1) as pool:
-            found = pool.apply(run_recipe, (root,))
-    return {**found, "megabytesPerSecond": size / found["processorSeconds"]}
+        found = {}
+        for num_processes in sorted({1, count_usable_cores()}):
+            # In a process of its own, whose peak memory is that of the recipe.
+            with ProcessPoolExecutor(1, context) as pool:
+                run = pool.submit(run_recipe, root, num_processes).result()
+            found[str(num_processes)] = {**run, "megabytesPerSecond": size / run["wallSeconds"]}
+    return found
 
 
-def run_recipe(root: Path) -> dict[str, Any]:
+def run_recipe(root: Path, num_processes: int) -> dict[str, Any]:
     """Prepare the documents in `root`; return seconds, peak memory and what each step did."""
     data = DataSpec.model_validate(
         {
@@ -179,16 +185,18 @@ def run_recipe(root: Path) -> dict[str, Any]:
     )
     storage = StorageConfig(uri="s3://unused", local_root=str(root))
     files = find_source_files(data.sources, storage, field="data.sources")
-    scratch = root / "scratch"
+    scratch = root / f"scratch-{num_processes}"
     scratch.mkdir()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, processor = time.perf_counter(), time.process_time()
-    with open_corpus(data, files, [], scratch, root / "rejected", lambda: None) as corpus:
+    with open_corpus(
+        data, files, [], scratch, root / "rejected", lambda: None, num_processes
+    ) as corpus:
         left = sum(len(document.text) for document in corpus.read())
         steps = corpus.record_steps()
     return {
         "wallSeconds": time.perf_counter() - wall,
-        "processorSeconds": time.process_time() - processor,
+        "processorSecondsOfParent": time.process_time() - processor,
         "peakMegabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "peakMegabytesBefore": before / 1024,
         "charactersLeft": left,

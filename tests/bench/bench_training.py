@@ -33,8 +33,8 @@ from torch.nn import functional
 from llmtrain_api.run import RunConfig
 from llmtrain_api.training import ModelSpec, Precision
 from llmtrain_trainer.data import Dataset, open_run_dataset
+from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.model import build_model
-from llmtrain_trainer.parallel import count_usable_cores
 from llmtrain_trainer.precision import choose_arithmetic
 from llmtrain_trainer.prepare import run_prepare
 from llmtrain_trainer.progress import RankGroup, RankUpdate, Reporter

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from llmtrain_trainer.parallel import count_threads, count_usable_cores, join_ranks
+from llmtrain_trainer.linux import count_usable_cores
+from llmtrain_trainer.parallel import count_threads, join_ranks
 from llmtrain_trainer.progress import RankGroup
 
 CORES = len(os.sched_getaffinity(0))

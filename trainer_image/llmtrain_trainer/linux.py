@@ -1,17 +1,20 @@
-"""What Python lacks of Linux: ending with the parent process, and the kernel's memory kills.
+"""What Python lacks of Linux: ending with the parent process, memory kills, usable cores.
 
-Below: the C library. Above: `init`, `rank_process`, `agent`.
+Below: the C library. Above: `init`, `rank_process`, `agent`, `parallel`, `prepare`.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 MEMORY_FOLDER = Path("/sys/fs/cgroup")
 MEMORY_EVENTS_FILE = MEMORY_FOLDER / "memory.events"
+
+CPU_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
 
 
 def die_with_parent() -> None:
@@ -43,3 +46,15 @@ def read_memory_bytes(name: str, folder: Path = MEMORY_FOLDER) -> int | None:
         return int((folder / f"memory.{name}").read_text())
     except (OSError, ValueError):  # "max" stands for no limit
         return None
+
+
+def count_usable_cores(quota_file: Path = CPU_QUOTA_FILE) -> int:
+    """Return the cores that this process may use: its affinity, within its cgroup's quota."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = quota_file.read_text().split()
+    except (OSError, ValueError):
+        return cores
+    if quota == "max":
+        return cores
+    return max(1, min(cores, int(quota) // int(period)))

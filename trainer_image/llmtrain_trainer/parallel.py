@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +32,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_utils import PreTrainedModel
 
 from llmtrain_api.workers import Strategy
+from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.precision import Arithmetic
 from llmtrain_trainer.progress import RankGroup
 
@@ -40,7 +40,6 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 """Longest wait for a peer in a collective. Agents end a round long before, when a rank dies."""
 
 STORE_TIMEOUT = timedelta(minutes=2)
-CPU_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,18 +189,6 @@ def count_threads(configured: int | None, ranks_on_host: int) -> int:
     if configured is not None:
         return configured
     return max(1, count_usable_cores() // ranks_on_host)
-
-
-def count_usable_cores(quota_file: Path = CPU_QUOTA_FILE) -> int:
-    """Return the cores that this process may use: its affinity, within its cgroup's quota."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = quota_file.read_text().split()
-    except (OSError, ValueError):
-        return cores
-    if quota == "max":
-        return cores
-    return max(1, min(cores, int(quota) // int(period)))
 
 
 @contextmanager

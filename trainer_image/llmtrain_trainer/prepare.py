@@ -27,6 +27,7 @@ from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.learning import TRAINERS
+from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.manifest import ManifestObject, describe_file
 from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
 from llmtrain_trainer.preparation.sources import SourceFile, find_source_files
@@ -58,6 +59,9 @@ from llmtrain_trainer.tokenization import TextEncoder, fetch_tokenizer, make_tok
 RECIPE_VERSION = 2
 """Raise it with every change after which the same text becomes other tokens."""
 
+PROCESS_BYTES = 8 * 1024 * 1024
+"""Of sources, packed or not: as much takes a process seconds, and its start takes one."""
+
 FINGERPRINT_CHARACTERS = 32
 """128 bits: no two recipes will ever share one by chance."""
 
@@ -81,7 +85,13 @@ def run_prepare(config: RunConfig, reporter: Reporter) -> StageResult:
             scratch, output = Path(name), Path(name) / "dataset"
             output.mkdir()
             with open_corpus(
-                data, files, against, scratch, output / REJECTED, reporter.report
+                data,
+                files,
+                against,
+                scratch,
+                output / REJECTED,
+                reporter.report,
+                choose_num_processes(files),
             ) as corpus:
                 manifest = build_dataset(config, corpus, fingerprint, store, output, reporter)
         try:
@@ -101,6 +111,12 @@ def run_prepare(config: RunConfig, reporter: Reporter) -> StageResult:
         vocabulary_size=manifest.vocabulary_size,
         dataset_reused=reused,
     )
+
+
+def choose_num_processes(files: list[SourceFile]) -> int:
+    """Return how many processes are worth their start for so much text."""
+    size = sum(file.stored.size for file in files)
+    return max(1, min(count_usable_cores(), size // PROCESS_BYTES))
 
 
 def compute_fingerprint(

@@ -9,6 +9,7 @@
       selection    missing values, lengths, languages
       quality      heuristics of Gopher, C4 and FineWeb
       privacy      personal data and secrets, by the forms of `personal_data`
+    workers      several processes for these steps
     spool        documents on the local disk between two passes
     duplicates   documents that were there before, exactly or nearly, by the keys of `minhash`
     contamination  documents that give away a set to evaluate on

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,18 @@ from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.duplicates import drop_exact_duplicates, drop_near_duplicates
 from llmtrain_trainer.preparation.minhash import SCHEMES, Scheme
 from llmtrain_trainer.preparation.paragraphs import RepeatedParagraphs
-from llmtrain_trainer.preparation.refine import choose_steps, divide_documents, refine_documents
+from llmtrain_trainer.preparation.refine import (
+    Refined,
+    choose_steps,
+    divide_documents,
+    refine_documents,
+)
 from llmtrain_trainer.preparation.sources import SourceFile
 from llmtrain_trainer.preparation.spool import Spool
+from llmtrain_trainer.preparation.step import Step
 from llmtrain_trainer.preparation.tally import StepRecord, Tally
 from llmtrain_trainer.preparation.words import Hashes
+from llmtrain_trainer.preparation.workers import map_in_order
 from llmtrain_trainer.shards import SourceObject
 
 Report = Callable[[], None]
@@ -81,6 +89,7 @@ def open_corpus(
     scratch: Path,
     rejected: Path,
     report: Report,
+    num_processes: int = 1,
 ) -> Iterator[Corpus]:
     """Read the sources, apply the recipe, and give the documents that are left.
 
@@ -91,6 +100,7 @@ def open_corpus(
         scratch: folder for what is spooled, until the corpus is closed.
         rejected: file that lists records that cannot be read.
         report: called now and then, to say that work goes on.
+        num_processes: that refine documents; the result does not depend on it.
 
     Raises:
         DataError: where a source cannot be used, or nothing is left.
@@ -100,7 +110,11 @@ def open_corpus(
     collection = Collection(files, data.invalid, scratch, rejected)
     with closing(Spool(scratch / "documents")) as spool:
         keys_file = scratch / "keys"
-        tallies = refine_into(spool, keys_file, collection.read(report), data, scheme)
+        batches = divide_documents(collection.read(report))
+        steps = choose_steps(data)
+        refine = partial(refine_documents, steps=steps, scheme=scheme)
+        refined = map_in_order(refine, batches, num_processes)
+        tallies = spool_refined(spool, keys_file, refined, steps, report)
         tallies.insert(0, collection.tally)
 
         numbers = np.arange(len(spool))
@@ -126,23 +140,18 @@ def open_corpus(
         yield Corpus(spool, numbers, paragraphs, tallies, collection.sources)
 
 
-def refine_into(
-    spool: Spool,
-    keys_file: Path,
-    documents: Iterable[Document],
-    data: DataSpec,
-    scheme: Scheme | None,
+def spool_refined(
+    spool: Spool, keys_file: Path, batches: Iterable[Refined], steps: list[Step], report: Report
 ) -> list[Tally]:
-    """Apply the steps for single documents; spool what they leave, and return their counts.
+    """Spool what the steps for single documents left, and its keys; return the steps' counts.
 
     Raises:
-        DataError: where they leave nothing.
+        DataError: where nothing is left.
     """
-    steps = choose_steps(data)
     tallies = [Tally(step.name) for step in steps]
     with keys_file.open("wb") as file:
-        for batch in divide_documents(documents):
-            refined = refine_documents(batch, steps, scheme)
+        for refined in batches:
+            report()
             for document in refined.documents:
                 spool.append(document)
             if refined.keys is not None:
@@ -154,7 +163,7 @@ def refine_into(
 
 
 def map_keys(path: Path, scheme: Scheme) -> Hashes:
-    """Return the keys that `refine_into` wrote [documents, bands], without reading them yet."""
+    """Return the keys that `spool_refined` wrote [documents, bands], without reading them yet."""
     return np.memmap(path, dtype=np.uint64, mode="r").reshape(-1, scheme.bands)
 
 
