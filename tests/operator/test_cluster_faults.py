@@ -15,6 +15,8 @@ import pytest
 
 from llmtrain_api import LLMTrainingJob
 from llmtrain_api.status import ConditionType, Phase
+from llmtrain_operator.plan.conditions import parse_time
+from llmtrain_operator.plan.ledger import sum_seconds
 from testbed.fault_log import FaultWatch
 from testbed.operators import SECONDS, Jobs, Operator
 from testbed.pod_watch import find_doubles, watch_pods
@@ -199,6 +201,13 @@ def test_kills_at_any_moment_double_and_lose_nothing(
     assert sorted((a.index, a.incarnation) for a in job.status.attempts) == [
         (index, n) for index in (0, 1) for n in range(incarnations[index])
     ]
+    # Each operator charged the time since the status of the one before, its absence included.
+    usage, started_at = job.status.usage, job.status.started_at
+    assert usage is not None
+    assert usage.updated_at is not None
+    assert started_at is not None
+    elapsed = (parse_time(usage.updated_at) - parse_time(started_at)).total_seconds()
+    assert sum_seconds(usage) == pytest.approx(elapsed, rel=0.01)
     for index, n in enumerate(incarnations):
         await_line(watch.log, f"tiny-train-{index}-{n} ")
     assert find_doubles(watch.log) == []

@@ -26,33 +26,38 @@ SLOW_RATIO = 1.3
 """A rank that takes so many times the median rank's time is slow."""
 LONG_SECONDS = 60.0
 """One that is slow for so long is told of."""
+MILLISECONDS = 1000.0
+"""In a second."""
 
 
 class StepClock:
     """A rank's own time of each step."""
 
     def __init__(self, device: torch.device) -> None:
-        """Measure on `device`: GPU work is timed where it runs."""
+        """Measure on `device`: GPU work is timed where it runs, and never waited for."""
         self._is_cuda = device.type == "cuda"
-        self._begun: float | torch.cuda.Event | None = None
-        self._ready: float | torch.cuda.Event | None = None
+        self._begun: float | torch.cuda.Event = 0.0
+        self._under_way: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
+        self._seconds = 0.0
 
     def begin(self) -> None:
         """A step begins."""
-        self._begun, self._ready = self._take_moment(), None
+        self._begun = self._take_moment()
 
     def reach_sync(self) -> None:
         """The last backward pass begins: from here on ranks wait for each other."""
-        self._ready = self._take_moment()
+        begun, ready = self._begun, self._take_moment()
+        if isinstance(begun, torch.cuda.Event) and isinstance(ready, torch.cuda.Event):
+            self._under_way.append((begun, ready))
+        elif isinstance(begun, float) and isinstance(ready, float):
+            self._seconds = ready - begun
 
     def read_seconds(self) -> float:
-        """Return the newest step's own time; the step must have ended."""
-        begun, ready = self._begun, self._ready
-        if isinstance(begun, float) and isinstance(ready, float):
-            return ready - begun
-        if isinstance(begun, torch.cuda.Event) and isinstance(ready, torch.cuda.Event):
-            return float(begun.elapsed_time(ready)) / 1000  # milliseconds
-        return 0.0
+        """Return the newest step's own time that is known; 0 until there is one."""
+        while self._under_way and self._under_way[0][1].query():
+            begun, ready = self._under_way.popleft()
+            self._seconds = begun.elapsed_time(ready) / MILLISECONDS
+        return self._seconds
 
     def _take_moment(self) -> float | torch.cuda.Event:
         if not self._is_cuda:
