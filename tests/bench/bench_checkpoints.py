@@ -7,8 +7,9 @@ round every contestant has its turn, so that what else the machine does falls on
 summary is the median over rounds; the raw figures are in the output.
 
 - stall: `Checkpointer.begin` beside a plain copy of the same tensors to memory that is there.
-- upload: from `begin` to the committed manifest and the deletion of the checkpoint before, beside a
-  minimal client that sends the same bytes by presigned URLs and neither digests nor commits.
+- upload: by the uploading process, digest included, beside a minimal client that sends the same
+  bytes by presigned URLs at the same priority, and digests nothing. The whole save commits, too,
+  and deletes the checkpoint before.
 - steps: a small model trained on one core while nothing, our upload, and torch's `async_save` of
   the same state to a folder is under way. The store, which is on another machine elsewhere, has
   the lowest priority then: what is measured is what the client takes from training.
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ from llmtrain_api.run import StorageConfig
 from llmtrain_api.training import ModelSpec, OptimizerSpec
 from llmtrain_trainer.checkpoint import Checkpointer, RunFacts, Snapshot
 from llmtrain_trainer.host_memory import HostMemory
-from llmtrain_trainer.manifest import CHECKPOINTS
+from llmtrain_trainer.manifest import CHECKPOINTS, ManifestObject
 from llmtrain_trainer.model import build_model
 from llmtrain_trainer.optim import AdamW
 from llmtrain_trainer.parallel import Ranks
@@ -49,7 +50,7 @@ from llmtrain_trainer.progress import RankGroup
 from llmtrain_trainer.retention import Retention
 from llmtrain_trainer.staging import StagingArea
 from llmtrain_trainer.store import open_store
-from llmtrain_trainer.uploader import Uploader
+from llmtrain_trainer.uploader import NICENESS, Staged, Uploader
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cluster"))
 from testbed.minio import MinioServer
@@ -62,14 +63,15 @@ IDLE_SECONDS = 4.0
 LOWEST_PRIORITY = 19
 
 MINIMAL_CLIENT = """
-import mmap, sys
+import mmap, os, sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 import urllib3
 from minio import Minio
 from minio.datatypes import Part
-address, access, secret, bucket, name, path, part_bytes = sys.argv[1:]
+address, access, secret, bucket, name, path, part_bytes, niceness = sys.argv[1:]
 part_bytes = int(part_bytes)
+os.nice(int(niceness))
 client = Minio(address, access_key=access, secret_key=secret, secure=False, region="us-east-1")
 http = urllib3.PoolManager(maxsize=16)
 file = open(path, "rb")
@@ -131,7 +133,7 @@ def measure(
     uri = f"s3://{BUCKET}/run"
     store = open_store(uri, storage)
     area = StagingArea(memory.folders, name_part(0, 1))
-    uploader = Uploader(uri, storage)
+    uploader = TimedUploader(uri, storage)
     checkpointer = Checkpointer(
         store,
         Ranks(group=RankGroup(), device=torch.device("cpu"), store=None),
@@ -149,7 +151,8 @@ def measure(
     raw: dict[str, list[float]] = {
         name: []
         for name in (
-            *("plainCopySeconds", "stallSeconds", "minimalUploadSeconds", "saveSeconds"),
+            *("plainCopySeconds", "stallSeconds"),
+            *("minimalUploadSeconds", "uploadSeconds", "saveSeconds"),
             *("idleStepSeconds", "stepSecondsBesideUpload"),
             *("torchStallSeconds", "stepSecondsBesideTorch"),
         )
@@ -159,6 +162,7 @@ def measure(
         stall, duration = save(checkpointer, state, step := step + 1)
         raw["stallSeconds"].append(stall)
         raw["saveSeconds"].append(duration)
+        raw["uploadSeconds"].append(uploader.seconds)
         raw["minimalUploadSeconds"].append(run_minimal_client(minimal))
         click.echo({name: round(values[-1], 3) for name, values in raw.items() if values})
     lower_priority(server.process_id)
@@ -183,14 +187,29 @@ def measure(
     return {"raw": raw, "summary": summarize(raw, state_bytes, written)}
 
 
+class TimedUploader(Uploader):
+    """Knows how long the newest upload took, digest included."""
+
+    seconds = 0.0
+
+    def upload(
+        self, files: Sequence[Staged], *, on_digest: Callable[[list[ManifestObject]], None]
+    ) -> list[ManifestObject]:
+        begun = time.perf_counter()
+        objects = super().upload(files, on_digest=on_digest)
+        self.seconds = time.perf_counter() - begun
+        return objects
+
+
 def summarize(raw: dict[str, list[float]], state_bytes: int, written: int) -> dict[str, float]:
     medians = {name: statistics.median(values) for name, values in raw.items()}
     size = state_bytes / MEBIBYTE
     return {
         "stateMiB": round(size, 1),
         "stallRatio": round(medians["stallSeconds"] / medians["plainCopySeconds"], 3),
-        "uploadRatio": round(medians["minimalUploadSeconds"] / medians["saveSeconds"], 3),
-        "uploadMiBPerSecond": round(size / medians["saveSeconds"], 1),
+        "uploadRatio": round(medians["minimalUploadSeconds"] / medians["uploadSeconds"], 3),
+        "wholeSaveRatio": round(medians["minimalUploadSeconds"] / medians["saveSeconds"], 3),
+        "uploadMiBPerSecond": round(size / medians["uploadSeconds"], 1),
         "minimalMiBPerSecond": round(size / medians["minimalUploadSeconds"], 1),
         "stepRatioBesideUpload": round(
             medians["stepSecondsBesideUpload"] / medians["idleStepSeconds"], 3
@@ -290,7 +309,7 @@ def start_minimal_client(server: MinioServer, path: Path) -> subprocess.Popen[st
         [
             *(sys.executable, "-c", MINIMAL_CLIENT),
             *(f"{server.address}:{server.port}", server.access_key, server.secret_key),
-            *(BUCKET, "minimal", str(path), str(64 * MEBIBYTE)),
+            *(BUCKET, "minimal", str(path), str(64 * MEBIBYTE), str(NICENESS)),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

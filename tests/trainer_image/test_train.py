@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,40 @@ def test_killed_run_resumes_bit_for_bit(root: Path, strategy: str) -> None:
     assert step >= 4
     assert resumed.list_facts("loss") == straight.list_facts("loss")[int(step) :]
     assert resumed.list_facts("validation_loss")[-1] == straight.list_facts("validation_loss")[-1]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("lost_host", [None, 1])
+def test_hosts_resume_from_what_they_have_in_memory_if_all_of_it_is_there(
+    root: Path, tmp_path: Path, strategy: str, lost_host: int | None
+) -> None:
+    """The store's own checkpoints are taken away, so that only the hosts' memory can serve."""
+    name = f"memory-{strategy}-{lost_host}"
+    training = {**configure_tiny_run(root).training.dump(), "steps": 60}
+    workers = {"strategy": strategy, "replicas": 2, "processes_per_worker": 1}
+    settings = {"training": training, **workers, **WITH_DROPOUT}
+    straight = run_ranks(prepare_tiny_run(root, run=f"{name}-whole", **settings))
+
+    config = prepare_tiny_run(root, run=name, **settings)
+    ranks = RunningRanks(config, staging=tmp_path)
+    first = ranks.logs[0]
+    ranks.watch(lambda: bool(first.list_facts("checkpoint_step")))
+    ranks.kill()
+    assert first.step < 60
+    shutil.rmtree(find_run_folder(config) / "checkpoints")
+    if lost_host is not None:
+        shutil.rmtree(tmp_path / f"worker-{lost_host}")
+    resumed = RunningRanks(config, round_number=2, staging=tmp_path)
+    resumed.finish()
+    log = resumed.logs[0]
+    if lost_host is not None:
+        assert log.list_facts("resumed_step") == []
+        assert log.list_facts("loss") == straight.list_facts("loss")
+        return
+    (step,) = log.list_facts("resumed_step")
+    assert step >= 4
+    assert log.list_facts("loss") == straight.list_facts("loss")[int(step) :]
+    assert list_checkpoints(find_run_folder(config))[-1] == "step-00000060"
 
 
 @pytest.mark.fault(28, world="ranks")

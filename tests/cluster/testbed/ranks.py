@@ -70,9 +70,10 @@ class RunningRanks:
         staging: Path | None = None,
         fate: Fate | None = None,
     ) -> None:
-        """Start the ranks of `config`, all of them on this host.
+        """Start the ranks of `config`; each worker stands for a host.
 
-        `staging` is the host's memory, which rounds share that follow each other.
+        `staging` has the hosts' memory, `worker-0` and so on, which rounds share that follow each
+        other.
         """
         if staging is None:
             staging = Path(tempfile.mkdtemp(prefix="llmtrain-ranks-"))
@@ -84,15 +85,16 @@ class RunningRanks:
         self.logs = [RankLog() for _ in range(config.world_size)]
         self._processes = []
         self._lines: dict[Connection, int] = {}
+        per_worker = config.processes_per_worker
         for rank in range(config.world_size):
             group = RankGroup(
                 rank=rank,
                 world_size=config.world_size,
-                local_rank=rank,
-                local_world_size=config.world_size,
+                local_rank=rank % per_worker,
+                local_world_size=per_worker,
                 round=round_number,
                 store_port=self._store.port if self._store is not None else 0,
-                staging=(str(staging),),
+                staging=(str(staging / f"worker-{rank // per_worker}"),),
             )
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(
