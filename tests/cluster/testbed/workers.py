@@ -39,18 +39,15 @@ class Workers:
 
     def find_newest(self, index: int) -> dict[str, Any]:
         """The newest training pod of a worker."""
-        pods = self._jobs.get("pods", "-l", f"{TRAINERS},llmtrain.dev/index={index}")["items"]
-        newest: dict[str, Any] = max(
-            pods, key=lambda pod: int(pod["metadata"]["labels"][INCARNATION_LABEL])
-        )
-        return newest
+        return self._list_of(index)[-1]
 
     def await_progress(self, index: int, holds: Callable[[ProgressRecord], bool]) -> ProgressRecord:
         """Ask the agent of a worker until something holds for its answer; returns that."""
         answers: list[ProgressRecord] = []
 
         def ask() -> bool:
-            progress = ask_agent(self.find_newest(index))
+            pods = self._list_of(index)
+            progress = ask_agent(pods[-1]) if pods else None
             if progress is not None:
                 answers.append(progress)
             return progress is not None and holds(progress)
@@ -68,6 +65,10 @@ class Workers:
             wait_until(condition, seconds=DEADLINE_SECONDS, what=what, poll_seconds=POLL_SECONDS)
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{self.explain()}") from error
+
+    def _list_of(self, index: int) -> list[dict[str, Any]]:
+        pods = self._jobs.get("pods", "-l", f"{TRAINERS},llmtrain.dev/index={index}")["items"]
+        return sorted(pods, key=lambda pod: int(pod["metadata"]["labels"][INCARNATION_LABEL]))
 
     def explain(self) -> str:
         """The job's status, its pods, and the end of what they wrote."""
