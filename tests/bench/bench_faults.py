@@ -59,11 +59,12 @@ def main(kills: int, with_tests: bool, write: bool) -> None:
     records = read_records(tests)
     now = datetime.now(UTC)
     if write:
-        machine = f"{os.cpu_count()} cores ({platform.machine()})"
+        load = os.getloadavg()[-1]
+        machine = f"{os.cpu_count()} {platform.machine()} cores with a load of {load:.1f}"
         report = render_report(records, soaks, day=f"{now:%Y-%m-%d}", machine=machine)
         (ROOT / "docs" / "faults.md").write_text(report)
         figures = {
-            "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+            "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "load": load},
             "tests": [asdict(record) for record in records],
             "soak": [asdict(result) for result in soaks],
         }

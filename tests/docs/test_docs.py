@@ -30,6 +30,7 @@ DEMO_STEPS = 20
 RUN_BY_OTHERS = {
     "make test": "this very run",
     "make e2e": "tests/e2e/test_main_job.py, among others",
+    "make bench-faults": "docs/faults.md says when",
     "make demo": "tests/operator/cli/test_demo.py",
     "helm install": "tests/e2e/test_main_job.py",
     "kubectl create secret": "tests/e2e/test_main_job.py",

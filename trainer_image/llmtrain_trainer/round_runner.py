@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 SETTLE_SECONDS = 1.0
 """How long the cause of a failure may take to show after its first consequence."""
 
-WATCH_SECONDS = 1.0
+WATCH_SECONDS = 0.5
 """How often it is asked whether ranks stand still."""
 
 STACKS = "stacks/round-{round:05d}-worker-{worker}.txt"

@@ -25,8 +25,8 @@ from llmtrain_trainer.progress import RankUpdate
 USUAL_FACTOR = 2.0
 """A phase may take this many times what it usually takes …"""
 
-SLACK_SECONDS = 5.0
-"""… and this much more."""
+SLACK_SECONDS = 4.5
+"""… and this much more: with the half second between two looks, five."""
 
 UNMEASURED_SECONDS = 3600.0
 """What a phase may take that is not learned, or not yet."""

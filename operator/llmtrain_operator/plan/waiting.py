@@ -73,8 +73,13 @@ def _explain_blocked(
         said = f"image {image}: {BACK_OFF.sub('', said)}" if BACK_OFF.sub("", said) else ""
         reason = IMAGE_PULL_FAILED
     who = _count(len(blocked), total, "wait")
-    message = f"{who} ({reason}): {said or reason} {_ADVICE.get(reason, '')}".strip()
+    message = f"{who} ({reason}): {_end(said or reason)} {_ADVICE.get(reason, '')}".strip()
     return Waiting(reason=reason, message=message, is_stalled=is_stalled)
+
+
+def _end(text: str) -> str:
+    """End what somebody else wrote as a sentence."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _count(number: int, total: int, verb: str) -> str:

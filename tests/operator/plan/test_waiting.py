@@ -43,7 +43,7 @@ def test_an_image_that_cannot_be_had_is_named_in_the_registry_s_words(
     waiting = explain_waiting(workers, IMAGE, now)
     assert waiting.reason == "ImagePullFailed"
     assert waiting.message == (
-        f"the worker waits (ImagePullFailed): image {IMAGE}: {NOT_FOUND} "
+        f"the worker waits (ImagePullFailed): image {IMAGE}: {NOT_FOUND}. "
         "Check workers.image and the registry's credentials."
     )
 
