@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from llmtrain_api.run import RunConfig
+from llmtrain_trainer.failures import ConfigurationError
 from llmtrain_trainer.manifest import MANIFEST, CheckpointManifest, describe_file
 from llmtrain_trainer.prepare import run_prepare
 from llmtrain_trainer.progress import Reporter
@@ -166,9 +167,10 @@ def test_a_pickle_in_place_of_a_shard_is_not_unpickled(
         store.write_bytes(key, json.dumps(manifest).encode())
     fault.strikes()
     again = RunningRanks(config, round_number=2)
-    with pytest.raises(Exception) as failed:
+    with pytest.raises(ConfigurationError) as failed:
         again.finish()
-    fault.said(f"{type(failed.value).__name__}: {failed.value}")
+    error = failed.value
+    fault.said(f"{error.reason}: {error.message}; {error.next_step}", "UnsafeArtifact", "pickles")
     assert not exploded.exists()
 
 

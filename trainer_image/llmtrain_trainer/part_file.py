@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from llmtrain_trainer.division import Piece
+from llmtrain_trainer.failures import ConfigurationError
 
 LENGTH = struct.Struct("<Q")
 ALIGNMENT_BYTES = 64
@@ -97,13 +98,25 @@ def copy_part(layout: PartLayout, pieces: Sequence[Piece], target: memoryview) -
 
 
 def read_part(path: Path) -> Iterator[Piece]:
-    """Yield the pieces of a part's file; their data is the file, mapped into memory."""
+    """Yield the pieces of a part's file; their data is the file, mapped into memory.
+
+    Raises:
+        ConfigurationError: it is something else, which is not tried.
+    """
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    (length,) = LENGTH.unpack_from(mapped)
-    begin = LENGTH.size + length
-    header = json.loads(mapped[LENGTH.size : begin])
-    offsets = json.loads(header.pop(METADATA)[SHARDING_INFO])
+    try:
+        (length,) = LENGTH.unpack_from(mapped)
+        begin = LENGTH.size + length
+        header = json.loads(mapped[LENGTH.size : begin])
+        offsets = json.loads(header.pop(METADATA)[SHARDING_INFO])
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigurationError(
+            f"{path.name} of the checkpoint is no safetensors file of a part",
+            reason="UnsafeArtifact",
+            next_step="see who else writes to the run's store: other formats, as pickles, would "
+            "run code where they are read, and are refused",
+        ) from None
     for name, entry in header.items():
         first, last = entry["data_offsets"]
         kind = TYPES[entry["dtype"]]

@@ -5,6 +5,7 @@ Below: `fault_table`, `fault_log`, `soak`. Above: `tests/bench/bench_faults.py`.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -14,6 +15,8 @@ from testbed.soak import SoakResult
 
 MAX_SAID_CHARACTERS = 220
 PASSED = "passed"
+COMMAND = re.compile(r"^kubectl .*?: (?=The |Error)", re.DOTALL)
+"""What our words for a refusal of kubectl begin with."""
 
 WORLDS = """| world | what is real there |
 |---|---|
@@ -131,7 +134,7 @@ def _render_soak(soaks: Sequence[SoakResult]) -> list[str]:
 
 
 def _shorten(text: str) -> str:
-    line = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    line = " ".join(COMMAND.sub("", text).split()).replace("|", "\\|").replace("<", "&lt;")
     return line if len(line) <= MAX_SAID_CHARACTERS else f"{line[:MAX_SAID_CHARACTERS]}…"
 
 
