@@ -85,6 +85,10 @@ class Source(Model):
     """How often each document occurs in the training split: 3 repeats every one, 0.5 takes a
     half of them, chosen by the hash of their text. What is held out is never repeated."""
 
+    max_characters: int | None = Field(default=None, ge=1, le=1_000_000_000_000_000)
+    """At most so much text of the source is used, in documents chosen by their hash after all
+    that is left out otherwise. Absent: all of it."""
+
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", max_length=64)
     """Digest of the object at uri: any other content is refused."""
 

@@ -32,7 +32,7 @@ from testbed.tiny_run import configure_tiny_run
 DOCUMENTS = list(dict.fromkeys(topics[name] for name in sorted(topics)))
 """Some topics have several names."""
 
-JSONL_DATA = {
+JSONL_DATA: dict[str, Any] = {
     "sources": [{"uri": "s3://tiny-bucket/topics/*.jsonl", "textField": "body"}],
     "tokenizer": {"kind": "bpe", "vocabularySize": 1000},
     "split": {"method": "document", "validationFraction": 0.1},
@@ -396,3 +396,12 @@ def test_tokenizer_learns_from_a_sample_and_is_described(configure_folder: Confi
         assert manifest.tokenizer.unknown_rate == 0.0
         assert 500 < manifest.tokenizer.tokens_used <= 1000
     assert files[0] != files[1]
+
+
+def test_source_is_cut_to_its_cap(configure_folder: ConfigureAt) -> None:
+    sources = [{**source, "maxCharacters": 200_000} for source in JSONL_DATA["sources"]]
+    data = {**JSONL_DATA, "sources": sources, "tokenizer": {"kind": "byte"}}
+    config = configure_folder("cap", data=data)
+    (step,) = (s for s in read_manifest(config, prepare(config)).steps if s.step == "reduce")
+    assert step.documents_in == len(DOCUMENTS) > step.documents_out
+    assert 100_000 < step.characters_out <= 200_000

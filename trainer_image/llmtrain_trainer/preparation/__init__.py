@@ -13,6 +13,7 @@
     spool        documents on the local disk between two passes
     duplicates   documents that were there before, exactly or nearly, by the keys of `minhash`
     contamination  documents that give away a set to evaluate on
+    reduce       at most so much of a source
     paragraphs   paragraphs that were there before
     splits       training and held-out text
 

@@ -25,6 +25,7 @@ from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.duplicates import drop_exact_duplicates, drop_near_duplicates
 from llmtrain_trainer.preparation.minhash import SCHEMES, Scheme
 from llmtrain_trainer.preparation.paragraphs import RepeatedParagraphs
+from llmtrain_trainer.preparation.reduce import drop_surplus
 from llmtrain_trainer.preparation.refine import (
     Refined,
     choose_steps,
@@ -130,6 +131,11 @@ def open_corpus(
             report()
             known = read_contamination(data, against, scratch, report)
             numbers, tally = drop_contaminated(spool, numbers, known)
+            tallies.append(tally)
+            _require_documents(len(numbers), tallies)
+        caps = [source.max_characters for source in data.sources]
+        if any(cap is not None for cap in caps):
+            numbers, tally = drop_surplus(spool, numbers, caps)
             tallies.append(tally)
             _require_documents(len(numbers), tallies)
         paragraphs = None

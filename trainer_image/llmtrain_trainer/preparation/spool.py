@@ -49,6 +49,11 @@ class Spool:
         return np.frombuffer(bytes(self._digests), dtype=f"S{DIGEST_BYTES}")
 
     @property
+    def sources(self) -> NDArray[np.int64]:
+        """Indices of the sources [documents]."""
+        return np.array(self._sources, dtype=np.int64)
+
+    @property
     def lengths(self) -> NDArray[np.int64]:
         """Characters of the texts [documents]."""
         return np.array(self._lengths, dtype=np.int64)
