@@ -26,6 +26,7 @@ from pydantic import Field
 
 from llmtrain_api.base import Model
 from llmtrain_api.training import DivergenceSpec
+from llmtrain_trainer.curve import WHOLE_STEPS
 from llmtrain_trainer.failures import DivergedError
 from llmtrain_trainer.retention import refuse_checkpoint
 from llmtrain_trainer.store import ObjectMissingError, Store
@@ -34,8 +35,8 @@ from llmtrain_trainer.verification import list_steps
 HISTORY = "divergence.json"
 """What was skipped, relative to the run."""
 
-WINDOW_STEPS = 128
-"""Losses that the median is taken of."""
+WINDOW_STEPS = WHOLE_STEPS
+"""Losses that the median is taken of: those that a checkpoint's curve has every one of."""
 MIN_WINDOW_STEPS = 24
 """Spikes are looked for once there are so many."""
 MAD_TO_SIGMA = 1.4826

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig
 from llmtrain_api.training import DivergenceAction
+from llmtrain_trainer.curve import note_loss
 from llmtrain_trainer.divergence import (
     ADVICE,
     LOSS_SPIKE,
@@ -55,9 +56,6 @@ from llmtrain_trainer.training_step import (
     read_numbers,
     take_step,
 )
-
-MAX_CURVE_POINTS = 1000
-"""Training points of the loss curve; longer runs keep every n-th step."""
 
 COLLECT_EVERY_STEPS = 1000
 """Python's garbage collector runs here and nowhere else, so that no rank waits for another's."""
@@ -135,9 +133,7 @@ def _settle(run: TrainingRun, numbers: StepNumbers, rate: float | None) -> Agree
     `rate` is in tokens per second, once it is known.
     """
     agreed = read_numbers(run, numbers)
-    stride = max(1, run.config.training.steps // MAX_CURVE_POINTS)
-    if numbers.step % stride == 0 or numbers.step == run.config.training.steps:
-        run.curve.append({"step": numbers.step, "loss": agreed.loss})
+    note_loss(run.curve, numbers.step, agreed.loss, total_steps=run.config.training.steps)
     facts: dict[str, float | bool | str] = {}
     if rate is not None:
         facts["tokens_per_second"] = rate

@@ -21,6 +21,7 @@ from llmtrain_api.records import RankPhase
 from llmtrain_api.run import RunConfig
 from llmtrain_api.training import DivergenceAction
 from llmtrain_trainer.checkpoint import Checkpointer, RunFacts, Snapshot
+from llmtrain_trainer.curve import list_newest_losses
 from llmtrain_trainer.data import Dataset, find_cache_directory, find_dataset, open_run_dataset
 from llmtrain_trainer.divergence import LossWatch, RollbackHistory, read_history
 from llmtrain_trainer.failures import DataError, StoreError
@@ -160,7 +161,7 @@ def _resume(run: TrainingRun, checkpoint: Checkpoint) -> None:
     load_tensors(checkpoint, run.ranks, run.optimizer.named_state())
     run.step = checkpoint.manifest.step
     run.curve = checkpoint.curve
-    past = (point["loss"] for point in run.curve if "loss" in point)
+    past = list_newest_losses(run.curve)
     run.watch = LossWatch(run.config.training.divergence, past)
     run.optimizer.set_step(run.step)
     remove_folder(checkpoint, run.ranks)
