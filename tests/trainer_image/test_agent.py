@@ -186,7 +186,7 @@ def test_ranks_that_stand_still_are_named_and_started_anew(
     logs = agents[0].log + agents[1].log
     assert "stood still" in logs
     stacks = {path.name: path.read_text() for path in find_run_folder(config).glob("stacks/*")}
-    assert "_take_step" in stacks["round-00001-worker-0.txt"]
+    assert "take_step" in stacks["round-00001-worker-0.txt"]
     assert "rank 1:\ndoes not answer any signal" in stacks["round-00001-worker-1.txt"]
     assert read_curves(config) == undisturbed
 

@@ -129,20 +129,27 @@ class AgentWorld:
         found = job.status.find_condition(kind)
         return ("", "") if found is None else (found.status, f"{found.reason}: {found.message}")
 
-    def await_end(self, phase: Phase = Phase.SUCCEEDED) -> LLMTrainingJob:
+    def await_end(
+        self, phase: Phase = Phase.SUCCEEDED, *, seconds: float = DEADLINE_SECONDS
+    ) -> LLMTrainingJob:
         """Wait until the job ends, which must be in `phase`; returns it."""
-        job = self.await_job(lambda j: j.status.phase in ENDED, "the job to end")
+        self.await_condition(
+            lambda: self.job.status.phase in ENDED, "the job to end", seconds=seconds
+        )
+        job = self.job
         assert job.status.phase is phase, self.explain()
         return job
 
-    def await_condition(self, condition: Callable[[], bool], what: str) -> None:
+    def await_condition(
+        self, condition: Callable[[], bool], what: str, *, seconds: float = DEADLINE_SECONDS
+    ) -> None:
         """Wait until something holds.
 
         Raises:
             TimeoutError: it took too long; the message says how the job and its pods are.
         """
         try:
-            wait_until(condition, seconds=DEADLINE_SECONDS, what=what, poll_seconds=0.1)
+            wait_until(condition, seconds=seconds, what=what, poll_seconds=0.1)
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{self.explain()}") from error
 

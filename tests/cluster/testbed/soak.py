@@ -22,14 +22,17 @@ from pathlib import Path
 from typing import Protocol
 
 from llmtrain_api import JobStatus, ProgressRecord
-from llmtrain_api.records import RankPhase
+from llmtrain_api.records import RankPhase, Stage
 from testbed.small_job import CHECKPOINT_STEPS
 
 DEADLINE_SECONDS = 300.0
+"""From one kill to the next, on a busy machine."""
+END_SECONDS = 1800.0
+"""For a run of which nothing is killed any more."""
 POLL_SECONDS = 0.02
 MAX_STEPS_BEFORE_KILL = 2 * CHECKPOINT_STEPS
 """A kill follows a new checkpoint after at most so many steps: before, in and after a save."""
-STEPS_PER_KILL = 8 * CHECKPOINT_STEPS
+STEPS_PER_KILL = 6 * CHECKPOINT_STEPS
 """Length of a run for each kill: what is repeated, and what training does meanwhile."""
 
 
@@ -137,15 +140,18 @@ class _Killer:
         killed: Counter[str] = Counter()
         for _ in range(num_kills):
             progress = self._await(partial(_has_saved, self._committed))
+            if progress is None:
+                return
             target = progress.step + self._rng.randrange(MAX_STEPS_BEFORE_KILL)
-            self._await(partial(_has_come_to, target))
+            if self._await(partial(_has_come_to, target)) is None:
+                return
             (name,) = self._rng.choices(names, weights)
             kinds[name].kill(self._rng)
             killed[name] += 1
             self._result.kills = dict(killed)
 
-    def _await(self, holds: Callable[[ProgressRecord], bool]) -> ProgressRecord:
-        """Wait until something holds for a round that has come as far as to train."""
+    def _await(self, holds: Callable[[ProgressRecord], bool]) -> ProgressRecord | None:
+        """Wait until something holds for a round that trains; None where training is over."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         while time.monotonic() < deadline:
             progress = self._world.ask()
@@ -153,6 +159,8 @@ class _Killer:
                 self._note(progress)
                 if self._round == (progress.incarnation, progress.round) and holds(progress):
                     return progress
+            elif self._round is not None and self._world.read_status().stage is Stage.EVALUATE:
+                return None
             time.sleep(POLL_SECONDS)
         raise TimeoutError(
             f"{self._world.name}, seed {self._result.seed}, after {self._result.kills}: "

@@ -14,7 +14,7 @@ from llmtrain_api import JobStatus, ProgressRecord
 from llmtrain_api.records import Stage
 from testbed.agent_world import AgentWorld
 from testbed.small_job import BUCKET
-from testbed.soak import Kind
+from testbed.soak import END_SECONDS, Kind
 from testbed.workers import ask_agent
 
 RESTART_LIMIT = 1000
@@ -57,7 +57,7 @@ class SoakAgents:
 
     def await_end(self) -> JobStatus:
         """Wait until the job has succeeded; return its status."""
-        return self._world.await_end().status
+        return self._world.await_end(seconds=END_SECONDS).status
 
     def digest(self) -> str:
         """Return a digest of the run's losses and weights."""

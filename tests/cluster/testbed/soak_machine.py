@@ -24,7 +24,7 @@ from testbed.agents import list_rank_processes
 from testbed.command_line import CommandLine
 from testbed.processes import ServerProcess, wait_until
 from testbed.small_job import BUCKET, CORPUS_KEY, describe_small_job, write_corpus
-from testbed.soak import DEADLINE_SECONDS, Kind
+from testbed.soak import DEADLINE_SECONDS, END_SECONDS, Kind
 
 RESTART_LIMIT = 1000
 JOB = "tiny"
@@ -83,7 +83,7 @@ class SoakMachine:
     def await_end(self) -> JobStatus:
         """Wait until the job has succeeded; return its status."""
         assert self._run is not None
-        code = self._run.wait(seconds=DEADLINE_SECONDS)
+        code = self._run.wait(seconds=END_SECONDS)
         assert code == 0, self._run.tail_log()
         assert self.read_status().phase is Phase.SUCCEEDED
         return self.read_status()
