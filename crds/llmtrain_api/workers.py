@@ -53,7 +53,8 @@ class Resources(Model):
     """GPUs (nvidia.com/gpu); training then runs on nccl, else on gloo."""
 
     shared_memory: Quantity = "256Mi"
-    """Size of /dev/shm, counted into memory."""
+    """Size of /dev/shm, counted into memory. Each rank stages its share of a checkpoint there if
+    it fits, else on the pod's disk."""
 
 
 class Toleration(Model):

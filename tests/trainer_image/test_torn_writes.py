@@ -9,7 +9,7 @@ import io
 import os
 import secrets
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from llmtrain_api.run import RunConfig, StorageConfig
+from llmtrain_api.training import ModelSpec
 from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.inspection import verify_checkpoints
 from llmtrain_trainer.manifest import (
@@ -37,13 +38,16 @@ from llmtrain_trainer.verification import list_steps
 from testbed.fault_log import FaultWatch
 from testbed.interceptor import Interceptor, Moment
 from testbed.minio import MinioServer
-from testbed.ranks import RunningRanks
+from testbed.ranks import RankLog, RunningRanks
 from testbed.tiny_run import configure_tiny_run
 
 BUCKET = "tiny-bucket"
 STEPS = 1_000_000
 OBJECTS_OF_A_SAVE = 4
 """Two parts, the curve and the manifest, in whatever order."""
+
+LARGE_HIDDEN_SIZE = 384
+"""Makes a state of 42 MB, which is more than a rank uploads by itself."""
 
 STRIKE_SECONDS = 30.0
 
@@ -160,6 +164,39 @@ def test_killed_uploader_costs_one_save_and_leaves_no_parts(
 
 
 @pytest.mark.fault(15, world="ranks")
+def test_killed_uploader_of_a_rank_costs_one_save_and_training_goes_on(
+    server: MinioServer, interceptor: Interceptor, tmp_path: Path
+) -> None:
+    base = configure(reach(server, interceptor.endpoint, tmp_path / "keys"), "uploader-killed")
+    model = ModelSpec(layers=2, heads=2, hidden_size=LARGE_HIDDEN_SIZE)
+    config = base.model_copy(update={"model": model, "processes_per_worker": 1})
+    run_prepare(config, Reporter(0, lambda update: None))
+    ranks = RunningRanks(config)
+    log = ranks.logs[0]
+    ranks.watch(lambda: bool(log.list_facts("checkpoint_step")))
+    interceptor.arm(1, Moment.MIDDLE, lambda: kill_uploaders(ranks.process_ids))
+    ranks.watch(lambda: "SIGKILL" in find_failure(log))
+    saved = log.list_facts("checkpoint_step")[-1]
+    ranks.watch(lambda: log.list_facts("checkpoint_step")[-1] > saved)
+    assert find_failure(log) == ""
+    assert all(log.error is None for log in ranks.logs)
+    ranks.kill()
+
+
+def kill_uploaders(parents: Sequence[int]) -> None:
+    """Kill every child of these processes; a rank has no other."""
+    for parent in parents:
+        for task in Path(f"/proc/{parent}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+
+
+def find_failure(log: RankLog) -> str:
+    """What a rank last said of its saves."""
+    told = [u.facts["checkpoint_failure"] for u in log.updates if "checkpoint_failure" in u.facts]
+    return str(told[-1]) if told else ""
+
+
 def test_store_killed_amid_an_upload_costs_saves_and_no_checkpoint(
     server: MinioServer, interceptor: Interceptor, tmp_path: Path
 ) -> None:

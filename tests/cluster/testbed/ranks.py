@@ -111,6 +111,11 @@ class RunningRanks:
         assert pid is not None
         return pid
 
+    @property
+    def process_ids(self) -> list[int]:
+        """Process ids of the ranks, by rank."""
+        return [process.pid for process in self._processes if process.pid is not None]
+
     def request_stop(self) -> None:
         """Ask the ranks to save and leave, as SIGTERM does."""
         self._stop.set()
