@@ -189,6 +189,45 @@ def test_an_apiserver_that_refuses_everything_is_asked_with_growing_waits(
     fault.said(f"{asked} requests in {seconds} s of {status.value}; 0 restarts")
 
 
+@pytest.mark.fault(7, world="apiserver")
+def test_a_pod_of_a_node_that_answers_no_more_is_not_given_its_grace(
+    jobs: Jobs, operator: Operator, fault: FaultWatch
+) -> None:
+    """As the taint manager deletes it: with the whole grace, which nobody is there to keep."""
+    node = f"silent-{jobs.namespace}"
+    unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
+    jobs.server.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": node},
+            "spec": {"unschedulable": True},
+        }
+    )
+    jobs.server.kubectl(
+        *("patch", "node", node, "--subresource=status", "--type=merge", "-p"),
+        json.dumps({"status": {"conditions": [unknown]}}),
+    )
+    try:
+        jobs.apply()
+        jobs.await_pods("tiny-prepare-0-0")
+        jobs.bind("tiny-prepare-0-0", node=node)
+        jobs.set_pod_status("tiny-prepare-0-0", {"phase": "Running"})
+        jobs.await_job(lambda j: j.status.phase is Phase.PREPARING, "the stage to be said")
+        fault.strikes()
+        jobs.server.kubectl(
+            "-n", jobs.namespace, "delete", "pod", "tiny-prepare-0-0", "--wait=false"
+        )
+        jobs.await_pod("tiny-prepare-0-1")
+        fault.is_over()
+        job = jobs.await_job(lambda j: bool(j.status.attempts), "the loss to be said")
+        attempt = job.status.attempts[0]
+        fault.said(f"{attempt.reason} on {attempt.node}: {attempt.message}", "NodeLost", node)
+        assert job.status.failures == 0
+    finally:
+        jobs.server.kubectl("delete", "node", node, "--wait=false")
+
+
 @pytest.mark.fault(25, world="apiserver")
 def test_a_namespace_that_is_deleted_while_no_operator_runs_goes_away(
     jobs: Jobs, operator: Operator, fault: FaultWatch

@@ -190,25 +190,26 @@ class Inquiries:
         return (facts.observed.process.name, warnings[-1]["message"]) if warnings else None
 
     async def _check_leaving(self, facts: PodFacts) -> None:
-        """Declare a pod lost that should long be gone, where its node is gone or does not answer.
+        """Declare a pod lost that was told to go, where its node is gone or does not answer.
 
-        Its kubelet would have said that it ended; without one nobody ever will.
+        Its kubelet would have said that it ended; without one nobody ever will. A node that says
+        itself that it is not ready may be shutting down: its pods keep their grace.
         """
         node = facts.observed.node
         if facts.deadline is None or facts.observed.state is not ProcessState.LEAVING or not node:
             return
-        if self._clock() < facts.deadline + timedelta(seconds=LOST_SECONDS):
-            return
+        is_overdue = self._clock() >= facts.deadline + timedelta(seconds=LOST_SECONDS)
         try:
             status = (await self._client.get(f"/api/v1/nodes/{node}")).get("status", {})
             conditions = status.get("conditions") or []
-            is_lost = not any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+            ready = next((c["status"] for c in conditions if c["type"] == "Ready"), "")
+            is_lost = ready == "Unknown" or (is_overdue and ready != "True")
         except ApiError as error:
             if error.status == HTTPStatus.FORBIDDEN:  # as where only some namespaces are watched
                 return
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
-            is_lost = True
+            is_lost = is_overdue
         if is_lost:
             self._pods.declare_lost(facts)
 
