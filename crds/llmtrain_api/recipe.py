@@ -132,6 +132,10 @@ class Privacy(Model):
     ip-address; national-id of Brazil, France, Italy and Spain, whose check digits are right;
     api-key of well-known services or beside a word as password; private-key in PEM."""
 
+    erase: list[Source] = Field(default=[], max_length=16)
+    """Lists of documents that must not be used: text files with the SHA-256 of a document's text,
+    as it was read, in each line."""
+
 
 class Deduplicate(Model):
     """Which documents and paragraphs are left out because the same was there before."""

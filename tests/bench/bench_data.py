@@ -49,7 +49,7 @@ from llmtrain_trainer.preparation.personal_data import FORMS
 from llmtrain_trainer.preparation.privacy import replace_personal_data
 from llmtrain_trainer.preparation.quality import judge_text
 from llmtrain_trainer.preparation.selection import identify_language
-from llmtrain_trainer.preparation.sources import find_source_files
+from llmtrain_trainer.preparation.sources import find_inputs
 from llmtrain_trainer.preparation.spool import Spool
 from llmtrain_trainer.tokenization import encode_with
 from testbed.personal_texts import make_texts
@@ -184,13 +184,13 @@ def run_recipe(root: Path, num_processes: int) -> dict[str, Any]:
         }
     )
     storage = StorageConfig(uri="s3://unused", local_root=str(root))
-    files = find_source_files(data.sources, storage, field="data.sources")
+    inputs = find_inputs(data, storage)
     scratch = root / f"scratch-{num_processes}"
     scratch.mkdir()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, processor = time.perf_counter(), time.process_time()
     with open_corpus(
-        data, files, [], scratch, root / "rejected", lambda: None, num_processes
+        data, inputs, scratch, root / "rejected", lambda: None, num_processes
     ) as corpus:
         left = sum(len(document.text) for document in corpus.read())
         steps = corpus.record_steps()

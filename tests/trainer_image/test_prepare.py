@@ -405,3 +405,25 @@ def test_source_is_cut_to_its_cap(configure_folder: ConfigureAt) -> None:
     (step,) = (s for s in read_manifest(config, prepare(config)).steps if s.step == "reduce")
     assert step.documents_in == len(DOCUMENTS) > step.documents_out
     assert 100_000 < step.characters_out <= 200_000
+
+
+def test_documents_to_be_erased_are_not_used(configure_folder: ConfigureAt, tmp_path: Path) -> None:
+    config = configure_folder("before", data=JSONL_DATA)
+    before = prepare(config)
+    gone = DOCUMENTS[3:5]
+    lines = "".join(hashlib.sha256(text.encode()).hexdigest() + "\n" for text in gone)
+    store = open_store("s3://tiny-bucket/erase", config.storage)
+    store.write_bytes("list.txt", lines.encode())
+    privacy = {"erase": [{"uri": "s3://tiny-bucket/erase/list.txt"}]}
+    config = configure_folder("after", data={**JSONL_DATA, "privacy": privacy})
+    result = prepare(config)
+    assert result.dataset != before.dataset
+    assert read_manifest(config, result).steps[0].rules["erased"].count == len(gone)
+    dataset = open_result(config, result, tmp_path / "cache")
+    left = [text for side in list_documents(dataset, tmp_path / "tokenizer") for text in side]
+    assert sorted([*left, *gone]) == sorted(DOCUMENTS)
+
+    store.write_bytes("list.txt", b"jane.roe\n")
+    with pytest.raises(DataError, match=r"erase/list\.txt:1: not a SHA-256") as failed:
+        prepare(config)
+    assert "jane" not in failed.value.message

@@ -30,7 +30,7 @@ from llmtrain_trainer.learning import TRAINERS
 from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.manifest import ManifestObject, describe_file
 from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
-from llmtrain_trainer.preparation.sources import SourceFile, find_source_files
+from llmtrain_trainer.preparation.sources import Inputs, SourceFile, find_inputs
 from llmtrain_trainer.preparation.splits import (
     Piece,
     choose_held_out,
@@ -74,9 +74,8 @@ def run_prepare(config: RunConfig, reporter: Reporter) -> StageResult:
         StoreError: where the store fails.
     """
     data, storage = config.data, config.storage
-    files = find_source_files(data.sources, storage, field="data.sources")
-    against = find_source_files(data.deduplicate.against, storage, field="data.deduplicate.against")
-    fingerprint = compute_fingerprint(data, files, against, storage)
+    inputs = find_inputs(data, storage)
+    fingerprint = compute_fingerprint(data, inputs, storage)
     uri = locate_dataset(config.storage.uri, fingerprint)
     store = open_store(uri, config.storage)
     reused = store.find_object(MANIFEST) is not None
@@ -86,12 +85,11 @@ def run_prepare(config: RunConfig, reporter: Reporter) -> StageResult:
             output.mkdir()
             with open_corpus(
                 data,
-                files,
-                against,
+                inputs,
                 scratch,
                 output / REJECTED,
                 reporter.report,
-                choose_num_processes(files),
+                choose_num_processes(inputs.documents),
             ) as corpus:
                 manifest = build_dataset(config, corpus, fingerprint, store, output, reporter)
         try:
@@ -119,17 +117,20 @@ def choose_num_processes(files: list[SourceFile]) -> int:
     return max(1, min(count_usable_cores(), size // PROCESS_BYTES))
 
 
-def compute_fingerprint(
-    data: DataSpec, files: list[SourceFile], against: list[SourceFile], storage: StorageConfig
-) -> str:
+def compute_fingerprint(data: DataSpec, inputs: Inputs, storage: StorageConfig) -> str:
     """Return the digest of all that the data follows from; no text is read for it."""
-    deduplicate = data.deduplicate.model_copy(update={"against": []})
+    recipe = {
+        "sources": [],
+        "deduplicate": data.deduplicate.model_copy(update={"against": []}),
+        "privacy": data.privacy.model_copy(update={"erase": []}),
+    }
     facts: dict[str, Any] = {
         "version": RECIPE_VERSION,
         # How sources were named does not matter, which objects they named does.
-        "recipe": data.model_copy(update={"sources": [], "deduplicate": deduplicate}).dump(),
-        "files": [_pin(file) for file in files],
-        "against": [_pin(file) for file in against],
+        "recipe": data.model_copy(update=recipe).dump(),
+        "files": [_pin(file) for file in inputs.documents],
+        "against": [_pin(file) for file in inputs.against],
+        "erase": [_pin(file) for file in inputs.erase],
     }
     if data.tokenizer.uri is not None:
         listing = open_store(data.tokenizer.uri, storage).list_objects()

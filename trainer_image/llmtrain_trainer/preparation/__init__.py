@@ -2,6 +2,7 @@
 
     sources      which objects the manifest names, pinned by what the store says of them
     unpack       gz, zst and zip, with a bound on what may come out
+    erasure      documents that must not be used
     readers      text, JSON, tables and HTML as records, each with its place
     fields       records as documents
     refine       the steps that treat each document for itself:

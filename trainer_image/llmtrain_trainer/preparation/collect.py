@@ -12,6 +12,7 @@ from pathlib import Path
 from llmtrain_api.sources import Invalid, InvalidPolicy
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.document import Document, Rejection
+from llmtrain_trainer.preparation.erasure import is_erased
 from llmtrain_trainer.preparation.readers import explain_rejection, read_documents
 from llmtrain_trainer.preparation.sources import SourceFile, fetch_source_file
 from llmtrain_trainer.preparation.tally import Tally
@@ -25,7 +26,12 @@ class Collection:
     """The documents of all sources, read once."""
 
     def __init__(
-        self, files: list[SourceFile], invalid: Invalid, scratch: Path, rejected: Path
+        self,
+        files: list[SourceFile],
+        invalid: Invalid,
+        scratch: Path,
+        rejected: Path,
+        erasures: frozenset[bytes] = frozenset(),
     ) -> None:
         """Read `files`, in their order.
 
@@ -34,11 +40,14 @@ class Collection:
             invalid: what becomes of records that cannot be read.
             scratch: folder for one source file at a time.
             rejected: file that lists what was left out, made where something was.
+            erasures: digests of documents that must not be used.
         """
         self._files = files
         self._invalid = invalid
         self._path = scratch / "source"
         self._rejected = rejected
+        self._erasures = erasures
+        self._num_rejected = 0
         self._first: Rejection | None = None
         self.sources: list[SourceObject] = []
         """What was read so far."""
@@ -58,6 +67,9 @@ class Collection:
             for entry in read_documents(file, self._path):
                 if isinstance(entry, Rejection):
                     self._reject(entry)
+                elif is_erased(entry.text, self._erasures):
+                    self.tally.count_text(entry.text, None)
+                    self.tally.count_rule(entry.place, "erased")
                 else:
                     self.tally.count_text(entry.text, entry.text)
                     yield entry
@@ -75,6 +87,7 @@ class Collection:
         if self._invalid.policy is InvalidPolicy.FAIL:
             raise explain_rejection(rejection)
         self._first = self._first or rejection
+        self._num_rejected += 1
         self.tally.documents_in += 1
         self.tally.count_rule(rejection.place, "unreadable", rejection.why)
         with self._rejected.open("a", encoding="utf-8") as file:
@@ -84,11 +97,10 @@ class Collection:
         if self._first is None:
             return
         total = self.tally.documents_in
-        rejected = total - self.tally.documents_out
-        if rejected > self._invalid.max_rate * max(total, MIN_RECORDS):
+        if self._num_rejected > self._invalid.max_rate * max(total, MIN_RECORDS):
             raise DataError(
-                f"{rejected} of {total} records cannot be read, more than data.invalid.maxRate"
-                f" allows; the first: {self._first.place}: {self._first.why}",
+                f"{self._num_rejected} of {total} records cannot be read, more than"
+                f" data.invalid.maxRate allows; the first: {self._first.place}: {self._first.why}",
                 reason="TooManyInvalid",
                 next_step="mend the sources, or raise data.invalid.maxRate",
             )

@@ -23,6 +23,7 @@ from llmtrain_trainer.preparation.collect import Collection
 from llmtrain_trainer.preparation.contamination import Contamination, drop_contaminated
 from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.duplicates import drop_exact_duplicates, drop_near_duplicates
+from llmtrain_trainer.preparation.erasure import read_erasures
 from llmtrain_trainer.preparation.minhash import SCHEMES, Scheme
 from llmtrain_trainer.preparation.paragraphs import RepeatedParagraphs
 from llmtrain_trainer.preparation.reduce import drop_surplus
@@ -32,7 +33,7 @@ from llmtrain_trainer.preparation.refine import (
     divide_documents,
     refine_documents,
 )
-from llmtrain_trainer.preparation.sources import SourceFile
+from llmtrain_trainer.preparation.sources import Inputs, SourceFile
 from llmtrain_trainer.preparation.spool import Spool
 from llmtrain_trainer.preparation.step import Step
 from llmtrain_trainer.preparation.tally import StepRecord, Tally
@@ -85,8 +86,7 @@ class Corpus:
 @contextmanager
 def open_corpus(
     data: DataSpec,
-    files: list[SourceFile],
-    against: list[SourceFile],
+    inputs: Inputs,
     scratch: Path,
     rejected: Path,
     report: Report,
@@ -96,8 +96,7 @@ def open_corpus(
 
     Args:
         data: the recipe.
-        files: of its sources.
-        against: of the sets to evaluate on.
+        inputs: the objects that it reads.
         scratch: folder for what is spooled, until the corpus is closed.
         rejected: file that lists records that cannot be read.
         report: called now and then, to say that work goes on.
@@ -108,7 +107,8 @@ def open_corpus(
         StoreError: where the store fails.
     """
     scheme = SCHEMES.get(data.deduplicate.near)
-    collection = Collection(files, data.invalid, scratch, rejected)
+    erasures = read_erasures(inputs.erase, scratch)
+    collection = Collection(inputs.documents, data.invalid, scratch, rejected, erasures)
     with closing(Spool(scratch / "documents")) as spool:
         keys_file = scratch / "keys"
         batches = divide_documents(collection.read(report))
@@ -127,9 +127,9 @@ def open_corpus(
             keys = map_keys(keys_file, scheme)
             numbers, tally = drop_near_duplicates(spool, numbers, keys, scheme)
             tallies.append(tally)
-        if against:
+        if inputs.against:
             report()
-            known = read_contamination(data, against, scratch, report)
+            known = read_contamination(data, inputs.against, scratch, report)
             numbers, tally = drop_contaminated(spool, numbers, known)
             tallies.append(tally)
             _require_documents(len(numbers), tallies)

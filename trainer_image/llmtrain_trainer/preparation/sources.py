@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from llmtrain_api.data import DataSpec
 from llmtrain_api.run import StorageConfig
 from llmtrain_api.sources import Source
 from llmtrain_trainer.failures import DataError
@@ -42,6 +43,34 @@ class SourceFile:
     def uri(self) -> str:
         """Where it lies."""
         return f"{self.store.uri}/{self.stored.key}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """Every object that a recipe reads."""
+
+    documents: list[SourceFile]
+
+    against: list[SourceFile]
+    """Sets to evaluate on."""
+
+    erase: list[SourceFile]
+    """Lists of documents that must not be used."""
+
+
+def find_inputs(data: DataSpec, config: StorageConfig) -> Inputs:
+    """Return every object that a recipe reads.
+
+    Raises:
+        DataError: where a source names no object.
+        StoreError: where the store fails or lacks the bucket.
+    """
+    against, erase = data.deduplicate.against, data.privacy.erase
+    return Inputs(
+        documents=find_source_files(data.sources, config, field="data.sources"),
+        against=find_source_files(against, config, field="data.deduplicate.against"),
+        erase=find_source_files(erase, config, field="data.privacy.erase"),
+    )
 
 
 def find_source_files(
