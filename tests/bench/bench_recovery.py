@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -41,6 +42,7 @@ CONTESTANT = Path(__file__).with_name("torchrun_contestant.py")
 MAX_RESTARTS = 100
 DEADLINE_SECONDS = 300.0
 POLL_SECONDS = 0.01
+STOOD_STILL = "stood still"
 PROMISED_SLACK_SECONDS = 5.0
 """The verdict on a rank that hangs may come this long after twice its usual step."""
 
@@ -126,7 +128,13 @@ def measure_hang(agents: list[AgentProcess]) -> dict[str, float]:
     step_seconds = measure_step(agents[0])
     started = time.monotonic()
     os.kill(agents[1].list_ranks()[-1], signal.SIGSTOP)
-    agents[0].await_progress(lambda p: p.last_loss != before.last_loss)
+    # Whichever worker notices first says so; the other one says that the round ended elsewhere.
+    wait_until(
+        lambda: any(STOOD_STILL in _tell_loss(agent) for agent in agents),
+        seconds=DEADLINE_SECONDS,
+        what="the verdict",
+        poll_seconds=POLL_SECONDS,
+    )
     verdict = time.monotonic() - started
     agents[0].await_progress(
         lambda p: p.round > before.round and p.resumed_step is not None and p.step > p.resumed_step
@@ -136,6 +144,11 @@ def measure_hang(agents: list[AgentProcess]) -> dict[str, float]:
         "verdict": verdict,
         "promised": USUAL_FACTOR * step_seconds + PROMISED_SLACK_SECONDS,
     }
+
+
+def _tell_loss(agent: AgentProcess) -> str:
+    progress = agent.read_progress()
+    return progress.last_loss if progress is not None else ""
 
 
 def measure_step(agent: AgentProcess, *, steps: int = 40) -> float:
@@ -177,6 +190,10 @@ def measure_torchrun(root: Path) -> dict[str, float]:
         return {"total": time.monotonic() - started}
     finally:
         process.kill()
+        # torchrun gives each rank a session of its own, and so they outlive it.
+        for path in folder.glob("rank-[0-9]"):
+            with suppress(ProcessLookupError):
+                os.kill(int(path.read_text()), signal.SIGKILL)
 
 
 def await_step(
