@@ -91,7 +91,7 @@ class AgentNodes:
             node["metadata"]["name"]
             for node in nodes["items"]
             if {"type": "Ready", "status": "True"}.items()
-            <= {k: v for c in node["status"]["conditions"] for k, v in c.items()}.items()
+            <= {k: v for c in node["status"].get("conditions", ()) for k, v in c.items()}.items()
             and all(t["key"] == NODE_LABEL for t in node["spec"].get("taints", []))
         ]
         return set(ready) == set(self.names)
