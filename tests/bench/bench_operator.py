@@ -56,10 +56,12 @@ SCENARIO_SECONDS = 600.0
 POLL_SECONDS = 0.2
 SETTLE_SECONDS = 15.0
 """Until the operator and the control plane rest, before anything at rest is measured."""
-WRITES = re.compile(
-    r'^apiserver_request_total\{.*resource="(\w+)".*verb="(POST|PUT|PATCH|APPLY|DELETE)".*\} (\S+)',
+REQUESTS = re.compile(
+    r'^apiserver_request_total\{.*code="(\d+)".*resource="(\w+)".*verb="([A-Z]+)".*\} (\S+)',
     re.MULTILINE,
 )
+WRITES = frozenset({"POST", "PUT", "PATCH", "APPLY", "DELETE"})
+READS = frozenset({"GET", "LIST"})
 UPKEEP = frozenset({"leases", "nodes"})
 """Resources that are written all the time, whatever the operator does."""
 
@@ -164,6 +166,7 @@ class Bench:
         """Let jobs go that wait, look at the operator at rest with them, and delete them."""
         num_jobs = len(names)
         writes, processor = self._count_writes(), self._read_processor()
+        requests = self._count_requests()
         began = time.monotonic()
         await self._each(names, self._let_go)
         accepted = time.monotonic() - began
@@ -185,6 +188,10 @@ class Bench:
                 resource: round(count / num_jobs, 2) for resource, count in added.items()
             },
             "api_writes_per_job_total": round(added.total() / num_jobs, 2),
+            "api_requests_per_job": {
+                name: round(count / num_jobs, 2)
+                for name, count in subtract(self._count_requests(), requests).most_common(24)
+            },
             "operator_peak_mib": self._read_memory("VmHWM"),
         }
         results["at_rest"] = await self._measure_rest(60.0)
@@ -322,10 +329,21 @@ class Bench:
             await asyncio.sleep(POLL_SECONDS)
 
     def _count_writes(self) -> Counter[str]:
+        """Return the writes to each resource, refused ones too."""
         counted: Counter[str] = Counter()
-        for resource, _, value in WRITES.findall(self.plane.kubectl("get", "--raw", "/metrics")):
-            if resource not in UPKEEP:
-                counted[resource] += round(float(value))
+        for name, count in self._count_requests().items():
+            verb, resource, _ = name.split()
+            if verb in WRITES:
+                counted[resource] += count
+        return counted
+
+    def _count_requests(self) -> Counter[str]:
+        """Return the requests that were answered, by verb, resource and HTTP status."""
+        counted: Counter[str] = Counter()
+        told = self.plane.kubectl("get", "--raw", "/metrics")
+        for code, resource, verb, value in REQUESTS.findall(told):
+            if resource not in UPKEEP and verb in WRITES | READS:
+                counted[f"{verb} {resource} {code}"] += round(float(value))
         return counted
 
     def _read_processor(self) -> Counter[str]:

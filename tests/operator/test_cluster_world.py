@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from llmtrain_operator.world.inquiries import Inquiries
 from llmtrain_operator.world.job_store import JobStore
 from llmtrain_operator.world.kube import KubeClient, open_client
 from llmtrain_operator.world.pod_store import PodStore
+from llmtrain_operator.world.pod_warnings import PodWarnings
 from testbed.control_plane import ControlPlane
 from testbed.operators import SECONDS, Jobs
 from testbed.processes import find_free_port
@@ -127,6 +129,43 @@ async def test_a_configuration_that_was_deleted_comes_back_where_a_pod_waits_for
     await reconcile(key, parts.world, tell_time)
 
     assert jobs.exists("configmap", "tiny-run")
+
+
+async def test_warnings_of_all_pods_of_a_namespace_are_read_at_once(
+    namespace: str, kube: KubeClient, server: ControlPlane
+) -> None:
+    for pod, type_, told, message in (
+        ("first", "Warning", "2026-01-01T00:00:02Z", "still no such Secret"),
+        ("first", "Warning", "2026-01-01T00:00:01Z", "no such Secret"),
+        ("second", "Warning", "2026-01-01T00:00:01Z", "no such volume"),
+        ("third", "Normal", "2026-01-01T00:00:01Z", "pulling its image"),
+    ):
+        event = {
+            "metadata": {"generateName": "told-", "namespace": namespace},
+            "involvedObject": {"kind": "Pod", "namespace": namespace, "name": pod, "uid": pod},
+            "type": type_,
+            "reason": "Told",
+            "message": message,
+            "lastTimestamp": told,
+        }
+        await kube.create(f"/api/v1/namespaces/{namespace}/events", event)
+    warnings = PodWarnings(kube)
+    before = count_readings_of_events(server)
+
+    found = await asyncio.gather(
+        *(warnings.find(namespace, p) for p in ("first", "second", "third"))
+    )
+
+    assert found == ["still no such Secret", "no such volume", None]
+    assert count_readings_of_events(server) == before + 1
+
+
+def count_readings_of_events(server: ControlPlane) -> int:
+    told = server.kubectl("get", "--raw", "/metrics")
+    counts = re.findall(
+        r'^apiserver_request_total\{.*resource="events".*verb="LIST".*\} (\d+)', told, re.M
+    )
+    return sum(map(int, counts))
 
 
 async def test_an_apiserver_that_is_away_for_hours_is_still_asked(

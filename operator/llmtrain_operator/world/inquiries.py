@@ -1,8 +1,8 @@
 """What no watch tells: the progress of a run, why a pod does not start, whether a node is lost.
 
-Below: `kube`, `pod_store`, the agents' /progress. Above: `cluster` says which jobs are of
-interest, `__main__` runs the rounds. A round is bounded in requests for each second, so that a
-thousand running jobs cost no more than their share, and each answer comes less often.
+Below: `kube`, `pod_store`, `pod_warnings`, the agents' /progress. Above: `cluster` says which jobs
+are of interest, `__main__` runs the rounds. A round is bounded in requests for each second, so that
+a thousand running jobs cost no more than their share, and each answer comes less often.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from typing import Any
 
 import aiohttp
 from pydantic import ValidationError
@@ -24,6 +23,7 @@ from llmtrain_operator.plan.types import ProcessState
 from llmtrain_operator.world.kube import ApiError, KubeClient
 from llmtrain_operator.world.pod_facts import PodFacts
 from llmtrain_operator.world.pod_store import PodStore
+from llmtrain_operator.world.pod_warnings import PodWarnings
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ class Inquiries:
         self._client = client
         self._agents = agents
         self._pods = pods
+        self._warnings = PodWarnings(client)
         self._on_news = on_news
         self._clock = clock
         self._round_seconds = round_seconds
@@ -165,8 +166,11 @@ class Inquiries:
         A Secret or ConfigMap that is missing is told nowhere else: the pod says only that its
         container is being created.
         """
-        stuck = self._find_stuck(inquiry.job)
-        found = None if stuck is None else await self._read_warning(stuck)
+        found = None
+        if (stuck := self._find_stuck(inquiry.job)) is not None:
+            namespace = inquiry.job.metadata.namespace
+            if (warning := await self._warnings.find(namespace, stuck.uid)) is not None:
+                found = (stuck.observed.process.name, warning)
         before, inquiry.hindrance = inquiry.hindrance, found
         return before != found
 
@@ -178,16 +182,6 @@ class Inquiries:
             if is_waiting and pod.node and pod.created_at and pod.created_at < limit:
                 return facts
         return None
-
-    async def _read_warning(self, facts: PodFacts) -> tuple[str, str] | None:
-        namespace = facts.key.split("/")[0]
-        answer = await self._client.get(
-            f"/api/v1/namespaces/{namespace}/events",
-            # It has a node: what the scheduler complained of before is over.
-            fieldSelector=(f"involvedObject.uid={facts.uid},type=Warning,reason!=FailedScheduling"),
-        )
-        warnings = sorted(answer["items"], key=_date_event)
-        return (facts.observed.process.name, warnings[-1]["message"]) if warnings else None
 
     async def _check_leaving(self, facts: PodFacts) -> None:
         """Declare a pod lost that was told to go, where its node is gone or does not answer.
@@ -212,11 +206,3 @@ class Inquiries:
             is_lost = is_overdue
         if is_lost:
             self._pods.declare_lost(facts)
-
-
-def _date_event(event: dict[str, Any]) -> datetime:
-    """Return when an Event was last told: each of Kubernetes' two event APIs dates its own way."""
-    last = (event.get("series") or {}).get("lastObservedTime") or event.get("lastTimestamp")
-    return datetime.fromisoformat(
-        last or event.get("eventTime") or event["metadata"]["creationTimestamp"]
-    )
