@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, StringConstraints, model_validator
 
 from llmtrain_api.base import API_VERSION, KIND, MAX_NAME_CHARACTERS, Model, cel
-from llmtrain_api.data import DataSpec
+from llmtrain_api.data import DataSpec, TokenizerKind
+from llmtrain_api.network import Architecture, ModelSpec
+from llmtrain_api.objective import MAX_SPANS, OBJECTIVE_RULE, OBJECTIVES, SPANS_RULE
 from llmtrain_api.status import JobStatus
-from llmtrain_api.training import CheckpointSpec, EvaluationSpec, ModelSpec, TrainingSpec
+from llmtrain_api.training import CheckpointSpec, EvaluationSpec, TrainingSpec
 from llmtrain_api.workers import RunPolicy, StorageSpec, WorkersSpec
 
 FIXED_SPEC_FIELDS = (
@@ -26,6 +28,13 @@ FIXED_SPEC_FIELDS = (
     "storage",
 )
 """What cannot change once the job exists, so all but runPolicy: a change is a new run."""
+
+SPAN_VOCABULARY = 1000
+"""Every byte, a token for each span, and words."""
+
+SPAN_VOCABULARY_RULE = (
+    f"data.tokenizer.vocabularySize must be at least {SPAN_VOCABULARY} for architecture: t5"
+)
 
 JobName = Annotated[
     str,
@@ -53,6 +62,29 @@ class JobSpec(Model):
                     "self.training.optimizer.warmupSteps <= self.training.steps",
                     "training.optimizer.warmupSteps must be at most training.steps",
                     field="training.optimizer.warmupSteps",
+                ),
+                cel(
+                    "!has(self.training.objective) || "
+                    "((self.training.objective == 'masked') == "
+                    "(self.model.architecture == 'bert') && "
+                    "(self.training.objective == 'span-corruption') == "
+                    "(self.model.architecture == 't5'))",
+                    OBJECTIVE_RULE,
+                    field="training.objective",
+                ),
+                cel(
+                    "self.model.architecture != 't5' || "
+                    "double(self.training.sequenceLength) * self.training.spanCorruption.share / "
+                    f"self.training.spanCorruption.meanSpanTokens <= {float(MAX_SPANS)}",
+                    SPANS_RULE,
+                    field="training.sequenceLength",
+                ),
+                cel(
+                    "self.model.architecture != 't5' || "
+                    "!(self.data.tokenizer.kind in ['bpe', 'wordpiece']) || "
+                    f"self.data.tokenizer.vocabularySize >= {SPAN_VOCABULARY}",
+                    SPAN_VOCABULARY_RULE,
+                    field="data.tokenizer.vocabularySize",
                 ),
                 cel(
                     "self.training.batchSize % "
@@ -95,12 +127,27 @@ class JobSpec(Model):
         warmup_steps = self.training.optimizer.warmup_steps
         if warmup_steps is not None and warmup_steps > self.training.steps:
             raise ValueError("training.optimizer.warmupSteps must be at most training.steps")
+        self._check_objective()
         if self.training.batch_size % self.world_size:
             raise ValueError(
                 "training.batchSize must be a multiple of the world size "
                 "(workers.replicas × workers.processesPerWorker)"
             )
         return self
+
+    def _check_objective(self) -> None:
+        training, tokenizer = self.training, self.data.tokenizer
+        if training.objective not in (None, OBJECTIVES[self.model.architecture]):
+            raise ValueError(OBJECTIVE_RULE)
+        if self.model.architecture is not Architecture.T5:
+            return
+        corruption = training.span_corruption
+        length = float(training.sequence_length)
+        if length * corruption.share / corruption.mean_span_tokens > MAX_SPANS:
+            raise ValueError(SPANS_RULE)
+        is_trained = tokenizer.kind in (TokenizerKind.BPE, TokenizerKind.WORDPIECE)
+        if is_trained and tokenizer.vocabulary_size < SPAN_VOCABULARY:
+            raise ValueError(SPAN_VOCABULARY_RULE)
 
     @property
     def world_size(self) -> int:

@@ -92,13 +92,16 @@ class StageResult(Model):
     """Training loss of the last step, nats per token (train)."""
 
     validation_loss: float | None = None
-    """Loss on all held-out text, nats per token (evaluate)."""
+    """Loss on all held-out text, nats per target (evaluate)."""
 
     unigram_loss: float | None = None
     """The same for a model that knows token frequencies only: the floor to beat (evaluate)."""
 
     perplexity: float | None = None
     """exp(validation_loss) (evaluate)."""
+
+    accuracy: float | None = None
+    """Share of the targets that the model holds for the most probable (evaluate)."""
 
     bits_per_byte: float | None = None
     """Held-out loss in bits for each byte of UTF-8: comparable over tokenizers (evaluate)."""

@@ -13,8 +13,10 @@ from pydantic import Field
 
 from llmtrain_api.base import Model
 from llmtrain_api.data import DataSpec
+from llmtrain_api.network import ModelSpec
+from llmtrain_api.objective import OBJECTIVES, Objective
 from llmtrain_api.sources import S3Uri
-from llmtrain_api.training import CheckpointSpec, EvaluationSpec, ModelSpec, TrainingSpec
+from llmtrain_api.training import CheckpointSpec, EvaluationSpec, TrainingSpec
 from llmtrain_api.workers import Strategy
 
 AGENT_PORT = 9400
@@ -109,3 +111,13 @@ class RunConfig(Model):
     def world_size(self) -> int:
         """Ranks that train together."""
         return self.replicas * self.processes_per_worker
+
+    @property
+    def objective(self) -> Objective:
+        """What is predicted."""
+        return OBJECTIVES[self.model.architecture]
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak of the learning rate."""
+        return self.training.optimizer.learning_rate or self.model.suggest_learning_rate()

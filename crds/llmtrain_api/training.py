@@ -1,6 +1,7 @@
-"""`spec.model`, `spec.training`, `spec.evaluation` and `spec.checkpoint`: what is trained, and how.
+"""`spec.training`, `spec.evaluation` and `spec.checkpoint`: how the model is trained.
 
-Below: `base`. Above: `job`, which embeds these, and `run`, which hands them to the trainer.
+Below: `base`, `objective`. Above: `job`, which embeds these, and `run`, which hands them to the
+trainer.
 """
 
 from __future__ import annotations
@@ -11,14 +12,8 @@ from typing import Self
 from pydantic import ConfigDict, Field, model_validator
 
 from llmtrain_api.base import MAX_NAME_CHARACTERS, Model, cel
+from llmtrain_api.objective import MaskingSpec, Objective, SpanCorruptionSpec
 from llmtrain_api.sources import S3Uri
-
-
-class Architecture(StrEnum):
-    """Families of models that are built from a size."""
-
-    GPT2 = "gpt2"
-    LLAMA = "llama"
 
 
 class Precision(StrEnum):
@@ -29,70 +24,30 @@ class Precision(StrEnum):
     BF16 = "bf16"
 
 
-class ModelSpec(Model):
-    """The network. The vocabulary comes from the tokenizer, the context from training."""
+class Schedule(StrEnum):
+    """How the learning rate goes after warm-up."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                cel(
-                    "self.hiddenSize % self.heads == 0",
-                    "hiddenSize must be a multiple of heads",
-                    field="hiddenSize",
-                ),
-                cel(
-                    "!has(self.keyValueHeads) || self.heads % self.keyValueHeads == 0",
-                    "heads must be a multiple of keyValueHeads",
-                    field="keyValueHeads",
-                ),
-                cel(
-                    "!has(self.keyValueHeads) || self.architecture == 'llama'",
-                    "keyValueHeads is for architecture: llama only",
-                    field="keyValueHeads",
-                ),
-            ]
-        }
-    )
-
-    architecture: Architecture = Architecture.GPT2
-    """gpt2: learned positions, LayerNorm, GELU; llama: rotary positions, RMSNorm, SwiGLU."""
-
-    layers: int = Field(default=6, ge=1, le=256)
-    """Transformer blocks."""
-
-    heads: int = Field(default=6, ge=1, le=256)
-    """Attention heads of a block."""
-
-    key_value_heads: int | None = Field(default=None, ge=1, le=256)
-    """For llama: heads of keys and values (grouped-query attention); absent: as many as heads."""
-
-    hidden_size: int = Field(default=384, ge=8, le=65536)
-    """Width of the residual stream; a multiple of heads."""
-
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Probability that an activation is dropped in training."""
-
-    @model_validator(mode="after")
-    def check_heads(self) -> Self:
-        """Hold the CEL rules of this model in Python too."""
-        if self.hidden_size % self.heads:
-            raise ValueError("hiddenSize must be a multiple of heads")
-        if self.key_value_heads is not None:
-            if self.heads % self.key_value_heads:
-                raise ValueError("heads must be a multiple of keyValueHeads")
-            if self.architecture is not Architecture.LLAMA:
-                raise ValueError("keyValueHeads is for architecture: llama only")
-        return self
+    COSINE = "cosine"
+    LINEAR = "linear"
+    WSD = "wsd"
+    CONSTANT = "constant"
 
 
 class OptimizerSpec(Model):
-    """AdamW with decoupled weight decay (Loshchilov & Hutter 2019) and a cosine schedule."""
+    """AdamW with decoupled weight decay (Loshchilov & Hutter 2019), and its learning rate."""
 
-    learning_rate: float = Field(default=1e-3, gt=0.0, le=10.0)
-    """Peak learning rate, reached after warm-up."""
+    learning_rate: float | None = Field(default=None, gt=0.0, le=10.0)
+    """Peak learning rate, reached after warm-up. Absent: as model.size asks for, or 0.001."""
+
+    schedule: Schedule = Schedule.COSINE
+    """What follows warm-up. cosine and linear: down to finalLearningRateRatio; wsd: the peak, and
+    down in a line over the last decayFraction of the steps; constant: the peak."""
+
+    decay_fraction: float = Field(default=0.2, gt=0.0, le=1.0)
+    """For wsd: share of all steps over which the learning rate goes down."""
 
     final_learning_rate_ratio: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Learning rate of the last step, as a share of the peak."""
+    """Learning rate of the last step, as a share of the peak; not for constant."""
 
     warmup_steps: int | None = Field(default=None, ge=0, le=10_000_000)
     """Steps over which the learning rate rises from 0 to the peak, at most training.steps;
@@ -138,7 +93,7 @@ class DivergenceSpec(Model):
 
 
 class TrainingSpec(Model):
-    """Pre-training by next-token prediction."""
+    """How the model is trained."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -163,6 +118,19 @@ class TrainingSpec(Model):
 
     sequence_length: int = Field(default=256, ge=8, le=1_048_576)
     """Tokens of a training sequence, and the model's context."""
+
+    objective: Objective | None = None
+    """causal: the next token; masked: hidden tokens; span-corruption: what was cut out. Absent:
+    what the architecture is for."""
+
+    masking: MaskingSpec = MaskingSpec()
+    """For masked."""
+
+    span_corruption: SpanCorruptionSpec = SpanCorruptionSpec()
+    """For span-corruption."""
+
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of a target's probability that is spread over the vocabulary, in training only."""
 
     optimizer: OptimizerSpec = OptimizerSpec()
     """AdamW and its schedule."""

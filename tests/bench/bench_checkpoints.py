@@ -37,8 +37,9 @@ import torch
 from torch.distributed import checkpoint as dcp
 from torch.nn import functional
 
+from llmtrain_api.network import ModelSpec
 from llmtrain_api.run import StorageConfig
-from llmtrain_api.training import ModelSpec, OptimizerSpec
+from llmtrain_api.training import OptimizerSpec
 from llmtrain_trainer.checkpoint import Checkpointer, RunFacts, Snapshot
 from llmtrain_trainer.host_memory import HostMemory
 from llmtrain_trainer.manifest import CHECKPOINTS, ManifestObject

@@ -30,8 +30,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from llmtrain_api.network import ModelSpec
 from llmtrain_api.run import RunConfig
-from llmtrain_api.training import ModelSpec, Precision
+from llmtrain_api.training import Precision
 from llmtrain_trainer.data import Dataset, open_run_dataset
 from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.model import build_model

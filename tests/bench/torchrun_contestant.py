@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.model import build_model, compute_token_losses
+from llmtrain_trainer.objective.batch import predict_next
 
 VOCABULARY_SIZE = 257
 CHECKPOINT = "checkpoint.pt"
@@ -40,7 +41,7 @@ def main(config: RunConfig, folder: Path) -> None:
             seed=training.seed,
         )
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=training.optimizer.learning_rate)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate)
     step = resumed = 0
     path = folder / CHECKPOINT
     if path.exists():
@@ -54,7 +55,7 @@ def main(config: RunConfig, folder: Path) -> None:
         size = (share, training.sequence_length + 1)
         tokens = torch.randint(VOCABULARY_SIZE, size, generator=generator)
         optimizer.zero_grad()
-        compute_token_losses(model, tokens).mean().backward()
+        compute_token_losses(model, predict_next(tokens)).mean().backward()
         optimizer.step()
         step += 1
         if rank != 0:

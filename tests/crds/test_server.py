@@ -77,6 +77,11 @@ DEFAULTED = {
         spec__data__clean={},
         spec__data__invalid={},
     ),
+    "objectives": change(
+        SMALLEST,
+        spec__model={"architecture": "bert", "size": 1_000_000},
+        spec__training={"steps": 1, "objective": "masked", "masking": {}, "spanCorruption": {}},
+    ),
     "lists of objects": change(
         SMALLEST,
         spec__data__sources=[
@@ -192,7 +197,7 @@ REFUSALS = {
         changes={"spec__model__architecture": "gpt5"},
         field="spec.model.architecture",
         server_says='supported values: "gpt2", "llama"',
-        pydantic_says="should be 'gpt2' or 'llama'",
+        pydantic_says="should be 'gpt2', 'llama', 'bert', 't5' or 'lstm'",
     ),
     "name of 64 characters": Refusal(
         changes={"metadata__name": "n" * 64},
@@ -253,6 +258,42 @@ REFUSALS = {
         field="spec.model",
         server_says="keyValueHeads is for architecture: llama only",
         pydantic_says="keyValueHeads is for architecture: llama only",
+    ),
+    "heads of an lstm": Refusal(
+        changes={"spec__model": {"architecture": "lstm", "heads": 2}},
+        field="spec.model",
+        server_says="heads is not for architecture: lstm",
+        pydantic_says="heads is not for architecture: lstm",
+    ),
+    "grouped heads of a number that is not known": Refusal(
+        changes={"spec__model": {"architecture": "llama", "size": 10**7, "keyValueHeads": 2}},
+        field="spec.model",
+        server_says="size with keyValueHeads needs heads",
+        pydantic_says="size with keyValueHeads needs heads",
+    ),
+    "objective of another architecture": Refusal(
+        changes={"spec__training__objective": "masked"},
+        field="spec",
+        server_says="causal for gpt2, llama and lstm, masked for bert",
+        pydantic_says="causal for gpt2, llama and lstm, masked for bert",
+    ),
+    "more spans than there are tokens for": Refusal(
+        changes={
+            "spec__model": {"architecture": "t5"},
+            "spec__training__sequenceLength": 4096,
+        },
+        field="spec",
+        server_says="must be at most 100 (spans of a sequence)",
+        pydantic_says="must be at most 100 (spans of a sequence)",
+    ),
+    "vocabulary without room for spans": Refusal(
+        changes={
+            "spec__model": {"architecture": "t5"},
+            "spec__data__tokenizer": {"vocabularySize": 500},
+        },
+        field="spec",
+        server_says="vocabularySize must be at least 1000 for architecture: t5",
+        pydantic_says="vocabularySize must be at least 1000 for architecture: t5",
     ),
     "micro batch that does not divide": Refusal(
         changes={"spec__training": {"steps": 1, "batchSize": 32, "microBatchSize": 5}},
@@ -403,7 +444,7 @@ def test_two_conditions_of_one_type_are_refused(server: ControlPlane, namespace:
         ("spec", "What to train, on what, and with what."),
         ("spec.training.batchSize", "Default: 32."),
         ("spec.workers.replicas", "at most 10000"),
-        ("spec.model.architecture", "ENUM: gpt2 llama"),
+        ("spec.model.architecture", "ENUM: gpt2 llama bert t5 lstm"),
         ("spec.storage.credentialsSecret", "accessKey and secretKey"),
         ("status.conditions", "Machine-readable state."),
     ],

@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 from llmtrain_api import KIND, LLMTrainingJob
+from llmtrain_api.network import Architecture
 from testbed.control_plane import ControlPlane
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "manifests" / "examples").glob("*.yaml"))
-ALTERNATIVES = {"every_minutes"}
+ALTERNATIVES = {"every_minutes", "size"}
 """What the commented example names in a comment only, in place of something else."""
 
 MINIMAL_LINES = 15
@@ -34,6 +35,8 @@ def read_job(path: Path) -> LLMTrainingJob:
 
 def test_there_are_examples() -> None:
     assert {path.stem for path in EXAMPLES} >= {"minimal", "cpu", "gpu-fsdp", "commented", "minio"}
+    built = {read_job(path).spec.model.architecture for path in EXAMPLES}
+    assert built == set(Architecture)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -181,3 +181,60 @@ def test_an_epoch_ends_where_the_kill_at_its_end_is_meant_to_be(root: Path) -> N
     assert sorted(before) == list(range(EPOCH_SEQUENCES))
     assert EPOCH_SEQUENCES % BATCH_SIZE != 0
     assert after != before[: len(after)]
+
+
+OBJECTIVES = pytest.mark.parametrize(
+    ("architecture", "strategy"),
+    [("bert", "ddp"), ("bert", "fsdp"), ("t5", "fsdp"), ("lstm", "ddp")],
+)
+"""Masked text and spans are drawn, so that what is drawn must not depend on what happens."""
+
+
+def prepare_objective(
+    root: Path, name: str, architecture: str, strategy: str, *, ranks: int = 2, dropout: float = 0.1
+) -> RunConfig:
+    return prepare_tiny_run(
+        root,
+        run=f"{architecture}-{strategy}-{name}",
+        strategy=strategy,
+        processes_per_worker=ranks,
+        data={"split": {"method": "tail", "validationFraction": VALIDATION_FRACTION}},
+        model={
+            "architecture": architecture,
+            "heads": None if architecture == "lstm" else 2,
+            "dropout": dropout,
+        },
+        training={
+            "steps": STEPS,
+            "batchSize": BATCH_SIZE,
+            "microBatchSize": MICRO_BATCH_SIZE,
+            "sequenceLength": SEQUENCE_LENGTH,
+            "masking": {"wholeWords": True},
+        },
+        evaluation={"everySteps": 5},
+        checkpoint={"everySteps": 3},
+    )
+
+
+@OBJECTIVES
+def test_every_objective_resumes_bit_for_bit(root: Path, architecture: str, strategy: str) -> None:
+    straight = prepare_objective(root, "straight", architecture, strategy)
+    run_ranks(straight)
+    disturbed = prepare_objective(root, "disturbed", architecture, strategy)
+    run_through([disturbed] * 3, [DIES_BETWEEN_PASSES, LEAVES_IN_STEP_5])
+    assert read_outcome(disturbed) == read_outcome(straight)
+
+
+@OBJECTIVES
+def test_every_objective_keeps_its_loss_over_a_change_of_ranks(
+    root: Path, architecture: str, strategy: str
+) -> None:
+    alone = prepare_objective(root, "alone", architecture, strategy, ranks=1, dropout=0.0)
+    log = run_ranks(alone)
+    configs = [
+        prepare_objective(root, "resized", architecture, strategy, ranks=n, dropout=0.0)
+        for n in (4, 2, 1)
+    ]
+    rounds = run_through(configs, [Fate(leaves_in_step=3)] * 2)
+    losses = [loss for logs in rounds for loss in logs[0].list_facts("loss")]
+    assert losses == pytest.approx(log.list_facts("loss"), rel=LOSS_TOLERANCE, abs=0)

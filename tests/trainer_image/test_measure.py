@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmtrain_api.training import ModelSpec
+from llmtrain_api.network import ModelSpec
 from llmtrain_trainer.data import open_run_dataset
-from llmtrain_trainer.measure import choose_sequences, measure_loss
+from llmtrain_trainer.measure import choose_sequences, measure
 from llmtrain_trainer.model import build_model
+from llmtrain_trainer.objective.batch import NextToken
 from llmtrain_trainer.parallel import join_ranks
 from llmtrain_trainer.progress import RankGroup
 from llmtrain_trainer.store import open_store
@@ -37,14 +38,15 @@ def test_loss_does_not_depend_on_the_batch(tmp_path: Path) -> None:
     )
     with join_ranks(RankGroup(), threads=1) as ranks:
         losses = [
-            measure_loss(
+            measure(
                 model,
+                NextToken(16),
                 dataset.validation,
                 np.arange(7),
                 ranks,
                 sequence_length=16,
                 batch_size=batch_size,
-            )
+            ).loss
             for batch_size in (1, 3, 7, 20)
         ]
     assert losses == pytest.approx([losses[0]] * 4, abs=1e-6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from llmtrain_api.training import OptimizerSpec
+from llmtrain_api.training import OptimizerSpec, Schedule
 from llmtrain_trainer.optim import AdamW, compute_learning_rate
 
 
@@ -52,13 +52,27 @@ def test_updates_are_those_of_torch(clip: float) -> None:
     ],
 )
 def test_learning_rate(step: int, warmup_steps: int | None, expected: float) -> None:
-    spec = OptimizerSpec(
-        learning_rate=1.0, final_learning_rate_ratio=0.2, warmup_steps=warmup_steps
-    )
-    assert compute_learning_rate(step, spec, 100) == pytest.approx(expected)
+    spec = OptimizerSpec(final_learning_rate_ratio=0.2, warmup_steps=warmup_steps)
+    assert compute_learning_rate(step, spec, 100, peak=1.0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        # After 10 steps of warm-up: in the middle, before and within the last fifth, at the end.
+        (Schedule.COSINE, [0.6, 0.294, 0.224, 0.2]),
+        (Schedule.LINEAR, [0.6, 0.378, 0.289, 0.2]),
+        (Schedule.WSD, [1.0, 1.0, 0.6, 0.2]),
+        (Schedule.CONSTANT, [1.0, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_schedules(schedule: Schedule, expected: list[float]) -> None:
+    spec = OptimizerSpec(schedule=schedule, final_learning_rate_ratio=0.2, warmup_steps=10)
+    rates = [compute_learning_rate(step, spec, 100, peak=1.0) for step in (55, 80, 90, 100)]
+    assert rates == pytest.approx(expected, abs=1e-3)
 
 
 def test_default_warmup_is_at_most_a_thousand_steps() -> None:
-    spec = OptimizerSpec(learning_rate=1.0)
-    assert compute_learning_rate(1000, spec, 100_000) == 1.0
-    assert compute_learning_rate(1001, spec, 100_000) < 1.0
+    spec = OptimizerSpec()
+    assert compute_learning_rate(1000, spec, 100_000, peak=1.0) == 1.0
+    assert compute_learning_rate(1001, spec, 100_000, peak=1.0) < 1.0

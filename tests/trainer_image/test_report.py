@@ -41,6 +41,7 @@ def make_report(root: Path, *, loss: float = 4.1, text: str = "text") -> Report:
         parameters=1234,
         validation_loss=loss,
         perplexity=math.exp(loss),
+        accuracy=0.25,
         bits_per_byte=2.0,
         unigram_loss=4.5,
         held_out_tokens=99,

@@ -16,8 +16,8 @@ from pydoc_data.topics import topics
 import pytest
 import torch
 
+from llmtrain_api.network import ModelSpec
 from llmtrain_api.run import RunConfig, StorageConfig
-from llmtrain_api.training import ModelSpec
 from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.inspection import verify_checkpoints
 from llmtrain_trainer.manifest import (

@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
-from llmtrain_api.training import ModelSpec, Precision
-from llmtrain_operator.forecast.memory import RankWork, compute_rank_memory
+from llmtrain_api.network import ModelSpec
+from llmtrain_api.training import Precision, TrainingSpec
+from llmtrain_operator.forecast.activations import RankWork
+from llmtrain_operator.forecast.memory import compute_rank_memory
 from llmtrain_operator.forecast.size import compute_size
 from llmtrain_trainer.trial import TrialRequest, TrialResult
 
@@ -20,9 +22,8 @@ def test_a_process_of_its_own_measures_speed_and_memory() -> None:
     spec = ModelSpec(layers=4, heads=4, hidden_size=256)
     request = TrialRequest(
         model=spec,
-        precision=Precision.FP32,
+        training=TrainingSpec(steps=1, precision=Precision.FP32, sequence_length=128),
         vocabulary_size=4096,
-        sequence_length=128,
         sequences=16,
         threads=1,
     )

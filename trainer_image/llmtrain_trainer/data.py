@@ -36,6 +36,7 @@ from llmtrain_trainer.shards import (
     SplitManifest,
     count_tokens,
 )
+from llmtrain_trainer.special_tokens import SpecialTokens
 from llmtrain_trainer.store import Store, open_store
 
 
@@ -106,6 +107,9 @@ class Dataset:
     end_of_text: int
     """Id of the token that ends every document."""
 
+    special: SpecialTokens
+    """Tokens that objectives need, of those that the tokenizer has."""
+
     train: Split
     validation: Split
     validation_bytes: int
@@ -115,6 +119,11 @@ class Dataset:
     """How often each token occurs in the training split [vocabulary_size]."""
 
     folder: Path
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """The tokenizer itself, as the `tokenizers` library reads it."""
+        return self.folder / TOKENIZER / "tokenizer.json"
 
     def save_tokenizer(self, folder: Path) -> None:
         """Copy the tokenizer's files into `folder`, which exists."""
@@ -173,6 +182,7 @@ def _map_dataset(folder: Path, manifest: DatasetManifest) -> Dataset:
         fingerprint=manifest.fingerprint,
         vocabulary_size=manifest.vocabulary_size,
         end_of_text=manifest.end_of_text,
+        special=manifest.special,
         train=Split(folder, manifest.train, manifest.token_type),
         validation=Split(folder, manifest.validation, manifest.token_type),
         validation_bytes=manifest.validation.num_bytes,

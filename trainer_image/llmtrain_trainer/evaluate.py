@@ -1,7 +1,7 @@
 """The evaluation stage: how well the exported model predicts held-out text, and what it writes.
 
 Below: `export` (the model as users get it, read back from the store by `transformers`),
-`measure`, `report`. Above: the agent calls `run_evaluate` in one process.
+`measure`, `samples`, `report`. Above: the agent calls `run_evaluate` in one process.
 """
 
 from __future__ import annotations
@@ -9,33 +9,30 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 import transformers
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers import AutoTokenizer
 
+from llmtrain_api.objective import Objective, count_spans
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.data import Dataset, open_run_dataset
-from llmtrain_trainer.export import download_export, locate_export
+from llmtrain_trainer.data import open_run_dataset
+from llmtrain_trainer.export import download_export, load_export, locate_export
 from llmtrain_trainer.manifest import CURVES
-from llmtrain_trainer.measure import choose_sequences, measure_loss
+from llmtrain_trainer.measure import choose_sequences, measure
 from llmtrain_trainer.model import count_parameters
+from llmtrain_trainer.objective.choosing import choose_objective
 from llmtrain_trainer.parallel import count_threads, join_ranks, place_model
 from llmtrain_trainer.progress import RankGroup, Reporter
-from llmtrain_trainer.report import Report, Sample, render_report
+from llmtrain_trainer.report import Report, render_report
+from llmtrain_trainer.samples import write_samples
 from llmtrain_trainer.store import open_store
 
 REPORT = "evaluation/report.html"
 REPORT_DATA = "evaluation/report.json"
-NUM_DEFAULT_PROMPTS = 3
-DEFAULT_PROMPT_TOKENS = 24
 
 
 def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
@@ -50,25 +47,28 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
     with join_ranks(RankGroup(), threads=threads) as ranks:
         store = open_store(config.run_uri, config.storage)
         dataset = open_run_dataset(store, config)
+        objective = choose_objective(config, dataset)
         with tempfile.TemporaryDirectory(prefix="llmtrain-evaluate-") as name:
             download_export(store, Path(name))
-            model = AutoModelForCausalLM.from_pretrained(name)
+            model = load_export(config, Path(name))
             tokenizer = AutoTokenizer.from_pretrained(name)
         place_model(model, ranks.device).eval()
 
         reporter.enter(RankPhase.EVALUATING)
         sequence_length = config.training.sequence_length
         num_sequences = dataset.validation.num_sequences(sequence_length)
-        loss = measure_loss(
+        measured = measure(
             model,
+            objective,
             dataset.validation,
             choose_sequences(num_sequences, num_sequences),
             ranks,
             sequence_length=sequence_length,
             batch_size=config.training.micro_batch_size or config.training.batch_size,
         )
+        loss = measured.loss
         reporter.report(validation_loss=loss)
-        samples = write_samples(config, dataset, model, tokenizer)
+        samples = write_samples(config, dataset, dataset.validation, objective, model, tokenizer)
 
     curve = json.loads(store.read_bytes(CURVES))
     report = Report(
@@ -77,13 +77,17 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         parameters=count_parameters(model),
         validation_loss=loss,
         perplexity=math.exp(loss),
+        accuracy=measured.accuracy,
         bits_per_byte=convert_to_bits_per_byte(
             loss, num_tokens=dataset.validation.num_tokens, num_bytes=dataset.validation_bytes
-        ),
-        unigram_loss=compute_unigram_loss(
+        )
+        if config.objective is Objective.CAUSAL
+        else None,
+        unigram_loss=count_text_share(config)
+        * compute_unigram_loss(
             dataset.unigram_counts, dataset.validation.count_tokens(dataset.vocabulary_size)
         ),
-        held_out_tokens=num_sequences * sequence_length,
+        held_out_tokens=measured.num_targets,
         curve=curve,
         samples=samples,
     )
@@ -94,6 +98,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         validation_loss=report.validation_loss,
         unigram_loss=report.unigram_loss,
         perplexity=report.perplexity,
+        accuracy=report.accuracy,
         bits_per_byte=report.bits_per_byte,
         export_uri=locate_export(config),
         report_uri=f"{config.run_uri}/{REPORT}",
@@ -115,54 +120,18 @@ def compute_unigram_loss(
     return float(-(validation_counts @ np.log(probabilities)) / validation_counts.sum())
 
 
+def count_text_share(config: RunConfig) -> float:
+    """Return the share of the targets that are text.
+
+    The others are the tokens that stand for spans, in their order, and the end: a baseline gets
+    them for nothing.
+    """
+    if config.objective is not Objective.SPAN_CORRUPTION:
+        return 1.0
+    counts = count_spans(config.training.sequence_length, config.training.span_corruption)
+    return counts.cut / counts.targets
+
+
 def convert_to_bits_per_byte(loss: float, *, num_tokens: int, num_bytes: int) -> float:
     """Turn nats per token into bits per byte of UTF-8, comparable over tokenizers."""
     return loss / math.log(2.0) * num_tokens / num_bytes
-
-
-def write_samples(
-    config: RunConfig,
-    dataset: Dataset,
-    model: Any,  # `generate` has no type that the library's own models satisfy
-    tokenizer: PreTrainedTokenizerBase,
-) -> list[Sample]:
-    """Let the model continue the manifest's prompts, or starts of held-out documents.
-
-    Drawn from the run's seed. Prompt and continuation together stay within the context: a
-    longer prompt loses its beginning.
-    """
-    wanted = config.evaluation.samples
-    context = config.training.sequence_length
-    torch.manual_seed(config.training.seed)
-    samples = []
-    for ids in _find_prompts(config, dataset, tokenizer):
-        prompt = torch.tensor([list(ids)[-(context - 1) :]], device=model.device)
-        length = prompt.shape[1]
-        written = model.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=min(wanted.max_new_tokens, context - length),
-            do_sample=wanted.temperature > 0,
-            temperature=wanted.temperature if wanted.temperature > 0 else None,
-            pad_token_id=dataset.end_of_text,
-        )[0]
-        samples.append(
-            Sample(
-                prompt=str(tokenizer.decode(prompt[0])),
-                continuation=str(tokenizer.decode(written[length:], skip_special_tokens=True)),
-            )
-        )
-    return samples
-
-
-def _find_prompts(
-    config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase
-) -> list[Sequence[int]]:
-    prompts = config.evaluation.samples.prompts
-    if prompts:
-        return [tokenizer.encode(p) or [dataset.end_of_text] for p in prompts]
-    length = min(DEFAULT_PROMPT_TOKENS, config.training.sequence_length // 2)
-    return [
-        dataset.validation.read_document(index)[:length].tolist()
-        for index in range(min(NUM_DEFAULT_PROMPTS, dataset.validation.num_documents))
-    ]

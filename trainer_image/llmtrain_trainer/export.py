@@ -17,7 +17,10 @@ from pathlib import Path
 
 import torch
 import transformers
+from transformers.modeling_utils import PreTrainedModel
 
+from llmtrain_api.network import Architecture
+from llmtrain_api.objective import Objective
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.data import Dataset
 from llmtrain_trainer.failures import StoreError
@@ -27,6 +30,26 @@ from llmtrain_trainer.rendering import render_template
 from llmtrain_trainer.store import ObjectExistsError, Store
 
 EXPORT = "export/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """How an exported model is loaded and used."""
+
+    auto_class: str
+    """The class of `transformers` that loads it."""
+
+    pipeline: str
+    """The task, as model hubs call it."""
+
+
+USES = {
+    Objective.CAUSAL: Use(auto_class="AutoModelForCausalLM", pipeline="text-generation"),
+    Objective.MASKED: Use(auto_class="AutoModelForMaskedLM", pipeline="fill-mask"),
+    Objective.SPAN_CORRUPTION: Use(
+        auto_class="AutoModelForSeq2SeqLM", pipeline="text2text-generation"
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +89,7 @@ def export_model(
         vocabulary_size=dataset.vocabulary_size,
         sequence_length=config.training.sequence_length,
         end_of_text=dataset.end_of_text,
+        padding=dataset.special.padding,
         seed=config.training.seed,
     )
     with torch.no_grad():
@@ -80,7 +104,10 @@ def export_model(
             "model_card.md.j2",
             config=config,
             facts=facts,
+            network=config.model.resolve(),
+            use=USES[config.objective],
             parameters=count_parameters(model),
+            is_lstm=config.model.architecture is Architecture.LSTM,
             dataset=dataset,
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
@@ -94,6 +121,14 @@ def export_model(
         store.create_bytes(EXPORT + MANIFEST, json.dumps(manifest, indent=1).encode())
     except ObjectExistsError:
         return  # a retried request had arrived after all
+
+
+def load_export(config: RunConfig, folder: Path) -> PreTrainedModel:
+    """Load the downloaded model of a run, from safetensors and by no code but our own."""
+    auto_class = getattr(transformers, USES[config.objective].auto_class)
+    model = auto_class.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
+    assert isinstance(model, PreTrainedModel)
+    return model
 
 
 def download_export(store: Store, folder: Path) -> None:

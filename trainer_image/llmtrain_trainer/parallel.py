@@ -1,6 +1,7 @@
 """The ranks that train together: meeting, spreading the model, small agreements.
 
-Below: torch.distributed and `accelerate`, which prepares the model (DDP, FSDP2, autocast).
+Below: torch.distributed with its FSDP2, and `accelerate`, which prepares the model for DDP and
+autocast.
 Above: `train`, `checkpoint`. Rank 0's launcher serves one TCPStore for each round; every rank,
 rank 0 too, connects to it as a client, so addresses of a dead round are never met.
 
@@ -20,13 +21,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import (
-    DistributedDataParallelKwargs,
-    FullyShardedDataParallelPlugin,
-    fsdp2_prepare_model,
-)
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import distributed, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_utils import PreTrainedModel
@@ -40,6 +37,9 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 """Longest wait for a peer in a collective. Agents end a round long before, when a rank dies."""
 
 STORE_TIMEOUT = timedelta(minutes=2)
+
+EMBEDDING_CLASSES = {"BertEmbeddings"}
+"""Never sharded as blocks: the output layer is the same matrix, and so belongs with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,20 +137,16 @@ def spread_model(
     gradients in fp32. With one rank both strategies are the plain model.
     """
     _describe_ranks(ranks.group, threads=torch.get_num_threads())
-    sharded = strategy is Strategy.FSDP and ranks.group.world_size > 1
-    plugin = _plan_shards(model, arithmetic) if sharded else None
+    if strategy is Strategy.FSDP and ranks.group.world_size > 1:
+        place_model(model, ranks.device)
+        _shard_model(model, arithmetic)
+        return model
     accelerator = Accelerator(
         cpu=ranks.device.type == "cpu",
-        mixed_precision="bf16" if arithmetic.autocast and not sharded else "no",
-        fsdp_plugin=plugin,
+        mixed_precision="bf16" if arithmetic.autocast else "no",
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
-    if sharded:
-        # accelerate hands the plan on only where it finds GPUs; on CPUs it is the same plan.
-        accelerator.state.fsdp_plugin = plugin
-        spread = fsdp2_prepare_model(accelerator, place_model(model, ranks.device))
-    else:
-        spread = accelerator.prepare_model(model)
+    spread = accelerator.prepare_model(model)
     assert isinstance(spread, nn.Module)
     return spread
 
@@ -206,17 +202,21 @@ def _connect_store(group: RankGroup) -> distributed.TCPStore:
     )
 
 
-def _plan_shards(model: PreTrainedModel, arithmetic: Arithmetic) -> FullyShardedDataParallelPlugin:
-    return FullyShardedDataParallelPlugin(
-        fsdp_version=2,
-        auto_wrap_policy="transformer_based_wrap",
-        transformer_cls_names_to_wrap=sorted(model._no_split_modules or []),
-        cpu_ram_efficient_loading=False,
-        mixed_precision_policy=MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16 if arithmetic.autocast else None,
-            reduce_dtype=torch.float32,
-        ),
+def _shard_model(model: PreTrainedModel, arithmetic: Arithmetic) -> None:
+    """Shard each block for itself, and all else as one: embeddings are tied to the output layer.
+
+    accelerate would make a unit of the last layers, which T5's three and BERT's two ties reach out
+    of, and torch refuses that.
+    """
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if arithmetic.autocast else None,
+        reduce_dtype=torch.float32,
     )
+    names = set(model._no_split_modules or []) - EMBEDDING_CLASSES
+    for module in list(model.modules()):
+        if type(module).__name__ in names:
+            fully_shard(module, mp_policy=policy)
+    fully_shard(model, mp_policy=policy)
 
 
 def _describe_ranks(group: RankGroup, *, threads: int) -> None:

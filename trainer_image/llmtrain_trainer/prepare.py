@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from llmtrain_api.data import DataSpec, TokenizerKind
 from llmtrain_api.naming import locate_dataset
+from llmtrain_api.objective import Objective
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_trainer.failures import DataError
@@ -53,6 +54,7 @@ from llmtrain_trainer.shards import (
     TokenizerRecord,
     count_tokens,
 )
+from llmtrain_trainer.special_tokens import OBJECTIVE_TOKENS
 from llmtrain_trainer.store import ObjectExistsError, Store, open_store
 from llmtrain_trainer.tokenization import TextEncoder, fetch_tokenizer, make_tokenizer
 
@@ -75,7 +77,7 @@ def run_prepare(config: RunConfig, reporter: Reporter) -> StageResult:
     """
     data, storage = config.data, config.storage
     inputs = find_inputs(data, storage)
-    fingerprint = compute_fingerprint(data, inputs, storage)
+    fingerprint = compute_fingerprint(data, inputs, storage, config.objective)
     uri = locate_dataset(config.storage.uri, fingerprint)
     store = open_store(uri, config.storage)
     reused = store.find_object(MANIFEST) is not None
@@ -117,7 +119,12 @@ def choose_num_processes(files: list[SourceFile]) -> int:
     return max(1, min(count_usable_cores(), size // PROCESS_BYTES))
 
 
-def compute_fingerprint(data: DataSpec, inputs: Inputs, storage: StorageConfig) -> str:
+def compute_fingerprint(
+    data: DataSpec,
+    inputs: Inputs,
+    storage: StorageConfig,
+    objective: Objective = Objective.CAUSAL,
+) -> str:
     """Return the digest of all that the data follows from; no text is read for it."""
     recipe = {
         "sources": [],
@@ -135,6 +142,8 @@ def compute_fingerprint(data: DataSpec, inputs: Inputs, storage: StorageConfig) 
     if data.tokenizer.uri is not None:
         listing = open_store(data.tokenizer.uri, storage).list_objects()
         facts["tokenizerFiles"] = [(item.key, item.etag) for item in listing]
+    if OBJECTIVE_TOKENS[objective]:
+        facts["specialTokens"] = OBJECTIVE_TOKENS[objective]
     text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_CHARACTERS]
 
@@ -164,6 +173,7 @@ def build_dataset(
         tokenizer=tokenizer,
         vocabulary_size=encoder.vocabulary_size,
         end_of_text=encoder.end_of_text,
+        special=encoder.special,
         token_type="<u2" if encoder.token_type.itemsize == 2 else "<u4",
         train=train,
         validation=validation,
@@ -250,12 +260,12 @@ def _pin(file: SourceFile) -> dict[str, Any]:
 def _make_encoder(
     config: RunConfig, corpus: Corpus, held_out: NDArray[np.bool_] | None, folder: Path
 ) -> TextEncoder:
-    spec = config.data.tokenizer
+    spec, special = config.data.tokenizer, OBJECTIVE_TOKENS[config.objective]
     if spec.kind is TokenizerKind.PRETRAINED:
         assert spec.uri is not None
-        return fetch_tokenizer(open_store(spec.uri, config.storage), folder)
+        return fetch_tokenizer(open_store(spec.uri, config.storage), folder, special)
     if spec.kind in TRAINERS:
         share = spec.sample_characters / max(corpus.count_characters(), 1)
         pieces = _split(corpus, config.data, held_out)
-        return make_tokenizer(spec, sample_pieces(pieces, share), folder)
-    return make_tokenizer(spec, (document.text for document in corpus.read()), folder)
+        return make_tokenizer(spec, sample_pieces(pieces, share), folder, special)
+    return make_tokenizer(spec, (document.text for document in corpus.read()), folder, special)

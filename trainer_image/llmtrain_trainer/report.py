@@ -43,7 +43,12 @@ class Report:
     parameters: int
     validation_loss: float
     perplexity: float
-    bits_per_byte: float
+    accuracy: float
+    """Share of the targets that the model holds for the most probable."""
+
+    bits_per_byte: float | None
+    """Where every token is predicted."""
+
     unigram_loss: float
     held_out_tokens: int
     """Tokens that were predicted."""
@@ -63,6 +68,7 @@ class Report:
             "parameters": self.parameters,
             "validationLoss": self.validation_loss,
             "perplexity": self.perplexity,
+            "accuracy": self.accuracy,
             "bitsPerByte": self.bits_per_byte,
             "unigramLoss": self.unigram_loss,
             "heldOutTokens": self.held_out_tokens,
@@ -80,6 +86,7 @@ def render_report(report: Report) -> str:
         "report.html.j2",
         report=report,
         config=report.config,
+        network=report.config.model.resolve(),
         trained_tokens=report.step * training.batch_size * training.sequence_length,
         curve_svg=draw_curve(report.curve, report.unigram_loss),
     )
@@ -109,7 +116,7 @@ def draw_curve(curve: Sequence[dict[str, float]], unigram_loss: float) -> str:
             unigram_loss, color=UNIGRAM_COLOUR, linestyle="--", linewidth=1.0, label="unigram"
         )
         axes.set_xlabel("step")
-        axes.set_ylabel("loss (nats per token)")
+        axes.set_ylabel("loss (nats per target)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=True, linewidth=0.4, alpha=0.5)
         axes.spines[["top", "right"]].set_visible(False)

@@ -28,6 +28,7 @@ from llmtrain_api.base import Model
 from llmtrain_api.data import DataSpec
 from llmtrain_trainer.manifest import ManifestObject
 from llmtrain_trainer.preparation.tally import StepRecord
+from llmtrain_trainer.special_tokens import SpecialTokens
 
 DATASET = "dataset.json"
 """Key, below a run, of the record that says which dataset the run trains on."""
@@ -136,6 +137,9 @@ class DatasetManifest(Model):
     vocabulary_size: int = Field(ge=2)
     end_of_text: int = Field(ge=0)
     """Id of the token that ends every document."""
+
+    special: SpecialTokens = SpecialTokens()
+    """Tokens that objectives need, of those that the tokenizer has."""
 
     token_type: Literal["<u2", "<u4"]
     """How a token is stored, as numpy writes it."""

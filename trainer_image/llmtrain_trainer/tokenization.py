@@ -30,6 +30,13 @@ from llmtrain_trainer.learning import (
     list_byte_characters,
 )
 from llmtrain_trainer.shards import TokenArray, choose_token_type
+from llmtrain_trainer.special_tokens import (
+    MASK,
+    PADDING,
+    add_special_tokens,
+    find_name,
+    find_special_tokens,
+)
 from llmtrain_trainer.store import Store
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -54,6 +61,8 @@ class TextEncoder:
         self.end_of_text = number
         self.unknown = tokenizer.token_to_id(UNKNOWN)
         """The token for what the tokenizer cannot write, where it has one of that name."""
+        self.special = find_special_tokens(tokenizer)
+        """Tokens that objectives need, of those that it has."""
         self.vocabulary_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.token_type = choose_token_type(self.vocabulary_size)
         self._encode = encode
@@ -64,11 +73,13 @@ class TextEncoder:
             yield np.append(tokens, self.end_of_text).astype(self.token_type)
 
 
-def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str], folder: Path) -> TextEncoder:
+def make_tokenizer(
+    spec: TokenizerSpec, texts: Iterable[str], folder: Path, special: Sequence[str] = ()
+) -> TextEncoder:
     """Make a tokenizer, learning from `texts` what its kind needs, and write it to `folder`.
 
     Bytes and characters are encoded by numpy: the same tokens as by the tokenizer, without
-    its time and its hundreds of bytes for each.
+    its time and its hundreds of bytes for each. `special` are further special tokens.
     """
     encode: EncodeTexts
     if spec.kind is TokenizerKind.BYTE:
@@ -78,9 +89,10 @@ def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str], folder: Path) -> T
         tokenizer = make_character_tokenizer(characters)
         encode = partial(encode_characters, characters)
     else:
-        tokenizer = TRAINERS[spec.kind](texts, spec.vocabulary_size)
+        tokenizer = TRAINERS[spec.kind](texts, spec.vocabulary_size - len(special))
         encode = partial(encode_with, tokenizer, cut_at_lines)
     folder.mkdir()
+    add_special_tokens(tokenizer, special)
     tokenizer.save(str(folder / TOKENIZER_FILE))
     (folder / CONFIG_FILE).write_text(json.dumps(_describe(tokenizer), indent=1), encoding="utf-8")
     return TextEncoder(tokenizer, END_OF_TEXT, encode)
@@ -139,8 +151,10 @@ def make_character_tokenizer(characters: str) -> Tokenizer:
     return tokenizer
 
 
-def fetch_tokenizer(store: Store, folder: Path) -> TextEncoder:
+def fetch_tokenizer(store: Store, folder: Path, special: Sequence[str] = ()) -> TextEncoder:
     """Copy the tokenizer that `store` is rooted at into `folder`, and find its end of text.
+
+    What it lacks of `special` is added behind its vocabulary.
 
     Raises:
         ConfigurationError: where it is no fast tokenizer, or has no end of text.
@@ -167,6 +181,11 @@ def fetch_tokenizer(store: Store, folder: Path) -> TextEncoder:
                 config_path.write_text(json.dumps(_describe(tokenizer, candidate)), "utf-8")
             tokenizer.no_truncation()
             tokenizer.no_padding()
+            if special:
+                add_special_tokens(tokenizer, special)
+                tokenizer.save(str(path))
+                config = json.loads(config_path.read_text("utf-8")) | _name_tokens(tokenizer)
+                config_path.write_text(json.dumps(config, indent=1), "utf-8")
             # Where its words end is its own affair, so its texts stay whole.
             return TextEncoder(
                 tokenizer, candidate, partial(encode_with, tokenizer, lambda text: [text])
@@ -184,7 +203,14 @@ def _describe(tokenizer: Tokenizer, end_of_text: str = END_OF_TEXT) -> dict[str,
     }
     if tokenizer.token_to_id(UNKNOWN) is not None:
         config["unk_token"] = UNKNOWN
-    return config
+    return config | _name_tokens(tokenizer)
+
+
+def _name_tokens(tokenizer: Tokenizer) -> dict[str, str]:
+    """Return what `transformers` is to call the tokens of objectives, where there are any."""
+    names = {"pad_token": PADDING, "mask_token": MASK}
+    found = {field: find_name(tokenizer, name) for field, name in names.items()}
+    return {field: name for field, name in found.items() if name is not None}
 
 
 def _refuse(store: Store, why: str) -> ConfigurationError:

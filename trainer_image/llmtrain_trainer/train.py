@@ -40,7 +40,7 @@ from llmtrain_trainer.failures import (
     StageError,
 )
 from llmtrain_trainer.manifest import CURVES
-from llmtrain_trainer.measure import choose_sequences, measure_loss
+from llmtrain_trainer.measure import choose_sequences, measure
 from llmtrain_trainer.parallel import (
     count_threads,
     gather_parameters,
@@ -195,8 +195,9 @@ def _evaluate(run: TrainingRun) -> None:
         training = run.config.training
         split = run.dataset.validation
         share = training.batch_size // run.ranks.group.world_size
-        loss = measure_loss(
+        loss = measure(
             run.model,
+            run.objective,
             split,
             choose_sequences(
                 split.num_sequences(training.sequence_length), run.config.evaluation.max_sequences
@@ -204,7 +205,7 @@ def _evaluate(run: TrainingRun) -> None:
             run.ranks,
             sequence_length=training.sequence_length,
             batch_size=min(training.micro_batch_size or share, share),
-        )
+        ).loss
         if not math.isfinite(loss):
             message = f"the loss on held-out text is {loss} after step {run.step}"
             divergence = Divergence(

@@ -1,7 +1,7 @@
 """What the steps of a run work on, opened and resumed: all of a rank's way to its first step.
 
-Below, in the order of use: `store`, `restore`, `data`, `precision`, `model`, `parallel`, `optim`,
-`checkpoint`. Above: `train`, which does the steps.
+Below, in the order of use: `store`, `restore`, `data`, `objective`, `precision`, `model`,
+`parallel`, `optim`, `checkpoint`. Above: `train`, which does the steps.
 
 A rank that finds the state in its host's memory and the data on its disk asks the store nothing.
 """
@@ -27,6 +27,8 @@ from llmtrain_trainer.divergence import LossWatch, RollbackHistory, read_history
 from llmtrain_trainer.failures import DataError, StoreError
 from llmtrain_trainer.manifest import CHECKPOINTS
 from llmtrain_trainer.model import build_model
+from llmtrain_trainer.objective.batch import Objective
+from llmtrain_trainer.objective.choosing import choose_objective
 from llmtrain_trainer.optim import AdamW
 from llmtrain_trainer.origin import fetch_origin
 from llmtrain_trainer.parallel import Ranks, find_plain_model, spread_model
@@ -60,6 +62,7 @@ class TrainingRun:
     reporter: Reporter
     store: Store
     dataset: Dataset
+    objective: Objective
     model: nn.Module
     optimizer: AdamW
     checkpointer: Checkpointer
@@ -115,6 +118,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
                 _sweep_up(store)
             checkpoint = fetch_newest_checkpoint(store, ranks)
         dataset = _open_dataset(config, store, checkpoint)
+        objective = choose_objective(config, dataset)
         arithmetic = _choose_arithmetic(config, ranks, checkpoint)
         if checkpoint is None:
             checkpoint = fetch_origin(config, ranks)
@@ -127,6 +131,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             reporter=reporter,
             store=store,
             dataset=dataset,
+            objective=objective,
             model=model,
             optimizer=AdamW(find_plain_model(model).named_parameters(), config.training.optimizer),
             checkpointer=Checkpointer(
@@ -245,7 +250,7 @@ def _choose_arithmetic(
     chosen = None
     if ranks.is_first:
         chosen = choose_arithmetic(
-            config.training.precision, ranks.device, hidden_size=config.model.hidden_size
+            config.training.precision, ranks.device, hidden_size=config.model.resolve().hidden_size
         ).dump()
     return Arithmetic.load(ranks.share("arithmetic", chosen, source=0))
 
@@ -258,6 +263,7 @@ def _build_model(
         vocabulary_size=dataset.vocabulary_size,
         sequence_length=config.training.sequence_length,
         end_of_text=dataset.end_of_text,
+        padding=dataset.special.padding,
         seed=config.training.seed,
     )
     model = spread_model(plain_model, ranks, config.strategy, arithmetic)

@@ -13,19 +13,24 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from llmtrain_api.base import Model
-from llmtrain_api.training import ModelSpec, OptimizerSpec, Precision
+from llmtrain_api.network import Architecture, ModelSpec
+from llmtrain_api.objective import OBJECTIVES
+from llmtrain_api.training import OptimizerSpec, TrainingSpec
 from llmtrain_trainer.model import build_model, compute_token_losses
+from llmtrain_trainer.objective.choosing import make_objective
 from llmtrain_trainer.optim import AdamW
 from llmtrain_trainer.parallel import place_model
 from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
+from llmtrain_trainer.special_tokens import SENTINELS, SpecialTokens
 
 WARM_STEPS = 1
 TIMED_STEPS = 3
 LEARNING_RATE = 1e-4
-SMALLEST = ModelSpec(layers=1, heads=1, hidden_size=8)
+MADE_UP = SpecialTokens(mask=1, padding=2, sentinels=list(range(3, 3 + len(SENTINELS))))
 
 KIBIBYTE = 1024
 FORGET_PEAK = "5"
@@ -36,9 +41,10 @@ class TrialRequest(Model):
     """What is tried."""
 
     model: ModelSpec
-    precision: Precision
+    training: TrainingSpec
+    """Of it count the objective, the length of sequences and the precision."""
+
     vocabulary_size: int
-    sequence_length: int
     sequences: int
     """Of a micro-batch."""
 
@@ -60,18 +66,27 @@ def run_trial(request: TrialRequest) -> TrialResult:
     """Do a few optimizer steps, and measure the fastest of those that are not the first."""
     torch.set_num_threads(request.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    arithmetic = choose_arithmetic(request.precision, device, hidden_size=request.model.hidden_size)
+    precision, width = request.training.precision, request.model.resolve().hidden_size
+    arithmetic = choose_arithmetic(precision, device, hidden_size=width)
     arithmetic.apply()
     # Kernels, threads and autograd come into being at their first use; they are the process's.
-    smallest = request.model_copy(update={"model": SMALLEST, "sequences": 1})
+    smallest = request.model_copy(
+        update={"model": _shrink(request.model.architecture), "sequences": 1}
+    )
     _time_steps(smallest, device, arithmetic)
     before = _begin_peak(device)
     seconds = _time_steps(request, device, arithmetic)
     return TrialResult(
-        tokens_per_second=request.sequences * request.sequence_length / seconds,
+        tokens_per_second=request.sequences * request.training.sequence_length / seconds,
         peak_bytes=_read_peak(device) - before,
         bf16=arithmetic.autocast,
     )
+
+
+def _shrink(architecture: Architecture) -> ModelSpec:
+    """Return the smallest model of a family."""
+    heads = None if architecture is Architecture.LSTM else 1
+    return ModelSpec(architecture=architecture, layers=1, heads=heads, hidden_size=8)
 
 
 def _time_steps(request: TrialRequest, device: torch.device, arithmetic: Arithmetic) -> float:
@@ -79,22 +94,32 @@ def _time_steps(request: TrialRequest, device: torch.device, arithmetic: Arithme
     built = build_model(
         request.model,
         vocabulary_size=request.vocabulary_size,
-        sequence_length=request.sequence_length,
+        sequence_length=request.training.sequence_length,
         end_of_text=0,
         seed=0,
     )
     model = place_model(built, device)
     model.train()
     optimizer = AdamW(model.named_parameters(), OptimizerSpec())
-    generator = torch.Generator().manual_seed(0)
-    shape = (request.sequences, request.sequence_length + 1)
+    objective = make_objective(
+        OBJECTIVES[request.model.architecture],
+        request.training,
+        special=MADE_UP,
+        vocabulary_size=request.vocabulary_size,
+        end_of_text=0,
+    )
+    assert objective is not None
+    generator = np.random.default_rng(0)
+    shape = (request.sequences, request.training.sequence_length + 1)
+    numbers = np.arange(request.sequences)
     seconds = []
     for _ in range(WARM_STEPS + TIMED_STEPS):
-        tokens = torch.randint(request.vocabulary_size, shape, generator=generator).to(device)
+        tokens = generator.integers(request.vocabulary_size, size=shape)
+        batch = objective.make_batch(tokens, numbers, is_training=True).move(device)
         began = time.perf_counter()
         optimizer.clear_gradients()
         with torch.autocast(device.type, torch.bfloat16, enabled=arithmetic.autocast):
-            loss = compute_token_losses(model, tokens).mean()
+            loss = compute_token_losses(model, batch).mean()
         loss.backward()
         optimizer.step(LEARNING_RATE, optimizer.compute_gradient_norm())
         loss.item()  # on a GPU all of the above has only been queued

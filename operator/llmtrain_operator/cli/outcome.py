@@ -83,13 +83,16 @@ def _list_results(results: StageResult, store: Path | None) -> list[tuple[str, s
 
     rows = []
     if results.validation_loss is not None:
-        loss = f"{results.validation_loss:.3f} nats per token on all held-out text"
+        unit = "token" if results.bits_per_byte is not None else "token to predict"
+        loss = f"{results.validation_loss:.3f} nats per {unit} on all held-out text"
         if results.unigram_loss is not None:
             loss += f"; a unigram baseline: {results.unigram_loss:.3f}"
         rows.append(("loss", loss))
     if results.perplexity is not None and results.bits_per_byte is not None:
         measures = f"{results.perplexity:.1f}; {results.bits_per_byte:.3f} bits per byte"
         rows.append(("perplexity", measures))
+    if results.accuracy is not None and results.bits_per_byte is None:
+        rows.append(("accuracy", f"{results.accuracy:.1%} right at the first guess"))
     if results.export_uri is not None:
         size = f" ({results.parameters:,} parameters)" if results.parameters else ""
         rows.append(("model", f"{locate(results.export_uri)}{size}"))

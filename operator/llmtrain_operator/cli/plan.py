@@ -17,6 +17,7 @@ from rich.table import Table
 
 from llmtrain_api import LLMTrainingJob
 from llmtrain_api.data import TokenizerKind
+from llmtrain_api.network import Architecture, Network
 from llmtrain_operator.cli.machine import TRAINER_MODULES, require_packages
 from llmtrain_operator.forecast.devices import DEVICES, find_device, find_selected_device
 from llmtrain_operator.forecast.outlook import (
@@ -81,10 +82,9 @@ def measure_rank(job: LLMTrainingJob, outlook: Outlook) -> dict[str, Any]:
     require_packages(TRAINER_MODULES, extra="trainer")
     spec = job.spec
     request = {
-        "model": spec.model.model_dump(by_alias=True, mode="json", exclude_none=True),
-        "precision": spec.training.precision.value,
+        "model": spec.model.dump(),
+        "training": spec.training.dump(),
         "vocabularySize": outlook.vocabulary_size,
-        "sequenceLength": spec.training.sequence_length,
         "sequences": outlook.micro_batch_size,
         "threads": count_threads(job),
     }
@@ -106,6 +106,8 @@ def describe_outlook(outlook: Outlook, trial: dict[str, Any] | None) -> dict[str
     """Return an outlook as JSON-ready data."""
     return {
         "parameters": outlook.size.parameters,
+        "model": dataclasses.asdict(outlook.network),
+        "learningRate": outlook.learning_rate,
         "vocabularySize": outlook.vocabulary_size,
         "tokens": outlook.tokens,
         "tokensPerParameter": outlook.tokens / outlook.size.parameters,
@@ -135,7 +137,7 @@ def _print_table(
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold", style="dim")
     spec = job.spec
-    model = spec.model
+    model = spec.model.resolve()
     is_guess = means.vocabulary_size is None and spec.data.tokenizer.kind in (
         TokenizerKind.CHARACTER,
         TokenizerKind.PRETRAINED,
@@ -144,10 +146,17 @@ def _print_table(
     table.add_row(
         "model",
         f"{format_large(outlook.size.parameters)} parameters",
-        f"{model.architecture}, {model.layers} layers of {model.hidden_size}, "
-        f"vocabulary {outlook.vocabulary_size:,}{guess}",
+        f"{model.architecture}, {model.layers} layers of {model.hidden_size}"
+        f"{_describe_heads(model)}, vocabulary {outlook.vocabulary_size:,}{guess}",
     )
     training = spec.training
+    if spec.model.size is not None:
+        table.add_row(
+            "from model.size",
+            f"{format_large(model.block_parameters)} parameters",
+            f"of the layers ({format_large(spec.model.size)}asked for); the learning rate rises "
+            f"to {outlook.learning_rate:.2g}",
+        )
     table.add_row(
         "tokens",
         format_large(outlook.tokens),
@@ -187,6 +196,14 @@ def _print_table(
     console.print(table)
     for warning in outlook.warnings:
         console.print(f"[yellow]warning[/yellow]  {warning}", highlight=False)
+
+
+def _describe_heads(network: Network) -> str:
+    if network.architecture is Architecture.LSTM:
+        return ""
+    if network.key_value_heads != network.heads:
+        return f", {network.heads} heads over {network.key_value_heads} of keys and values"
+    return f", {network.heads} heads"
 
 
 def _describe_time(outlook: Outlook, means: Means, trial: dict[str, Any] | None) -> tuple[str, str]:

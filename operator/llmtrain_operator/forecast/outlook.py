@@ -10,12 +10,22 @@ from dataclasses import dataclass
 
 from llmtrain_api import JobSpec
 from llmtrain_api.data import TokenizerKind
+from llmtrain_api.network import Network
+from llmtrain_api.objective import MAX_SPANS, OBJECTIVES, Objective
 from llmtrain_api.training import Precision
 from llmtrain_api.workers import Strategy
+from llmtrain_operator.forecast.activations import RankWork
 from llmtrain_operator.forecast.devices import Device
-from llmtrain_operator.forecast.memory import RankMemory, RankWork, compute_rank_memory
+from llmtrain_operator.forecast.memory import RankMemory, compute_rank_memory
 from llmtrain_operator.forecast.size import ModelSize, compute_size
 from llmtrain_operator.plan.quantities import parse_bytes
+
+OBJECTIVE_TOKENS = {
+    Objective.CAUSAL: 0,
+    Objective.MASKED: 2,
+    Objective.SPAN_CORRUPTION: 1 + MAX_SPANS,
+}
+"""Special tokens that an objective adds to a vocabulary, padding included."""
 
 BYTE_VOCABULARY = 257
 CHARACTER_VOCABULARY = 256
@@ -56,6 +66,12 @@ class Means:
 class Outlook:
     """What a job will take."""
 
+    network: Network
+    """The shape, with what follows from model.size."""
+
+    learning_rate: float
+    """Peak."""
+
     vocabulary_size: int
     size: ModelSize
     tokens: int
@@ -80,7 +96,10 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
     training, workers = spec.training, spec.workers
     vocabulary_size = means.vocabulary_size or expect_vocabulary(spec)
     size = compute_size(
-        spec.model, vocabulary_size=vocabulary_size, sequence_length=training.sequence_length
+        spec.model,
+        vocabulary_size=vocabulary_size,
+        sequence_length=training.sequence_length,
+        corruption=training.span_corruption,
     )
     world_size = workers.replicas * workers.processes_per_worker
     share = max(1, training.batch_size // world_size)
@@ -99,6 +118,7 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
             or (training.precision is Precision.AUTO and on_gpu),
             fused_attention=on_gpu,
         ),
+        training.span_corruption,
     )
     tokens = training.steps * training.batch_size * training.sequence_length
     flops = tokens * size.flops_per_token
@@ -112,6 +132,8 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
         cost = gpu_hours * means.price_per_gpu_hour
     limit = _find_memory_limit(spec, means)
     return Outlook(
+        network=spec.model.resolve(),
+        learning_rate=training.optimizer.learning_rate or spec.model.suggest_learning_rate(),
         vocabulary_size=vocabulary_size,
         size=size,
         tokens=tokens,
@@ -131,10 +153,11 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
 def expect_vocabulary(spec: JobSpec) -> int:
     """Return the vocabulary that the tokenizer will have, as far as the manifest says."""
     tokenizer = spec.data.tokenizer
+    added = OBJECTIVE_TOKENS[OBJECTIVES[spec.model.architecture]]
     if tokenizer.kind is TokenizerKind.BYTE:
-        return BYTE_VOCABULARY
+        return BYTE_VOCABULARY + added
     if tokenizer.kind is TokenizerKind.CHARACTER:
-        return CHARACTER_VOCABULARY
+        return CHARACTER_VOCABULARY + added
     return tokenizer.vocabulary_size
 
 

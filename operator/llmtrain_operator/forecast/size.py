@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmtrain_api.training import Architecture, ModelSpec
+from llmtrain_api.network import Architecture, ModelSpec, Network
+from llmtrain_api.objective import SpanCorruptionSpec, SpanCounts, count_spans
 
-LLAMA_WIDTH_MULTIPLE = 32
-"""The trainer rounds the inner width of SwiGLU up to a multiple of this."""
+RELATIVE_BUCKETS = 32
+"""Of T5: distances that it tells apart, for each head of the encoder and the decoder."""
+
+FLOPS_PER_PARAMETER = 6.0
+"""Two for the forward pass, four for the backward pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,36 +32,75 @@ class ModelSize:
     """Floating-point operations of the forward and the backward pass."""
 
 
-def compute_size(model: ModelSpec, *, vocabulary_size: int, sequence_length: int) -> ModelSize:
-    """Count a network's parameters and its arithmetic.
+def compute_size(
+    model: ModelSpec,
+    *,
+    vocabulary_size: int,
+    sequence_length: int,
+    corruption: SpanCorruptionSpec | None = None,
+) -> ModelSize:
+    """Count a network's parameters and its arithmetic for each token of a sequence.
 
     Arithmetic after Chowdhery et al. 2022 (PaLM, arXiv:2204.02311, appendix B): 6 operations for
     each parameter of a matrix product, and 12·layers·width·length for attention, of which the
-    causal half is not taken off.
+    causal half is not taken off. `corruption` is for T5, whose encoder and decoder read sequences
+    of other lengths.
     """
-    width = model.hidden_size
-    embedding = vocabulary_size * width  # the output layer is the same matrix
-    if model.architecture is Architecture.GPT2:
-        matrices = 12 * width * width
-        block = matrices + 13 * width
-        rest = sequence_length * width + 2 * width
-    else:
-        inner = find_inner_width(model)
-        key_value_width = width // model.heads * (model.key_value_heads or model.heads)
-        matrices = 2 * width * width + 2 * width * key_value_width + 3 * width * inner
-        block = matrices + 2 * width
-        rest = width
-    products = model.layers * matrices + embedding
+    network = model.resolve()
+    embedding = vocabulary_size * network.hidden_size  # the output layer is the same matrix
+    if network.architecture is Architecture.T5:
+        counts = count_spans(sequence_length, corruption or SpanCorruptionSpec())
+        return _compute_t5_size(network, embedding, sequence_length, counts)
+    matrices, block, rest = _count_parts(network, vocabulary_size, sequence_length)
+    products = network.layers * matrices + embedding
+    attention = 12.0 * network.layers * network.hidden_size * sequence_length
+    if network.architecture is Architecture.LSTM:
+        attention = 0.0
+    if network.architecture is Architecture.BERT:
+        products += network.hidden_size**2
     return ModelSize(
-        parameters=embedding + model.layers * block + rest,
+        parameters=embedding + network.layers * block + rest,
         largest_block=max(block, embedding),
-        flops_per_token=6.0 * products + 12.0 * model.layers * width * sequence_length,
+        flops_per_token=FLOPS_PER_PARAMETER * products + attention,
     )
 
 
-def find_inner_width(model: ModelSpec) -> int:
-    """Return the width between the matrices of a block's feed-forward part."""
-    if model.architecture is Architecture.GPT2:
-        return 4 * model.hidden_size
-    eight_thirds = -(-8 * model.hidden_size // 3)
-    return -(-eight_thirds // LLAMA_WIDTH_MULTIPLE) * LLAMA_WIDTH_MULTIPLE
+def _count_parts(
+    network: Network, vocabulary_size: int, sequence_length: int
+) -> tuple[int, int, int]:
+    """Return the parameters of a layer's matrices, of all of a layer, and outside of layers."""
+    width = network.hidden_size
+    if network.architecture is Architecture.GPT2:
+        matrices = 12 * width * width
+        return matrices, matrices + 13 * width, sequence_length * width + 2 * width
+    if network.architecture is Architecture.BERT:
+        matrices = 12 * width * width
+        # Positions, the one kind of segment, two norms; the head's product and its biases.
+        rest = (sequence_length + 1 + 2 + 2) * width + width * width + width + vocabulary_size
+        return matrices, matrices + 13 * width, rest
+    if network.architecture is Architecture.LSTM:
+        matrices = 8 * width * width
+        return matrices, matrices + 10 * width, 2 * width
+    key_value_width = width // network.heads * network.key_value_heads
+    matrices = 2 * width * width + 2 * width * key_value_width + 3 * width * network.inner_width
+    return matrices, matrices + 2 * width, width
+
+
+def _compute_t5_size(
+    network: Network, embedding: int, sequence_length: int, counts: SpanCounts
+) -> ModelSize:
+    width, layers = network.hidden_size, network.layers
+    attention, feed_forward = 4 * width * width, 3 * width * network.inner_width
+    encoder, decoder = attention + feed_forward, 2 * attention + feed_forward
+    blocks = layers * (encoder + 2 * width + decoder + 3 * width)
+    rest = 2 * width + 2 * RELATIVE_BUCKETS * network.heads
+    # Keys and values of what the encoder read are computed for its tokens.
+    read = counts.inputs * layers * (encoder + attention // 2)
+    written = counts.targets * (layers * (decoder - attention // 2) + embedding)
+    pairs = counts.inputs**2 + counts.targets**2 + counts.inputs * counts.targets
+    flops = FLOPS_PER_PARAMETER * (read + written) + 12.0 * layers * width * pairs
+    return ModelSize(
+        parameters=embedding + blocks + rest,
+        largest_block=max(decoder + 3 * width, embedding),
+        flops_per_token=flops / sequence_length,
+    )

@@ -56,9 +56,10 @@ def test_the_command_line_takes_the_place_of_namespace_and_replicas(manifest: Pa
         ("v1alpha1", "v2", 1, "should be 'llmtrain.dev/v1alpha1'"),
         (
             "  storage:",
-            "  model:\n    architecture: bert\n  storage:",
+            "  model:\n    architecture: gpt5\n  storage:",
             12,
-            "spec.model.architecture: should be 'gpt2' or 'llama'; given: 'bert'",
+            "spec.model.architecture: should be 'gpt2', 'llama', 'bert', 't5' or 'lstm'; "
+            "given: 'gpt5'",
         ),
         (
             "  storage:",

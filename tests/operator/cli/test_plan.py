@@ -36,6 +36,19 @@ def test_a_job_for_gpus_has_a_time_and_a_cost(llmtrain: CommandLine) -> None:
     assert outlook["memoryOfRank"]["peak"] < outlook["memoryOfRank"]["limit"]
 
 
+def test_one_number_is_answered_with_what_follows(llmtrain: CommandLine) -> None:
+    done = llmtrain("plan", EXAMPLES / "llama.yaml")
+
+    assert done.returncode == 0, done.stderr
+    assert "from model.size" in done.stdout
+    assert "asked for); the learning rate rises to" in " ".join(done.stdout.split())
+
+    outlook = json.loads(llmtrain("plan", EXAMPLES / "t5.yaml", "--json").stdout)
+    assert outlook["vocabularySize"] == 4096
+    assert outlook["model"]["layers"] >= 1
+    assert outlook["learningRate"] < 1.3e-3
+
+
 def test_a_gpu_that_is_not_known_is_answered_with_those_that_are(llmtrain: CommandLine) -> None:
     done = llmtrain("plan", EXAMPLES / "gpu-fsdp.yaml", "--device", "k80")
 

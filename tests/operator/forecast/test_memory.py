@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from llmtrain_api.training import ModelSpec
-from llmtrain_operator.forecast.memory import RankMemory, RankWork, compute_rank_memory
+from llmtrain_api.network import ModelSpec
+from llmtrain_api.objective import OBJECTIVES
+from llmtrain_api.training import TrainingSpec
+from llmtrain_operator.forecast.activations import RankWork
+from llmtrain_operator.forecast.memory import RankMemory, compute_rank_memory
 from llmtrain_operator.forecast.size import compute_size
 from llmtrain_trainer.model import build_model, compute_token_losses
+from llmtrain_trainer.objective.choosing import make_objective
+from llmtrain_trainer.special_tokens import SENTINELS, SpecialTokens
 
 SEQUENCES, LENGTH, VOCABULARY = 2, 64, 500
+SPECIAL = SpecialTokens(mask=1, padding=2, sentinels=list(range(3, 3 + len(SENTINELS))))
 TOLERANCE = 0.05
 
 MODELS = [
@@ -18,6 +25,17 @@ MODELS = [
     ModelSpec(layers=3, heads=6, hidden_size=96, dropout=0.1),
     ModelSpec(architecture="llama", layers=3, heads=6, hidden_size=96),
     ModelSpec(architecture="llama", layers=3, heads=6, key_value_heads=2, hidden_size=96),
+    *(
+        ModelSpec(
+            architecture=architecture,
+            layers=3,
+            heads=None if architecture == "lstm" else 6,
+            hidden_size=96,
+            dropout=dropout,
+        )
+        for architecture in ("bert", "t5", "lstm")
+        for dropout in (0.0, 0.1)
+    ),
 ]
 
 
@@ -37,7 +55,12 @@ def forecast(spec: ModelSpec, *, bf16: bool = False, shards: int = 1) -> RankMem
 def measure_saved_bytes(spec: ModelSpec, *, bf16: bool) -> int:
     """Return the bytes that autograd keeps beside the parameters and the log-probabilities."""
     model = build_model(
-        spec, vocabulary_size=VOCABULARY, sequence_length=LENGTH, end_of_text=0, seed=0
+        spec,
+        vocabulary_size=VOCABULARY,
+        sequence_length=LENGTH,
+        end_of_text=0,
+        padding=SPECIAL.padding,
+        seed=0,
     )
     model.train()
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -48,14 +71,23 @@ def measure_saved_bytes(spec: ModelSpec, *, bf16: bool) -> int:
             saved[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    sequences = torch.randint(VOCABULARY, (SEQUENCES, LENGTH + 1))
+    objective = make_objective(
+        OBJECTIVES[spec.architecture],
+        TrainingSpec(steps=1, sequence_length=LENGTH),
+        special=SPECIAL,
+        vocabulary_size=VOCABULARY,
+        end_of_text=0,
+    )
+    assert objective is not None
+    sequences = np.random.default_rng(0).integers(VOCABULARY, size=(SEQUENCES, LENGTH + 1))
+    batch = objective.make_batch(sequences, np.arange(SEQUENCES), is_training=True)
     with (
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=bf16),
     ):
-        losses = compute_token_losses(model, sequences)
+        losses = compute_token_losses(model, batch)
     assert losses.requires_grad
-    log_probabilities = 4 * SEQUENCES * LENGTH * VOCABULARY
+    log_probabilities = 4 * losses.numel() * VOCABULARY
     return sum(t.untyped_storage().nbytes() for t in saved.values()) - log_probabilities
 
 

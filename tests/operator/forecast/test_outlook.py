@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from llmtrain_api import JobSpec
+from llmtrain_api.data import Tokenizer, TokenizerKind
+from llmtrain_api.network import ModelSpec
 from llmtrain_operator.cli.manifest import load_job
 from llmtrain_operator.forecast.devices import find_device, find_selected_device
 from llmtrain_operator.forecast.outlook import Means, forecast_job
@@ -68,6 +70,16 @@ def test_a_measured_speed_takes_the_place_of_the_devices() -> None:
     outlook = forecast_job(describe(), Means(device=H100, tokens_per_second=1000.0))
 
     assert outlook.seconds == pytest.approx(outlook.tokens / 8000)
+
+
+@pytest.mark.parametrize(("architecture", "added"), [("gpt2", 0), ("bert", 2), ("t5", 101)])
+def test_a_vocabulary_has_the_tokens_of_its_objective(architecture: str, added: int) -> None:
+    spec = describe()
+    data = spec.data.model_copy(update={"tokenizer": Tokenizer(kind=TokenizerKind.BYTE)})
+    model = ModelSpec(architecture=architecture)
+    changed = spec.model_copy(update={"data": data, "model": model})
+
+    assert forecast_job(changed, Means()).vocabulary_size == 257 + added
 
 
 def test_without_a_speed_no_time_is_made_up() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmtrain_api.training import ModelSpec
+from llmtrain_api.network import ModelSpec
 from llmtrain_operator.forecast.size import compute_size
 from llmtrain_trainer.model import build_model, count_parameters
 
@@ -13,6 +13,10 @@ MODELS = [
     ModelSpec(layers=3, heads=6, hidden_size=96),
     ModelSpec(architecture="llama", layers=2, heads=4, hidden_size=40),
     ModelSpec(architecture="llama", layers=3, heads=6, key_value_heads=2, hidden_size=96),
+    ModelSpec(architecture="bert", layers=3, heads=6, hidden_size=96),
+    ModelSpec(architecture="t5", layers=3, heads=6, hidden_size=96),
+    ModelSpec(architecture="lstm", layers=3, hidden_size=96),
+    ModelSpec(architecture="t5", size=1_000_000),
 ]
 
 

@@ -1,0 +1,87 @@
+"""A batch: what the model reads, and what it is to predict.
+
+Below: numpy, torch. Above: the objectives make batches, `model` computes their losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+NOT_A_TARGET = -100
+"""Stands in targets where nothing is to be predicted; the number that torch ignores."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What the model reads, and what it is to predict."""
+
+    inputs: Mapping[str, Any]
+    """Arguments of the model's forward pass; token ids are int64 [n, t]."""
+
+    targets: torch.Tensor
+    """Token ids, int64 [n, t], or `NOT_A_TARGET`."""
+
+    def move(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        inputs = {
+            name: value.to(device) if isinstance(value, torch.Tensor) else value
+            for name, value in self.inputs.items()
+        }
+        return Batch(inputs=inputs, targets=self.targets.to(device))
+
+    def count_targets(self) -> torch.Tensor:
+        """Return the number of targets of each sequence [n]."""
+        return (self.targets != NOT_A_TARGET).sum(dim=1)
+
+
+class Objective(Protocol):
+    """Makes batches of sequences."""
+
+    @property
+    def fixed_targets(self) -> int | None:
+        """Targets of a sequence, where all have equally many, else None."""
+
+    def make_batch(
+        self, sequences: NDArray[np.int64], numbers: NDArray[np.int64], *, is_training: bool
+    ) -> Batch:
+        """Make a batch on the CPU.
+
+        Args:
+            sequences: token ids [n, sequence_length + 1]; the last one of each is the first of the
+                sequence that follows.
+            numbers: in training, how many samples of the run came before each [n]; else which
+                sequence of its split each is.
+            is_training: what is drawn for evaluations is never drawn for training.
+        """
+
+
+class NextToken:
+    """Predicts every token from those before it."""
+
+    def __init__(self, sequence_length: int) -> None:
+        """Predict `sequence_length` tokens of each sequence."""
+        self._sequence_length = sequence_length
+
+    @property
+    def fixed_targets(self) -> int | None:
+        """All tokens but the first are targets."""
+        return self._sequence_length
+
+    def make_batch(
+        self, sequences: NDArray[np.int64], numbers: NDArray[np.int64], *, is_training: bool
+    ) -> Batch:
+        """Make a batch; nothing is drawn."""
+        del numbers, is_training
+        return predict_next(torch.from_numpy(sequences))
+
+
+def predict_next(sequences: torch.Tensor) -> Batch:
+    """Make a batch of sequences [n, t + 1], of which each gives t inputs and t targets."""
+    inputs = {"input_ids": sequences[:, :-1], "use_cache": False}
+    return Batch(inputs=inputs, targets=sequences[:, 1:])

@@ -1,0 +1,83 @@
+"""The objective of a run.
+
+Below: the objectives, `data` for the tokens they need. Above: `training_run`, `evaluate`; `trial`
+chooses for made-up tokens.
+"""
+
+from __future__ import annotations
+
+from llmtrain_api.objective import Objective as Kind
+from llmtrain_api.run import RunConfig
+from llmtrain_api.training import TrainingSpec
+from llmtrain_trainer.data import Dataset
+from llmtrain_trainer.failures import DataError
+from llmtrain_trainer.objective.batch import NextToken, Objective
+from llmtrain_trainer.objective.masking import HiddenTokens
+from llmtrain_trainer.objective.spans import CutSpans
+from llmtrain_trainer.objective.words import WordTable, read_word_table
+from llmtrain_trainer.special_tokens import SpecialTokens
+
+
+def choose_objective(config: RunConfig, dataset: Dataset) -> Objective:
+    """Return what makes the batches of a run.
+
+    Raises:
+        DataError: the dataset was prepared without the tokens that the objective needs.
+    """
+    training = config.training
+    words = None
+    if config.objective is Kind.MASKED and training.masking.whole_words:
+        words = read_word_table(dataset.tokenizer_file, dataset.vocabulary_size)
+    objective = make_objective(
+        config.objective,
+        training,
+        special=dataset.special,
+        vocabulary_size=dataset.vocabulary_size,
+        end_of_text=dataset.end_of_text,
+        words=words,
+    )
+    if objective is None:
+        raise DataError(
+            f"dataset {dataset.fingerprint} was prepared without the special tokens that "
+            f"training.objective: {config.objective} needs",
+            reason="SpecialTokensMissing",
+            next_step="start a new job of this objective: its prepare stage adds them",
+        )
+    return objective
+
+
+def make_objective(
+    kind: Kind,
+    training: TrainingSpec,
+    *,
+    special: SpecialTokens,
+    vocabulary_size: int,
+    end_of_text: int,
+    words: WordTable | None = None,
+) -> Objective | None:
+    """Return what makes batches; None where a token that it needs is missing."""
+    if kind is Kind.CAUSAL:
+        return NextToken(training.sequence_length)
+    if special.padding is None:
+        return None
+    if kind is Kind.MASKED:
+        if special.mask is None:
+            return None
+        return HiddenTokens(
+            training.masking,
+            seed=training.seed,
+            mask=special.mask,
+            special={special.mask, special.padding, end_of_text, *special.sentinels},
+            vocabulary_size=vocabulary_size,
+            words=words,
+        )
+    if not special.sentinels:
+        return None
+    return CutSpans(
+        training.span_corruption,
+        seed=training.seed,
+        sequence_length=training.sequence_length,
+        sentinels=special.sentinels,
+        end_of_text=end_of_text,
+        start=special.padding,
+    )

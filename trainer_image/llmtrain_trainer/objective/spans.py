@@ -1,0 +1,107 @@
+"""Corrupted text: spans are cut out, and written down by the decoder (T5).
+
+Below: `draws`; the contract for how many and how long. Above: `choosing`.
+
+Raffel et al. 2020 (arXiv:1910.10683, section 3.1.4), as `random_spans_noise_mask` of their code:
+tokens are divided at random into as many spans that stay as spans that are cut out, one after the
+other, and a sequence begins with one that stays. Each span that is cut out leaves a token of its
+own, which in the targets stands before what was cut out. So all sequences have the same lengths
+after it, and there is no padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from llmtrain_api.objective import SpanCorruptionSpec, count_spans
+from llmtrain_trainer.objective.batch import Batch
+from llmtrain_trainer.objective.draws import Draws
+
+
+class CutSpans:
+    """Predicts spans that were cut out."""
+
+    def __init__(
+        self,
+        spec: SpanCorruptionSpec,
+        *,
+        seed: int,
+        sequence_length: int,
+        sentinels: Sequence[int],
+        end_of_text: int,
+        start: int,
+    ) -> None:
+        """Cut spans out of sequences.
+
+        Args:
+            spec: how many and how long.
+            seed: of the run.
+            sequence_length: tokens of a sequence before.
+            sentinels: tokens that stand for spans, in order.
+            end_of_text: ends what is read and what is written.
+            start: the token that writing begins with.
+        """
+        self.counts = count_spans(sequence_length, spec)
+        self._seed = seed
+        self._sentinels = np.array(sentinels[: self.counts.spans], dtype=np.int64)
+        assert len(self._sentinels) == self.counts.spans
+        self._end_of_text = end_of_text
+        self._start = start
+
+    @property
+    def fixed_targets(self) -> int | None:
+        """Every sequence writes as much."""
+        return self.counts.targets
+
+    def make_batch(
+        self, sequences: NDArray[np.int64], numbers: NDArray[np.int64], *, is_training: bool
+    ) -> Batch:
+        """Make a batch; each sequence loses its last token, which is another one's first."""
+        inputs = np.empty((len(sequences), self.counts.inputs), dtype=np.int64)
+        targets = np.empty((len(sequences), self.counts.targets), dtype=np.int64)
+        for row, number, read, written in zip(sequences, numbers, inputs, targets, strict=True):
+            draws = Draws(self._seed, int(number), is_training=is_training)
+            is_cut = self.choose(len(row) - 1, draws)
+            read[:-1] = replace_spans(row[:-1], is_cut, self._sentinels)
+            written[:-1] = replace_spans(row[:-1], ~is_cut, self._sentinels)
+            read[-1] = written[-1] = self._end_of_text
+        shifted = np.empty_like(targets)
+        shifted[:, 0] = self._start
+        shifted[:, 1:] = targets[:, :-1]
+        return Batch(
+            inputs={
+                "input_ids": torch.from_numpy(inputs),
+                "decoder_input_ids": torch.from_numpy(shifted),
+                "use_cache": False,
+            },
+            targets=torch.from_numpy(targets),
+        )
+
+    def choose(self, length: int, draws: Draws) -> NDArray[np.bool_]:
+        """Return which tokens of a sequence are cut out [length]."""
+        spans = self.counts.spans
+        cut = divide(self.counts.cut, spans, draws)
+        kept = divide(length - self.counts.cut, spans, draws)
+        lengths = np.stack([kept, cut], axis=1).reshape(-1)
+        return np.repeat(np.arange(2 * spans) % 2 == 1, lengths)
+
+
+def divide(count: int, parts: int, draws: Draws) -> NDArray[np.int64]:
+    """Return the lengths of `parts` parts of at least one, all divisions being as likely."""
+    ends = np.sort(draws.draw_order(count - 1)[: parts - 1]) + 1
+    return np.diff(np.concatenate([[0], ends, [count]]))
+
+
+def replace_spans(
+    tokens: NDArray[np.int64], is_replaced: NDArray[np.bool_], sentinels: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Put one of `sentinels` in the place of each run of tokens that is replaced."""
+    begins = is_replaced.copy()
+    begins[1:] &= ~is_replaced[:-1]
+    result = tokens.copy()
+    result[begins] = sentinels[: begins.sum()]
+    return result[begins | ~is_replaced]
