@@ -92,6 +92,17 @@ class DivergenceSpec(Model):
     """Rollbacks of a run; another divergence ends it."""
 
 
+class EarlyStoppingSpec(Model):
+    """When training ends before its last step."""
+
+    patience: int = Field(default=3, ge=1, le=10_000)
+    """Evaluations in a row without an improvement, after which training ends."""
+
+    min_change: float = Field(default=0.0, ge=0.0, le=100.0)
+    """How far below the best one the loss on held-out text must be to count as an improvement, in
+    nats per target."""
+
+
 class TrainingSpec(Model):
     """How the model is trained."""
 
@@ -140,6 +151,10 @@ class TrainingSpec(Model):
 
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Seed of initial weights, data order and dropout."""
+
+    early_stopping: EarlyStoppingSpec | None = None
+    """Ends training when the loss on held-out text no longer improves, and exports the checkpoint
+    with the lowest. Absent: all steps are done, and the last weights are exported."""
 
     divergence: DivergenceSpec = DivergenceSpec()
     """What is done about a loss that runs away."""

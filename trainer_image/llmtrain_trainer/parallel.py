@@ -180,6 +180,12 @@ def gather_parameters(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
+def forget_gathered(model: nn.Module) -> None:
+    """Have the model's parameters be the shards again, which FSDP left whole after evaluations."""
+    if isinstance(model, FSDPModule):
+        model.reshard()
+
+
 def count_threads(configured: int | None, ranks_on_host: int) -> int:
     """Return the threads of a rank: as configured, or its share of the usable cores."""
     if configured is not None:

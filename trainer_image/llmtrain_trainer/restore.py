@@ -95,23 +95,31 @@ def find_staged_checkpoint(area: StagingArea, ranks: Ranks) -> Checkpoint | None
 
 
 def fetch_newest_checkpoint(
-    store: Store, ranks: Ranks, *, is_foreign: bool = False, only_step: int | None = None
+    store: Store,
+    ranks: Ranks,
+    *,
+    is_foreign: bool = False,
+    only_step: int | None = None,
+    purpose: str = "restore",
 ) -> Checkpoint | None:
     """Return the newest checkpoint that verifies, or None where there is none yet.
 
     Every rank must call it; all get the same one. Those that do not verify are marked, unless
-    they are of another run.
+    `is_foreign`: they are of another run, or only looked at. Each call of a round has another
+    `purpose`.
 
     Raises:
         StoreError: where checkpoints exist and none of them verifies.
     """
     steps = list_steps(store) if ranks.is_first else None
-    steps = ranks.share("restore/foreign-steps" if is_foreign else "restore/steps", steps, source=0)
+    steps = ranks.share(
+        f"{purpose}/foreign-steps" if is_foreign else f"{purpose}/steps", steps, source=0
+    )
     if only_step is not None:
         steps = [step for step in steps if step == only_step]
     damages: dict[int, str] = {}
     for step in steps:
-        checkpoint, damage = _fetch(store, ranks, step)
+        checkpoint, damage = _fetch(store, ranks, step, purpose)
         if ranks.all_agree(damage is None):
             assert checkpoint is not None
             # Only now: where none is whole, all stay as they are, and the run does not begin anew.
@@ -184,10 +192,12 @@ def remove_folder(checkpoint: Checkpoint, ranks: Ranks) -> None:
         shutil.rmtree(checkpoint.folder)
 
 
-def _fetch(store: Store, ranks: Ranks, step: int) -> tuple[Checkpoint | None, str | None]:
+def _fetch(
+    store: Store, ranks: Ranks, step: int, purpose: str
+) -> tuple[Checkpoint | None, str | None]:
     """Download one checkpoint to this host; return it, or what is damaged."""
     outcome = _download(store, step) if ranks.group.local_rank == 0 else None
-    key = f"restore/{store.uri}/{step}/{ranks.host_leader}"
+    key = f"{purpose}/{store.uri}/{step}/{ranks.host_leader}"
     outcome = ranks.share(key, outcome, source=ranks.host_leader)
     if outcome["damage"] is not None:
         return None, str(outcome["damage"])

@@ -44,9 +44,10 @@ class Retention:
     """So many of those with the lowest held-out loss."""
 
     @classmethod
-    def read(cls, spec: CheckpointSpec) -> Retention:
-        """Return what a job asks for."""
-        return cls(last=spec.keep_last, every_steps=spec.keep_every, best=spec.keep_best)
+    def read(cls, spec: CheckpointSpec, *, with_best: bool = False) -> Retention:
+        """Return what a job asks for; `with_best`: the best one stays in any case."""
+        best = max(spec.keep_best, int(with_best))
+        return cls(last=spec.keep_last, every_steps=spec.keep_every, best=best)
 
 
 def choose_kept(

@@ -31,6 +31,7 @@ from llmtrain_trainer.divergence import (
     Divergence,
     roll_back,
 )
+from llmtrain_trainer.early_stopping import Verdict, judge_evaluations
 from llmtrain_trainer.export import ExportFacts, export_model, locate_export
 from llmtrain_trainer.failures import (
     ConfigurationError,
@@ -48,7 +49,7 @@ from llmtrain_trainer.parallel import (
 )
 from llmtrain_trainer.progress import RankGroup, Reporter
 from llmtrain_trainer.speedometer import Speedometer
-from llmtrain_trainer.training_run import TrainingRun, open_run
+from llmtrain_trainer.training_run import TrainingRun, load_weights, open_run
 from llmtrain_trainer.training_step import (
     Agreed,
     StepNumbers,
@@ -99,7 +100,7 @@ def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
     run.reporter.enter(RankPhase.TRAINING)
     speed = Speedometer(tokens_per_step=count_step_tokens(run.config))
     pending: StepNumbers | None = None
-    while run.step < total_steps:
+    while run.step < total_steps and not _judge(run).is_over:
         numbers = take_step(run, run.step + 1, should_stop())
         agreed = _settle(run, pending, speed.count_step()) if pending is not None else None
         pending, run.step = numbers, run.step + 1
@@ -113,10 +114,15 @@ def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
             pending = None
             if evaluate:
                 _evaluate(run)
+            verdict = _judge(run)
+            is_last = run.step == total_steps or verdict.is_over
+            is_best = evaluate and verdict.best_step == run.step
             if run.step == total_steps and (divergence := run.watch.conclude()) is not None:
                 _answer_divergence(run, divergence)
-            if stop or (save and not _is_doubtful(run)):
-                _save(run, busy=agreed.busy, must=stop or run.step == total_steps)
+            if is_best:
+                run.checkpointer.wait()  # the best one is not left out for one on its way
+            if stop or ((save or is_last or is_best) and not _is_doubtful(run)):
+                _save(run, busy=agreed.busy and not is_best, must=stop or is_last)
             speed.restart()
         if stop:
             raise PreemptedError(
@@ -125,6 +131,12 @@ def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
         _watch_checkpointer(run)
         if run.step % COLLECT_EVERY_STEPS == 0:
             gc.collect()
+
+
+def _judge(run: TrainingRun) -> Verdict:
+    """Return what evaluations say of when to end; nothing where the job does not ask."""
+    spec = run.config.training.early_stopping
+    return Verdict() if spec is None else judge_evaluations(run.curve, spec)
 
 
 def _settle(run: TrainingRun, numbers: StepNumbers, rate: float | None) -> Agreed:
@@ -255,13 +267,17 @@ def _watch_checkpointer(run: TrainingRun) -> None:
 def _finish(run: TrainingRun) -> StageResult:
     """Export the model on rank 0; the others wait, because a rank that ends ends the round."""
     run.reporter.enter(RankPhase.EXPORTING)
+    exported_step = run.step
+    best_step = _judge(run).best_step
+    if best_step is not None and best_step != run.step and load_weights(run, best_step):
+        exported_step = best_step
     parameters = gather_parameters(run.model)
     if run.ranks.is_first:
         run.store.write_bytes(CURVES, json.dumps(run.curve).encode())
         facts = ExportFacts(
-            step=run.step,
-            train_loss=run.find_last("loss"),
-            validation_loss=run.find_last("validationLoss"),
+            step=exported_step,
+            train_loss=run.find_at("loss", exported_step),
+            validation_loss=run.find_at("validationLoss", exported_step),
         )
         export_model(run.config, run.store, run.dataset, parameters, facts)
     run.ranks.share("exported", True, source=0)

@@ -31,7 +31,7 @@ from llmtrain_trainer.objective.batch import Objective
 from llmtrain_trainer.objective.choosing import choose_objective
 from llmtrain_trainer.optim import AdamW
 from llmtrain_trainer.origin import fetch_origin
-from llmtrain_trainer.parallel import Ranks, find_plain_model, spread_model
+from llmtrain_trainer.parallel import Ranks, find_plain_model, forget_gathered, spread_model
 from llmtrain_trainer.part_file import name_part
 from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
 from llmtrain_trainer.progress import Reporter
@@ -97,7 +97,12 @@ class TrainingRun:
 
     def find_last(self, name: str) -> float:
         """Return the newest value of the curve that is called `name`."""
-        return next(point[name] for point in reversed(self.curve) if name in point)
+        return self.find_at(name, self.step)
+
+    def find_at(self, name: str, step: int) -> float:
+        """Return the newest value of the curve that is called `name`, of `step` or before."""
+        points = (point for point in reversed(self.curve) if point["step"] <= step)
+        return next(point[name] for point in points if name in point)
 
 
 @contextmanager
@@ -140,7 +145,9 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
                 facts,
                 area=area,
                 uploader=uploader,
-                retention=Retention.read(config.checkpoint),
+                retention=Retention.read(
+                    config.checkpoint, with_best=config.training.early_stopping is not None
+                ),
             ),
             schedule=SaveSchedule(
                 config.checkpoint,
@@ -183,6 +190,25 @@ def _resume(run: TrainingRun, checkpoint: Checkpoint) -> None:
     else:
         # Of another run, or staged by ranks that died before it was uploaded.
         run.checkpointer.begin(run.take_snapshot())
+
+
+def load_weights(run: TrainingRun, step: int) -> bool:
+    """Put the weights of a checkpoint of this run into its model; return whether there is one.
+
+    Every rank must call it.
+    """
+    run.checkpointer.wait()
+    run.ranks.wait()
+    checkpoint = fetch_newest_checkpoint(
+        run.store, run.ranks, is_foreign=True, only_step=step, purpose="weights"
+    )
+    if checkpoint is None:
+        logger.warning("there is no checkpoint of step %d; the newest weights stay", step)
+        return False
+    load_tensors(checkpoint, run.ranks, run.optimizer.named_state())
+    remove_folder(checkpoint, run.ranks)
+    forget_gathered(run.model)
+    return True
 
 
 def _read_history(

@@ -78,11 +78,12 @@ def complete_progress(
 ) -> Progress:
     """Return the progress of a training stage that is done; its last step may never be polled."""
     total = spec.training.steps
+    step = results.step or total  # early stopping ends before
     values = before.model_dump() if before else {}
-    values |= {"step": total, "total_steps": total, "percent": PERCENT, "remaining_seconds": None}
+    values |= {"step": step, "total_steps": total, "percent": PERCENT, "remaining_seconds": None}
     if results.train_loss is not None:
         values["loss"] = _round_loss(results.train_loss)
-    if before is None or before.step != total:
+    if before is None or before.step != step:
         values["updated_at"] = format_time(now)
     return Progress(**values)
 
