@@ -1,6 +1,6 @@
 """A stage at work: every worker has one process, and the status says how far they are.
 
-Below: `workers`, `attempts` (decisions), `status` and `conditions` (how it is said). Above:
+Below: `workers`, `holding`, `ladder` (decisions), `status` and `telling` (how it is said). Above:
 `plan_job`, where nothing speaks against going on.
 """
 
@@ -21,7 +21,6 @@ from llmtrain_operator.plan.progress import (
     count_process_restarts,
     describe_straggler,
     find_record,
-    has_rolled_back,
     settle_lost_steps,
 )
 from llmtrain_operator.plan.stages import PHASE_OF_STAGE
@@ -32,15 +31,8 @@ from llmtrain_operator.plan.status import (
     state_active,
     state_knowledge,
 )
-from llmtrain_operator.plan.types import (
-    Event,
-    EventKind,
-    Observed,
-    Plan,
-    Process,
-    ProcessState,
-    tell,
-)
+from llmtrain_operator.plan.telling import tell_news
+from llmtrain_operator.plan.types import Observed, Plan, Process, ProcessState
 from llmtrain_operator.plan.waiting import Waiting, explain_waiting
 from llmtrain_operator.plan.workers import Worker, must_run_again
 
@@ -119,37 +111,11 @@ def plan_stage(
             "held_until": hold.until if hold is not None else None,
         }
     )
-    events = list(toll.events)
-    if restarts_within and record is not None:
-        why = record.last_loss or "their round was lost"
-        told = f"Ranks were started anew within their workers: {why}"
-        events.append(Event(kind=EventKind.WARNING, reason="RanksRestarted", message=told))
-    known = job.status.checkpoint.refused if job.status.checkpoint is not None else ""
-    if record is not None and record.checkpoint_refused not in ("", known):
-        told = record.checkpoint_refused
-        events.append(Event(kind=EventKind.WARNING, reason="CheckpointRefused", message=told))
-    if record is not None and has_rolled_back(job.status.progress, record):
-        events.append(Event(kind=EventKind.WARNING, reason="RolledBack", message=record.divergence))
-    before = job.status.progress
-    if straggler and record is not None and (before is None or not before.straggler):
-        told = f"{straggler}: {record.straggler}"
-        events.append(Event(kind=EventKind.WARNING, reason="Straggler", message=told))
-    if toll.restarts_group:
-        told = f"All workers are started anew: replacing one did not help: {last_words}"
-        events.append(Event(kind=EventKind.WARNING, reason="GroupRestarted", message=told))
-    if hold is not None and job.status.held_until is None:
-        events.append(Event(kind=EventKind.WARNING, reason="WorkersReleased", message=message))
-    if toll.avoided and not avoided:
-        names = ", ".join(a.node for a in toll.avoided)
-        events.append(tell("NodesAllowedAgain", f"No other node has room: {names} may be used"))
-    if job.status.phase is not PHASE_OF_STAGE[stage]:
-        staff = "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
-        events.append(tell("StageStarted", f"stage {stage}, {staff}"))
     return Plan(
         status=status,
         start=tuple(start),
         remove=_list_counted(job.status, observed),
-        events=tuple(events),
+        events=tell_news(job.status, status, toll, record, straggler),
         requeue_after_seconds=_find_patience(toll, delay),
     )
 
