@@ -101,6 +101,9 @@ class Progress(Model):
     skipped_batches: int | None = None
     """Batches that it leaves out since; which ones is in divergence.json of the run."""
 
+    steps_at_risk: int | None = Field(default=None, ge=0)
+    """Steps since the newest committed checkpoint: what a sudden end would cost now."""
+
     straggler: str = Field(default="", max_length=1024)
     """Which rank the others have been waiting for, for long, and where it is; empty: none."""
 
@@ -127,6 +130,31 @@ class WorkersStatus(Model):
     """running/desired, for the printed column."""
 
 
+class SizeStatus(Model):
+    """How many workers train together, where that may change (workers.elastic)."""
+
+    workers: int = Field(ge=1)
+    """Workers that train together now, or that come next."""
+
+    wanted: int = Field(ge=1)
+    """What workers.replicas asked for when this was last decided."""
+
+    reason: str = Field(max_length=128)
+    """Why there are so many, as one CamelCase word: AsAsked or NoRoom."""
+
+    message: str = Field(default="", max_length=1024)
+    """Why, for people."""
+
+    since: str
+    """When that was decided (RFC 3339, UTC)."""
+
+    tries_more_at: str | None = None
+    """More workers are not tried before then (RFC 3339, UTC)."""
+
+    selector: str = Field(default="", max_length=512)
+    """Labels of the pods, for autoscalers."""
+
+
 class CheckpointStatus(Model):
     """What would survive if everything stopped now."""
 
@@ -138,6 +166,10 @@ class CheckpointStatus(Model):
 
     interval_seconds: int | None = None
     """Seconds between saves, where the clock decides; checkpoint.auto chose it."""
+
+    save_seconds: float | None = Field(default=None, ge=0)
+    """How long the newest save took, from its beginning until it was committed. New pods get
+    several times that to save and leave in."""
 
     skipped: int = Field(default=0, ge=0)
     """Saves that fell due while one was still on its way, since worker 0's pod started."""
@@ -238,6 +270,9 @@ class JobStatus(Model):
 
     workers: WorkersStatus | None = None
     """Pods of the current stage."""
+
+    size: SizeStatus | None = None
+    """How many workers train together, where that may change."""
 
     checkpoint: CheckpointStatus | None = None
     """Newest committed checkpoint."""

@@ -6,11 +6,11 @@ Below: `base`. Above: `job`, which embeds these. Rendered into pods by the opera
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from llmtrain_api.base import Model
+from llmtrain_api.base import Model, cel
 from llmtrain_api.failures import FailureBudgets
 from llmtrain_api.sources import S3Uri
 
@@ -73,11 +73,43 @@ class Toleration(Model):
     """Taint effect; absent: every effect."""
 
 
+class ElasticSpec(Model):
+    """Training with fewer workers where there is no room for all, and with others on request.
+
+    The global batch stays what it is: allowed are the numbers of workers whose ranks divide it.
+    """
+
+    min_replicas: int = Field(default=1, ge=1, le=10_000)
+    """Fewest workers that may train."""
+
+    grace_seconds: int = Field(default=120, ge=1, le=86_400)
+    """How long a worker may find no place before the others go on without it."""
+
+    snooze_seconds: int = Field(default=600, ge=1, le=86_400)
+    """How long after a change, or after room was found for some only, more workers are tried
+    again."""
+
+
 class WorkersSpec(Model):
     """The pods that train."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "!has(self.elastic) || self.elastic.minReplicas <= self.replicas",
+                    "replicas must be at least elastic.minReplicas",
+                    field="replicas",
+                ),
+            ]
+        }
+    )
+
     replicas: int = Field(default=1, ge=1, le=10_000)
-    """Worker pods."""
+    """Worker pods. With elastic it can be changed while the job runs, as by kubectl scale."""
+
+    elastic: ElasticSpec | None = None
+    """What numbers of workers may train; absent: replicas and no other."""
 
     processes_per_worker: int = Field(default=1, ge=1, le=64)
     """Ranks in a pod, one for each GPU; the world size is replicas × processesPerWorker."""
@@ -97,6 +129,13 @@ class WorkersSpec(Model):
 
     tolerations: list[Toleration] = Field(default=[], max_length=32)
     """Taints that the pods may ignore."""
+
+    @model_validator(mode="after")
+    def check_least(self) -> Self:
+        """Hold the CEL rule of this model in Python too."""
+        if self.elastic is not None and self.elastic.min_replicas > self.replicas:
+            raise ValueError("replicas must be at least elastic.minReplicas")
+        return self
 
 
 class StorageSpec(Model):

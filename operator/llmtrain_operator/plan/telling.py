@@ -61,6 +61,10 @@ def _tell_of_workers(before: JobStatus, after: JobStatus, toll: Toll) -> Iterato
         why = toll.attempts[-1].message
         told = f"All workers are started anew: replacing one did not help: {why}"
         yield _warn("GroupRestarted", told)
+    if before.size is not None and after.size is not None:
+        old, new = before.size.workers, after.size.workers
+        if old != new:
+            yield tell("Resized", f"From {old} to {new} workers: {after.size.message}")
     if after.held_until is not None and before.held_until is None:
         yield _warn("WorkersReleased", after.message)
     if toll.avoided and not after.avoided_nodes:
