@@ -101,6 +101,8 @@ def _describe_state(staffing: Staffing, toll: Toll, waiting: Waiting, straggler:
     if staffing.delay_seconds > 0:
         last_words = toll.attempts[-1].message
         return f"{last_words} Trying again in {round(staffing.delay_seconds)} s."
+    if staffing.hold is not None:
+        return staffing.hold.message
     said = (waiting.message or straggler, staffing.sizing.message)
     return " ".join(text for text in said if text)
 

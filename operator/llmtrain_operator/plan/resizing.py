@@ -83,15 +83,15 @@ def decide_size(
     Args:
         job: the job, with the size that was decided before in its status.
         stage: where it is; only training has more than one worker.
-        workers: those that train by that size, then any further ones up to `workers.replicas`.
+        workers: those that train by that size, then any further ones.
         now: the time.
     """
     spec = job.spec
     elastic = spec.workers.elastic
     if elastic is None or stage is not Stage.TRAIN:
-        return Sizing(num_members=len(workers))
+        return Sizing(num_members=sum(not worker.is_extra for worker in workers))
     size = _take_up(job, now)
-    members, others = workers[: size.workers], workers[size.workers :]
+    members, others = workers[: size.workers], workers[size.workers : size.wanted]
     if any(worker.has_succeeded for worker in members):
         return Sizing(num_members=size.workers, size=size)  # it is as good as done
     if size.workers > size.wanted:

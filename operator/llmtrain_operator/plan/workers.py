@@ -79,12 +79,17 @@ def group_workers(
     *,
     num_extra: int = 0,
 ) -> tuple[Worker, ...]:
-    """Return the workers of a stage, by index, each with the processes that can be seen."""
-    indices = range(num_workers + num_extra)
+    """Return the workers of a stage, by index, each with the processes that can be seen.
+
+    The first `num_workers` work together. After them come `num_extra` that may join, and whoever
+    else there is: of a greater number that was asked for before.
+    """
+    present = [observed for observed in processes if observed.process.stage is stage]
+    last = max((observed.process.index for observed in present), default=0)
+    indices = range(max(num_workers + num_extra, last + 1))
     seen: dict[int, list[ObservedProcess]] = {index: [] for index in indices}
-    for observed in processes:
-        if observed.process.stage is stage and observed.process.index in seen:
-            seen[observed.process.index].append(observed)
+    for observed in present:
+        seen[observed.process.index].append(observed)
     return tuple(
         Worker(
             job=job,

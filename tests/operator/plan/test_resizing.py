@@ -331,6 +331,17 @@ def test_nothing_is_resized_at_the_end_and_nobody_waits_beyond_it(now: datetime)
     ]
 
 
+def test_those_that_wait_go_where_they_are_not_asked_for_any_more(now: datetime) -> None:
+    story = Story(now, replicas=1, places=1)
+    for replicas, waiting in ((4, 3), (2, 1), (1, 0), (4, 3)):
+        story.scale(replicas)
+        story.settle()
+        states = [state for *_, state in story.list_live()]
+        assert states == ["running"] + ["waiting"] * waiting
+    assert story.list_resizes() == []
+    assert story.list_live()[0] == (0, 0, 1, "running")
+
+
 def test_a_pod_that_was_told_of_another_number_is_replaced(now: datetime) -> None:
     """An operator died after it had made the pod, before the status with the number was there."""
     story = Story(now, replicas=2)
