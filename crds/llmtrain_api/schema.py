@@ -96,7 +96,7 @@ SCALE = {
     "statusReplicasPath": ".status.size.workers",
     "labelSelectorPath": ".status.size.selector",
 }
-"""What `kubectl scale` and autoscalers read and write; the server refuses it without elastic."""
+"""What `kubectl scale` reads and writes."""
 
 
 class SchemaError(ValueError):
@@ -125,7 +125,7 @@ def build_crd() -> dict[str, Any]:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}, "scale": dict(SCALE)},
+                    "subresources": {"status": {}, "scale": SCALE},
                     "additionalPrinterColumns": list(PRINTER_COLUMNS),
                     "schema": {"openAPIV3Schema": build_job_schema()},
                 }

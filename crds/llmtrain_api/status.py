@@ -13,6 +13,7 @@ from pydantic import Field
 from llmtrain_api.base import Model
 from llmtrain_api.failures import FailureClass
 from llmtrain_api.records import Stage, StageResult
+from llmtrain_api.size import SizeStatus
 from llmtrain_api.usage import Usage
 
 MAX_ATTEMPTS_KEPT = 20
@@ -128,31 +129,6 @@ class WorkersStatus(Model):
 
     summary: str = Field(default="", max_length=32)
     """running/desired, for the printed column."""
-
-
-class SizeStatus(Model):
-    """How many workers train together, where that may change (workers.elastic)."""
-
-    workers: int = Field(ge=1)
-    """Workers that train together now, or that come next."""
-
-    wanted: int = Field(ge=1)
-    """What workers.replicas asked for when this was last decided."""
-
-    reason: str = Field(max_length=128)
-    """Why there are so many, as one CamelCase word: AsAsked or NoRoom."""
-
-    message: str = Field(default="", max_length=1024)
-    """Why, for people."""
-
-    since: str
-    """When that was decided (RFC 3339, UTC)."""
-
-    tries_more_at: str | None = None
-    """More workers are not tried before then (RFC 3339, UTC)."""
-
-    selector: str = Field(default="", max_length=512)
-    """Labels of the pods, for autoscalers."""
 
 
 class CheckpointStatus(Model):

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, mode
 
 from llmtrain_api.base import Model, cel
 from llmtrain_api.failures import FailureBudgets
+from llmtrain_api.size import ElasticSpec
 from llmtrain_api.sources import S3Uri
 
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
@@ -71,23 +72,6 @@ class Toleration(Model):
 
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Taint effect; absent: every effect."""
-
-
-class ElasticSpec(Model):
-    """Training with fewer workers where there is no room for all, and with others on request.
-
-    The global batch stays what it is: allowed are the numbers of workers whose ranks divide it.
-    """
-
-    min_replicas: int = Field(default=1, ge=1, le=10_000)
-    """Fewest workers that may train."""
-
-    grace_seconds: int = Field(default=120, ge=1, le=86_400)
-    """How long a worker may find no place before the others go on without it."""
-
-    snooze_seconds: int = Field(default=600, ge=1, le=86_400)
-    """How long after a change, or after room was found for some only, more workers are tried
-    again."""
 
 
 class WorkersSpec(Model):

@@ -19,8 +19,7 @@ from datetime import datetime, timedelta
 from llmtrain_api import JobSpec, LLMTrainingJob
 from llmtrain_api.naming import name_selector
 from llmtrain_api.records import Stage
-from llmtrain_api.status import SizeStatus
-from llmtrain_api.workers import ElasticSpec
+from llmtrain_api.size import ElasticSpec, SizeStatus
 from llmtrain_operator.plan.capacity import Shortage, find_shortages, list_placed, measure_wait
 from llmtrain_operator.plan.conditions import format_time, parse_time
 from llmtrain_operator.plan.workers import Worker
@@ -100,6 +99,8 @@ def decide_size(
     if shortages := find_shortages(members, job.status, now):
         return _do_without(spec, elastic, size, shortages, now)
     if size.workers == size.wanted:
+        if size.reason != AS_ASKED:  # as many as there was room for is what is asked for now
+            size = size.model_copy(update={"reason": AS_ASKED, "message": ""})
         return Sizing(num_members=size.workers, size=size)
     until = _count_seconds_until(size.tries_more_at, now)
     if until > 0:
