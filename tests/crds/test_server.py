@@ -373,7 +373,8 @@ def test_the_number_of_workers_is_fixed_without_elastic(
     with pytest.raises(KubectlError) as caught:
         scale(server, namespace, 2)
     fault.said(str(caught.value), "spec.workers: ", "but for replicas where elastic is set")
-    for workers in ({"replicas": 2, "elastic": {}}, {"elastic": {}}):
+    changes: list[dict[str, Any]] = [{"replicas": 2, "elastic": {}}, {"elastic": {}}]
+    for workers in changes:
         with pytest.raises(KubectlError, match="fixed once the job exists"):
             patch(server, namespace, {"spec": {"workers": workers}})
 
@@ -383,14 +384,15 @@ def test_an_elastic_job_is_scaled_and_keeps_the_rest(server: ControlPlane, names
     scale(server, namespace, 2)
     job = server.kubectl_json("-n", namespace, "get", "llmjob", "tiny")
     assert job["spec"]["workers"]["replicas"] == 2
-    for workers in (
+    changes: list[dict[str, Any]] = [
         {"image": "other:1"},
         {"strategy": "fsdp"},
         {"resources": {"cpu": 2}},
         {"tolerations": [{"key": "gpu"}]},
         {"elastic": {"minReplicas": 1}},
         {"elastic": None},
-    ):
+    ]
+    for workers in changes:
         with pytest.raises(KubectlError, match="fixed once the job exists"):
             patch(server, namespace, {"spec": {"workers": {"replicas": 4, **workers}}})
 

@@ -59,12 +59,10 @@ def observe_process(
     index: int,
     incarnation: int,
     state: ProcessState,
-    *,
-    workers: int | None = None,
     **facts: Any,
 ) -> ObservedProcess:
     """Return a process in a state, with further facts of `ObservedProcess` by name."""
-    process = Process(job=job, stage=stage, index=index, incarnation=incarnation, workers=workers)
+    process = Process(job=job, stage=stage, index=index, incarnation=incarnation)
     return ObservedProcess(process=process, state=state, **facts)
 
 
