@@ -15,7 +15,7 @@ from testbed.control_plane import ControlPlane
 from testbed.fault_log import FaultWatch
 from testbed.workers import TRAINERS
 
-STEPS = 60
+STEPS = 40
 FIRST_STEPS = 3
 LOSS_TOLERANCE = 1e-6
 DRAIN_SECONDS = 60
