@@ -25,7 +25,8 @@ FIXED_SPEC_FIELDS = (
     "checkpoint",
     "storage",
 )
-"""What cannot change once the job exists, so all but runPolicy: a change is a new run."""
+"""What cannot change once the job exists, so all but runPolicy: a change is a new run. The one
+exception is workers.replicas, where workers.elastic is set."""
 
 JobName = Annotated[
     str,
@@ -41,13 +42,37 @@ def _make_immutable(field: str) -> dict[str, Any]:
     )
 
 
+def _make_workers_immutable() -> dict[str, Any]:
+    """Let `replicas` change where `elastic` is set: every other field must stay as it is."""
+    same = [
+        _compare_field(f"workers.{field.alias}", is_optional=field.default is None)
+        for name, field in WorkersSpec.model_fields.items()
+        if name != "replicas"
+    ]
+    return cel(
+        f"self.workers == oldSelf.workers || (has(self.workers.elastic) && {' && '.join(same)})",
+        "workers is fixed once the job exists, but for replicas where elastic is set; apply a job "
+        "of another name for another run",
+        field="workers",
+    )
+
+
+def _compare_field(path: str, *, is_optional: bool) -> str:
+    equal = f"self.{path} == oldSelf.{path}"
+    if not is_optional:
+        return equal
+    both = f"has(self.{path}) == has(oldSelf.{path})"
+    return f"{both} && (!has(self.{path}) || {equal})"
+
+
 class JobSpec(Model):
     """What to train, on what, and with what."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "x-kubernetes-validations": [
-                *(_make_immutable(field) for field in FIXED_SPEC_FIELDS),
+                *(_make_immutable(field) for field in FIXED_SPEC_FIELDS if field != "workers"),
+                _make_workers_immutable(),
                 cel(
                     "!has(self.training.optimizer.warmupSteps) || "
                     "self.training.optimizer.warmupSteps <= self.training.steps",
@@ -104,7 +129,7 @@ class JobSpec(Model):
 
     @property
     def world_size(self) -> int:
-        """Ranks that train together."""
+        """Ranks that train together, if all workers that are asked for do."""
         return self.workers.replicas * self.workers.processes_per_worker
 
 

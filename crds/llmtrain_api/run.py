@@ -90,7 +90,7 @@ class RunConfig(Model):
     """How the model is spread over the ranks."""
 
     replicas: int = Field(ge=1)
-    """Workers of the training stage."""
+    """Workers of the training stage; a pod that is told of another number goes by that."""
 
     processes_per_worker: int = Field(ge=1)
     """Ranks of a worker."""

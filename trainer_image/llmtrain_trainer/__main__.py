@@ -80,6 +80,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     agent.add_argument("--stage", type=Stage, choices=list(Stage), required=True)
     agent.add_argument("--index", type=int, required=True, help="which worker this is, from 0")
     agent.add_argument("--incarnation", type=int, required=True, help="which life of that worker")
+    agent.add_argument(
+        "--workers", type=int, help="how many workers train; absent: as the RunConfig says"
+    )
     agent.add_argument("--host", default="0.0.0.0", help="address to listen at (%(default)s)")
     agent.add_argument(
         "--termination-log", type=Path, help="file for the exit record; absent: only the log"
@@ -162,6 +165,9 @@ def _read_settings(arguments: argparse.Namespace) -> AgentSettings:
             reason="RunConfigInvalid",
             next_step="use an operator and a trainer image of the same version",
         ) from error
+    if arguments.workers is not None:
+        # The file is the same for all pods of a run, and may be of another size than this one.
+        config = config.model_copy(update={"replicas": arguments.workers})
     return AgentSettings(
         config=config,
         stage=arguments.stage,

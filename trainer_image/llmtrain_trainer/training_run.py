@@ -33,6 +33,7 @@ from llmtrain_trainer.parallel import Ranks, find_plain_model, spread_model
 from llmtrain_trainer.part_file import name_part
 from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
 from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.rendezvous import count_starts
 from llmtrain_trainer.restore import (
     Checkpoint,
     fetch_newest_checkpoint,
@@ -139,7 +140,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             ),
             schedule=SaveSchedule(
                 config.checkpoint,
-                interruptions=ranks.group.round - 1,
+                interruptions=count_starts(ranks.group.round) - 1,
                 run_seconds=checkpoint.manifest.run_seconds if checkpoint is not None else 0.0,
             ),
             step=0,

@@ -33,6 +33,8 @@ class Process:
     stage: Stage
     index: int
     incarnation: int
+    workers: int | None = field(default=None, compare=False)
+    """How many workers it is told that there are; None: `workers.replicas`, which is fixed."""
 
     @property
     def name(self) -> str:
@@ -59,6 +61,8 @@ class ObservedProcess:
     avoids: frozenset[str] = frozenset()
     """Nodes that it was told to keep away from."""
     created_at: datetime | None = None
+    started_at: datetime | None = None
+    """When its node took it up."""
     finished_at: datetime | None = None
     exit_code: int | None = None
     exit_record: ExitRecord | None = None

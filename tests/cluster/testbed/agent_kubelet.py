@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import base64
 import json
+import os
 import signal
 import sys
 import time
@@ -212,7 +213,8 @@ class AgentKubelet:
         if run.kill_at is None:
             grace = pod["metadata"].get("deletionGracePeriodSeconds", 0)
             run.kill_at = time.monotonic() + grace
-            run.process.signal(signal.SIGTERM)
+            # The first process of a container alone: what it started is for it to end.
+            os.kill(run.process.pid, signal.SIGTERM)
         elif time.monotonic() > run.kill_at:
             run.process.kill()
 
