@@ -68,7 +68,7 @@ def _prepare(
 ) -> StageResult:
     from llmtrain_trainer.prepare import run_prepare
 
-    return run_prepare(config, reporter)
+    return run_prepare(config, reporter, group.worker)
 
 
 def _train(

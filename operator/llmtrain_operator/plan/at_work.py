@@ -148,7 +148,7 @@ def plan_stage(
     return Plan(
         status=status,
         start=tuple(start),
-        remove=_list_counted(job.status, observed),
+        remove=(*_list_counted(job.status, observed), *_list_late_tasks(job.status, observed)),
         events=tuple(events),
         requeue_after_seconds=_find_patience(toll, delay),
     )
@@ -175,3 +175,18 @@ def _list_counted(status: JobStatus, observed: Observed) -> tuple[Process, ...]:
         if is_over or is_old:
             done.append(o.process)
     return tuple(done)
+
+
+def _list_late_tasks(status: JobStatus, observed: Observed) -> tuple[Process, ...]:
+    """Return tasks of preparation that are there still while the stored status is beyond it.
+
+    The data is there, so that they have nothing to do; one that waits for a place would get it
+    only to find that out.
+    """
+    if status.stage in (None, Stage.PREPARE):
+        return ()
+    return tuple(
+        o.process
+        for o in observed.processes
+        if o.process.stage is Stage.PREPARE and o.state in UNTOLD_STATES
+    )

@@ -23,6 +23,8 @@ PHASE_OF_STAGE = {
 
 def count_workers(spec: JobSpec, stage: Stage) -> int:
     """Return how many processes a stage has."""
+    if stage is Stage.PREPARE:
+        return spec.data.tasks
     return spec.workers.replicas if stage is Stage.TRAIN else 1
 
 

@@ -19,14 +19,14 @@ from llmtrain_api.run import (
     CREDENTIALS_DIRECTORY,
     TERMINATION_LOG,
 )
-from llmtrain_operator.plan.types import Process
+from llmtrain_operator.plan.stages import count_workers
+from llmtrain_operator.plan.types import MEETING_STAGES, Process
 from llmtrain_operator.render.avoidance import render_avoidance
 from llmtrain_operator.render.labels import (
     label_process,
     refer_to_owner,
     select_stage,
 )
-from llmtrain_operator.render.services import MEETING_STAGES
 
 CONTAINER = "trainer"
 USER_ID = 65532
@@ -69,8 +69,8 @@ def render_pod(
     }
     if process.stage in MEETING_STAGES:
         pod["subdomain"] = name_service(process.job, process.stage)
-        if workers.replicas > 1:
-            pod["topologySpreadConstraints"] = [_spread_over_nodes(job, process.stage)]
+    if count_workers(job.spec, process.stage) > 1:
+        pod["topologySpreadConstraints"] = [_spread_over_nodes(job, process.stage)]
     if workers.node_selector:
         pod["nodeSelector"] = dict(workers.node_selector)
     if nodes := tuple(avoided_nodes):

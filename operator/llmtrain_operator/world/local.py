@@ -20,8 +20,10 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from llmtrain_api import JobStatus, LLMTrainingJob, ProgressRecord
+from llmtrain_api.records import Stage
 from llmtrain_api.run import Rendezvous, StorageConfig
 from llmtrain_operator.plan.run_config import build_run_config
+from llmtrain_operator.plan.stages import count_workers
 from llmtrain_operator.plan.types import (
     Event,
     Observed,
@@ -85,7 +87,8 @@ class LocalWorld:
         """
         # Runs that start together look in different places first.
         offset = os.getpid() % ((LAST_PORT - FIRST_PORT) // 2)
-        self._first_port = find_free_ports(job.spec.workers.replicas, FIRST_PORT + offset)
+        num_ports = max(count_workers(job.spec, stage) for stage in Stage)
+        self._first_port = find_free_ports(num_ports, FIRST_PORT + offset)
         config = build_run_config(
             job,
             storage=StorageConfig(uri=job.spec.storage.uri, local_root=str(self._folder.store)),
