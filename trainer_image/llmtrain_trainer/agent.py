@@ -82,7 +82,7 @@ async def run_agent(settings: AgentSettings, stage: StageEntry) -> ExitRecord:
                 hold_seconds=find_hold_seconds(settings.num_workers),
             )
             stack.push_async_callback(line.close)
-        port = rendezvous.find_port(settings.index)
+        port = settings.config.find_port(settings.stage, settings.index)
         application = build_application(board, collector, seat)
         await stack.enter_async_context(serve(application, settings.host, port))
         agent = Agent(settings, stage, board=board, seat=seat, line=line)

@@ -214,7 +214,8 @@ def build_dataset(
         output / TOKENIZER,
         lambda folder: _make_encoder(config, corpus, held_out, folder),
     )
-    pieces = second.encode(partial(_split, corpus, data, held_out), encoder)
+    make_pieces = partial(_split, corpus, data, held_out)
+    pieces = second.encode(make_pieces, encoder, corpus.count_characters())
     train, validation, num_words = write_splits(pieces, output)
     tokenizer = describe_tokenizer(encoder, train, num_words, output)
     steps = corpus.record_steps()

@@ -26,7 +26,7 @@ import numpy as np
 from llmtrain_api.data import Tokenizer as TokenizerSpec
 from llmtrain_api.run import StorageConfig
 from llmtrain_trainer.preparation.splits import BATCH_CHARACTERS, Piece, divide_into_batches
-from llmtrain_trainer.preparation.team import RECORD, Team, name_unit
+from llmtrain_trainer.preparation.team import RECORD, Team, choose_unit_size, name_unit
 from llmtrain_trainer.shards import WORK, TokenArray
 from llmtrain_trainer.store import open_store
 from llmtrain_trainer.tokenization import TextEncoder, load_encoder
@@ -37,7 +37,7 @@ PIECES, TOKENS = "pieces", "tokens"
 TOKENIZER_FOLDER = "tokenizer"
 TOKENIZER_DONE = f"{TOKENIZER_FOLDER}{RECORD}"
 
-UNIT_CHARACTERS = 16 * 1024 * 1024
+LARGEST_UNIT_CHARACTERS = 16 * 1024 * 1024
 """Text that a task encodes between two looks at what others do: seconds of work."""
 
 LENGTH_TYPE = np.dtype("<u8")
@@ -46,28 +46,33 @@ LENGTH_TYPE = np.dtype("<u8")
 class SecondPass:
     """Encodes pieces with a team."""
 
-    def __init__(self, team: Team, unit_characters: int) -> None:
-        """Divide pieces into units of about `unit_characters`."""
+    def __init__(self, team: Team, unit_characters: int | None = None) -> None:
+        """Divide pieces into units of about `unit_characters`; None: as their sum suggests."""
         self._team = team
         self._unit_characters = unit_characters
 
     def encode(
-        self, make_pieces: Callable[[], Iterable[Piece]], encoder: TextEncoder
+        self,
+        make_pieces: Callable[[], Iterable[Piece]],
+        encoder: TextEncoder,
+        num_characters: int,
     ) -> Iterator[tuple[Piece, TokenArray]]:
         """Yield every piece with its tokens, end of text included; for task 0.
 
         Args:
             make_pieces: gives the pieces, the same ones each time: they are gone through twice
                 where there are several tasks.
-            encoder: the tokenizer, which `keep_tokenizer` has put into the store.
+            encoder: the tokenizer, which `obtain_encoder` has put into the store.
+            num_characters: that the pieces have together, about.
 
         Raises:
             StoreError: where the store fails.
         """
         team = self._team
+        size = self._unit_characters or choose_unit_size(num_characters, LARGEST_UNIT_CHARACTERS)
 
         def divide() -> Iterator[tuple[int, list[Piece]]]:
-            return enumerate(divide_into_batches(make_pieces(), self._unit_characters))
+            return enumerate(divide_into_batches(make_pieces(), size))
 
         if team.place.num_tasks > 1:
             there = team.list_done(PIECES) | team.list_done(TOKENS)

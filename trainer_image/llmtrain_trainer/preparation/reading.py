@@ -8,7 +8,7 @@ puts the parts together.
                      .rejected     records left out, as in the dataset's rejected.jsonl
                      .done         last: what was read, and what each step did, as JSON
 
-A unit is as many whole source files in a row as hold `UNIT_BYTES`: nothing must be known of a file
+A unit is as many whole source files in a row as hold 1 to 64 MiB: nothing must be known of a file
 before it is read, and a line keeps its number. A larger file is a unit of its own.
 """
 
@@ -30,14 +30,14 @@ from llmtrain_trainer.preparation.minhash import SCHEMES
 from llmtrain_trainer.preparation.refine import choose_steps, divide_documents, refine_documents
 from llmtrain_trainer.preparation.sources import Inputs, SourceFile
 from llmtrain_trainer.preparation.tally import StepRecord, Tally
-from llmtrain_trainer.preparation.team import RECORD, Team, name_unit
+from llmtrain_trainer.preparation.team import RECORD, Team, choose_unit_size, name_unit
 from llmtrain_trainer.preparation.workers import map_in_order
 from llmtrain_trainer.shards import WORK, SourceObject
 from llmtrain_trainer.store import Store
 
 READ = "read"
 
-UNIT_BYTES = 64 * 1024 * 1024
+LARGEST_UNIT_BYTES = 64 * 1024 * 1024
 """Of source files, packed or not: some seconds of work for each process of a task."""
 
 PROCESS_BYTES = 8 * 1024 * 1024
@@ -95,14 +95,30 @@ class FirstPass:
     """Reads units for a team, and gives what they left."""
 
     def __init__(
-        self, data: DataSpec, inputs: Inputs, team: Team, scratch: Path, unit_bytes: int
+        self,
+        data: DataSpec,
+        inputs: Inputs,
+        team: Team,
+        scratch: Path,
+        unit_bytes: int | None = None,
     ) -> None:
-        """Divide the files of `inputs` into units; `scratch` is a folder for a unit at a time."""
+        """Divide the files of `inputs` into units.
+
+        Args:
+            data: the recipe.
+            inputs: the objects that it reads.
+            team: that does the units.
+            scratch: folder for one unit at a time.
+            unit_bytes: source files of a unit hold so much; None: as their sum suggests.
+        """
         self._data = data
         self._inputs = inputs
         self._team = team
         self._scratch = scratch
-        self._files = divide_files(inputs.documents, unit_bytes)
+        total = sum(file.stored.size for file in inputs.documents)
+        self._files = divide_files(
+            inputs.documents, unit_bytes or choose_unit_size(total, LARGEST_UNIT_BYTES)
+        )
         self._erasures: frozenset[bytes] | None = None
         self._is_done = False
 

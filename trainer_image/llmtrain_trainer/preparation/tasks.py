@@ -10,24 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.preparation.encoding import (
-    UNIT_CHARACTERS,
-    SecondPass,
-    fetch_kept_tokenizer,
-)
-from llmtrain_trainer.preparation.reading import UNIT_BYTES, FirstPass
+from llmtrain_trainer.preparation.encoding import SecondPass, fetch_kept_tokenizer
+from llmtrain_trainer.preparation.reading import FirstPass
 from llmtrain_trainer.preparation.team import Place, Team
 from llmtrain_trainer.tokenization import TextEncoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitSizes:
-    """How much a task does between two looks at the others; the dataset does not depend on it."""
+    """How much a task does between two looks at the others, the same for all that work on a
+    dataset; None: as the data suggests. The dataset does not depend on it.
+    """
 
-    read_bytes: int = UNIT_BYTES
+    read_bytes: int | None = None
     """Of source files."""
 
-    encode_characters: int = UNIT_CHARACTERS
+    encode_characters: int | None = None
 
 
 def find_place(config: RunConfig, task: int) -> Place:

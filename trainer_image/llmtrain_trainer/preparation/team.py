@@ -34,6 +34,12 @@ FIRST_PAUSE_SECONDS = 0.05
 UNITS_AHEAD = 64
 """Units that are tried before it is asked again which ones are done."""
 
+NUM_UNITS = 256
+"""As many units has a pass, but for much work or little: enough to keep a hundred tasks busy."""
+
+SMALLEST_UNIT = 1024 * 1024
+"""Bytes or characters: a second of work, beside some requests to the store."""
+
 DATASET_CLAIM = "dataset"
 
 RECORD = ".done"
@@ -163,6 +169,14 @@ def join_team(store: Store, place: Place, pace: Pace, report: Callable[[], None]
 def name_unit(kind: str, unit: int) -> str:
     """Return where a unit's objects lie, below `work/`."""
     return f"{kind}/{unit:06d}"
+
+
+def choose_unit_size(total: int, largest: int) -> int:
+    """Return how large units are to be, so that even little work has some for several tasks.
+
+    It follows from the work alone: tasks must mean the same by the number of a unit.
+    """
+    return min(largest, max(SMALLEST_UNIT, total // NUM_UNITS))
 
 
 def sweep_work(store: Store) -> int:
