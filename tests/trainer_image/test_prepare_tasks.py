@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -247,3 +248,22 @@ def test_a_second_job_goes_on_where_a_killed_one_was(
         assert set(done) == {f"read/{unit:06d}" for unit in range(4)}
         assert not done.keys() & tasks.count_units(second).keys()
     assert read_only_dataset(first) == reference
+
+
+def test_a_job_that_stood_still_finds_the_data_made_and_leaves_nothing(
+    configure_folder: ConfigureAt, reference: dict[str, bytes], tmp_path: Path
+) -> None:
+    slow = configure_folder("slow", prefix="overtaken")
+    quick = configure_folder("quick", prefix="overtaken")
+    go_on = tmp_path / "go-on"
+    with Tasks(tmp_path / "logs", dead_seconds=2.0) as tasks:
+        stopped = tasks.start(slow, 0, hold_at="begins read/000002", until=str(go_on))
+        tasks.await_line(slow, 0, "begins read/000002")
+        stopped.send_signal(signal.SIGSTOP)
+        assert tasks.finish(tasks.start(quick, 0)) == 0
+        go_on.touch()
+        stopped.send_signal(signal.SIGCONT)
+        assert tasks.finish(stopped) == 0
+        assert not tasks.read_result(quick, 0).dataset_reused
+        assert tasks.read_result(slow, 0).dataset_reused
+    assert read_only_dataset(slow) == reference

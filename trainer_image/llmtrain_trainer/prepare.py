@@ -46,7 +46,7 @@ from llmtrain_trainer.preparation.splits import (
     split_documents,
 )
 from llmtrain_trainer.preparation.tasks import UnitSizes, assist, find_place
-from llmtrain_trainer.preparation.team import Team, join_team, sweep_work
+from llmtrain_trainer.preparation.team import OvertakenError, Team, join_team, sweep_work
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.shards import (
     COUNT_TYPE,
@@ -115,8 +115,8 @@ def run_prepare(
             sweep_work(store)  # the same sources will never make a dataset
             raise
     manifest = DatasetManifest.model_validate_json(store.read_bytes(MANIFEST))
+    sweep_work(store)
     if task == 0:
-        sweep_work(store)
         record = RunDataset(fingerprint=fingerprint, uri=uri)
         run_store = open_store(config.run_uri, config.storage)
         run_store.write_bytes(DATASET, record.model_dump_json(by_alias=True).encode())
@@ -159,13 +159,12 @@ def take_part(
                 manifest = build_dataset(config, corpus, fingerprint, team, second, output)
             logger.info("begins to commit")
             team.store.create_bytes(MANIFEST, manifest.model_dump_json(by_alias=True).encode())
-        except ObjectExistsError:
+        except (ObjectExistsError, OvertakenError):
             return False
         except ObjectMissingError:
             if not team.is_complete():
                 raise
-            # A run that took this one for dead has finished, and swept.
-            return False
+            return False  # overtaken, too: what was to be read has been swept
     return True
 
 

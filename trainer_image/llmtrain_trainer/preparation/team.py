@@ -46,6 +46,10 @@ RECORD = ".done"
 """Ends the key of the record that makes a unit done."""
 
 
+class OvertakenError(Exception):
+    """A run that took this one for dead has made the dataset."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Which task of which run this is."""
@@ -132,9 +136,15 @@ class Team:
         return has_worked
 
     def finish(self, kind: str, units: Sequence[int], work: Callable[[int], None]) -> None:
-        """Return once every unit is done, by whomever; see `work_at`."""
+        """Return once every unit is done, by whomever; see `work_at`.
+
+        Raises:
+            OvertakenError: another run has made the dataset, and swept.
+        """
         while set(units) - self.list_done(kind):
             if not self.work_at(kind, units, work):
+                if self.is_complete():
+                    raise OvertakenError
                 self.wait()
 
     def put(self, kind: str, unit: int, data: bytes) -> None:
