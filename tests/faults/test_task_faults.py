@@ -27,9 +27,9 @@ STEPS = 100_000
 """More than the test waits for."""
 
 NUM_TASKS = 4
-NUM_FILES = 12
-COPIES = 4
-"""Of each topic in a file, each with other words: 2 MB, seconds of work."""
+NUM_FILES = 5
+COPIES = 19
+"""Of each topic in a file, each with other words: a file holds what is a unit of work by itself."""
 
 DATA: dict[str, Any] = {
     "sources": [{"uri": f"s3://{BUCKET}/topics/"}],

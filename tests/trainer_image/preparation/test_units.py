@@ -53,7 +53,8 @@ def test_units_are_whole_files_in_a_row(sizes: list[int], units: list[list[int]]
 
 
 @pytest.mark.parametrize(
-    ("total", "size"), [(0, MIB), (100 * MIB, MIB), (2560 * MIB, 10 * MIB), (10**12, 64 * MIB)]
+    ("total", "size"),
+    [(0, 8 * MIB), (100 * MIB, 8 * MIB), (2560 * MIB, 10 * MIB), (10**12, 64 * MIB)],
 )
 def test_units_are_larger_where_there_is_more(total: int, size: int) -> None:
     assert choose_unit_size(total, 64 * MIB) == size

@@ -8,7 +8,7 @@ puts the parts together.
                      .rejected     records left out, as in the dataset's rejected.jsonl
                      .done         last: what was read, and what each step did, as JSON
 
-A unit is as many whole source files in a row as hold 1 to 64 MiB: nothing must be known of a file
+A unit is as many whole source files in a row as hold 8 to 64 MiB: nothing must be known of a file
 before it is read, and a line keeps its number. A larger file is a unit of its own.
 """
 
@@ -27,7 +27,12 @@ from llmtrain_trainer.preparation.collect import Collection
 from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.erasure import read_erasures
 from llmtrain_trainer.preparation.minhash import SCHEMES
-from llmtrain_trainer.preparation.refine import choose_steps, divide_documents, refine_documents
+from llmtrain_trainer.preparation.refine import (
+    BATCH_CHARACTERS,
+    choose_steps,
+    divide_documents,
+    refine_documents,
+)
 from llmtrain_trainer.preparation.sources import Inputs, SourceFile
 from llmtrain_trainer.preparation.tally import StepRecord, Tally
 from llmtrain_trainer.preparation.team import RECORD, Team, choose_unit_size, name_unit
@@ -41,7 +46,7 @@ LARGEST_UNIT_BYTES = 64 * 1024 * 1024
 """Of source files, packed or not: some seconds of work for each process of a task."""
 
 PROCESS_BYTES = 8 * 1024 * 1024
-"""Of sources, packed or not: as much takes a process seconds, and its start takes one."""
+"""Of all sources, packed or not: as much takes a process seconds, and the first start takes one."""
 
 
 class PartRecord(Model):
@@ -115,9 +120,10 @@ class FirstPass:
         self._inputs = inputs
         self._team = team
         self._scratch = scratch
-        total = sum(file.stored.size for file in inputs.documents)
+        self._total_bytes = sum(file.stored.size for file in inputs.documents)
         self._files = divide_files(
-            inputs.documents, unit_bytes or choose_unit_size(total, LARGEST_UNIT_BYTES)
+            inputs.documents,
+            unit_bytes or choose_unit_size(self._total_bytes, LARGEST_UNIT_BYTES),
         )
         self._erasures: frozenset[bytes] | None = None
         self._is_done = False
@@ -146,9 +152,13 @@ class FirstPass:
             self._erasures = read_erasures(self._inputs.erase, self._scratch)
         folder = self._scratch / "unit"
         files = self._files[unit]
-        num_processes = choose_num_processes(files)
         part = read_part(
-            files, self._data, self._erasures, folder, self._team.report, num_processes
+            files,
+            self._data,
+            self._erasures,
+            folder,
+            self._team.report,
+            choose_num_processes(files, self._total_bytes),
         )
         upload_part(part, self._team, unit)
         part.remove()
@@ -253,7 +263,13 @@ def fetch_part(part: Part, store: Store, unit: int) -> None:
         store.download(item.key, part.folder / item.key.removeprefix(prefix))
 
 
-def choose_num_processes(files: list[SourceFile]) -> int:
-    """Return how many processes are worth their start for so much text."""
+def choose_num_processes(files: list[SourceFile], total_bytes: int) -> int:
+    """Return how many processes are worth their start for a unit.
+
+    Args:
+        files: of the unit; a process works at a batch of documents at a time.
+        total_bytes: of all units: processes start faster once the first ones have.
+    """
     size = sum(file.stored.size for file in files)
-    return max(1, min(count_usable_cores(), size // PROCESS_BYTES))
+    useful = min(total_bytes // PROCESS_BYTES, size // BATCH_CHARACTERS)
+    return max(1, min(count_usable_cores(), useful))

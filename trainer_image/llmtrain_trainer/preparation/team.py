@@ -37,8 +37,10 @@ UNITS_AHEAD = 64
 NUM_UNITS = 256
 """As many units has a pass, but for much work or little: enough to keep a hundred tasks busy."""
 
-SMALLEST_UNIT = 1024 * 1024
-"""Bytes or characters: a second of work, beside some requests to the store."""
+SMALLEST_UNIT = 8 * 1024 * 1024
+"""Bytes or characters: enough for the processes of a task to share, and for some requests to the
+store to cost little beside it.
+"""
 
 DATASET_CLAIM = "dataset"
 
