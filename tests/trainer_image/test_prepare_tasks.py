@@ -21,13 +21,14 @@ from testbed.task_process import Tasks
 from testbed.tiny_run import configure_tiny_run
 
 NUM_FILES = 7
+RUN_URI = "s3://tasks-bucket/runs/"
 
 ConfigureAt = Callable[..., RunConfig]
 
 
 def write_sources(config: RunConfig) -> None:
     """Put the topics into several files, with copies, nearly copies, people and broken lines."""
-    store = open_store("s3://tiny-bucket/topics", config.storage)
+    store = open_store("s3://tasks-bucket/topics", config.storage)
     texts = [topics[name] for name in sorted(topics)]
     texts += [text.replace("the ", "that ", 3) for text in texts[:20]]
     texts[5] += "\nWrite to jane.roe@example.org."
@@ -40,7 +41,7 @@ def write_sources(config: RunConfig) -> None:
 
 def describe_data(**data: Any) -> dict[str, Any]:
     return {
-        "sources": [{"uri": "s3://tiny-bucket/topics/*.jsonl", "weight": 1.4}],
+        "sources": [{"uri": "s3://tasks-bucket/topics/*.jsonl", "weight": 1.4}],
         "invalid": {"policy": "skip", "maxRate": 0.1},
         "deduplicate": {"near": "edited", "paragraphs": True},
         "privacy": {"action": "replace"},
@@ -56,8 +57,10 @@ def configure_folder(tmp_path_factory: pytest.TempPathFactory) -> ConfigureAt:
     root = tmp_path_factory.mktemp("folder")
 
     def configure(run: str = "run", prefix: str = "", **data: Any) -> RunConfig:
-        storage = {"uri": f"s3://tiny-bucket/{prefix or run}"}
-        return configure_tiny_run(root, run=run, storage=storage, data=describe_data(**data))
+        storage = {"uri": f"s3://tasks-bucket/{prefix or run}"}
+        return configure_tiny_run(
+            root, run=run, run_uri=RUN_URI + run, storage=storage, data=describe_data(**data)
+        )
 
     write_sources(configure())
     return configure
@@ -69,16 +72,18 @@ def configure_minio(minio: MinioServer, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("minio-keys")
     (folder / "accessKey").write_text(minio.access_key)
     (folder / "secretKey").write_text(minio.secret_key)
-    minio.create_bucket("tiny-bucket")
+    minio.create_bucket("tasks-bucket")
 
     def configure(run: str = "run", prefix: str = "", **data: Any) -> RunConfig:
         storage = {
-            "uri": f"s3://tiny-bucket/{prefix or run}",
+            "uri": f"s3://tasks-bucket/{prefix or run}",
             "localRoot": None,
             "endpoint": minio.endpoint,
             "credentialsDirectory": str(folder),
         }
-        return configure_tiny_run(folder, run=run, storage=storage, data=describe_data(**data))
+        return configure_tiny_run(
+            folder, run=run, run_uri=RUN_URI + run, storage=storage, data=describe_data(**data)
+        )
 
     write_sources(configure())
     return configure
