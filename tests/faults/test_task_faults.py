@@ -111,6 +111,7 @@ def test_tasks_killed_in_each_phase_make_the_same_dataset(
     config = configure_tiny_run(
         tmp_path,
         run="reference",
+        run_uri=f"s3://{BUCKET}/reference/run",
         data=DATA,
         storage={
             "uri": f"s3://{BUCKET}/reference",
