@@ -150,6 +150,10 @@ class DataSpec(Model):
     split: Split = Split()
     """What is held out for evaluation."""
 
+    tasks: int = Field(default=1, ge=1, le=100)
+    """Pods that prepare the data together, each with as many processes as it has cores. The dataset
+    does not depend on it. Divided among them are whole source files: as many should be there."""
+
     @model_validator(mode="after")
     def check_split_fields(self) -> Self:
         """Hold the CEL rule of this model in Python too."""

@@ -1,20 +1,26 @@
 """The preparation stage: from sources in the store to a dataset in the store.
 
 Below: `preparation`, one module for each step of the recipe; `tokenization`, and `shards` for how
-tokens lie in the store. Above: the agent calls `run_prepare` in one process; `train` and
-`evaluate` find the data through the run's `dataset.json`.
+tokens lie in the store. Above: the agent calls `run_prepare` in one process of each task; `train`
+and `evaluate` find the data through the run's `dataset.json`.
 
 A dataset is addressed by a digest of all that it follows from, so that jobs that want the same
 data prepare it once. Its manifest is created last: two jobs that prepare it at the same time
 write the same bytes, and one of them commits.
+
+Two passes are divided over all tasks, through the store: documents are read and refined
+(`reading`), and pieces of text encoded (`encoding`). What lies between and behind is about all
+documents together, and done by task 0.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +33,20 @@ from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.learning import TRAINERS
-from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.manifest import ManifestObject, describe_file
+from llmtrain_trainer.preparation.claims import Pace
 from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
+from llmtrain_trainer.preparation.encoding import SecondPass, obtain_encoder
+from llmtrain_trainer.preparation.reading import FirstPass
 from llmtrain_trainer.preparation.sources import Inputs, SourceFile, find_inputs
 from llmtrain_trainer.preparation.splits import (
     Piece,
     choose_held_out,
-    divide_into_batches,
     sample_pieces,
     split_documents,
 )
+from llmtrain_trainer.preparation.tasks import UnitSizes, assist, find_place
+from llmtrain_trainer.preparation.team import OvertakenError, Team, join_team, sweep_work
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.shards import (
     COUNT_TYPE,
@@ -50,24 +59,41 @@ from llmtrain_trainer.shards import (
     RunDataset,
     ShardWriter,
     SplitManifest,
+    TokenArray,
     TokenizerRecord,
     count_tokens,
 )
-from llmtrain_trainer.store import ObjectExistsError, Store, open_store
+from llmtrain_trainer.store import ObjectExistsError, ObjectMissingError, Store, open_store
 from llmtrain_trainer.tokenization import TextEncoder, fetch_tokenizer, make_tokenizer
+
+logger = logging.getLogger(__name__)
 
 RECIPE_VERSION = 2
 """Raise it with every change after which the same text becomes other tokens."""
 
-PROCESS_BYTES = 8 * 1024 * 1024
-"""Of sources, packed or not: as much takes a process seconds, and its start takes one."""
-
 FINGERPRINT_CHARACTERS = 32
 """128 bits: no two recipes will ever share one by chance."""
 
+PACE = Pace()
+UNIT_SIZES = UnitSizes()
 
-def run_prepare(config: RunConfig, reporter: Reporter) -> StageResult:
-    """Prepare the run's data, or find it prepared.
+
+def run_prepare(
+    config: RunConfig,
+    reporter: Reporter,
+    task: int = 0,
+    *,
+    pace: Pace = PACE,
+    sizes: UnitSizes = UNIT_SIZES,
+) -> StageResult:
+    """Prepare the run's data as one of its tasks, or find it prepared.
+
+    Args:
+        config: the run.
+        reporter: hears now and then that work goes on.
+        task: its number, from 0 on. Task 0 puts together what all of them did.
+        pace: how often tasks look at each other.
+        sizes: of the units of their work.
 
     Raises:
         DataError: where a source holds nothing, or what cannot be read, or too little to split.
@@ -80,26 +106,20 @@ def run_prepare(config: RunConfig, reporter: Reporter) -> StageResult:
     store = open_store(uri, config.storage)
     reused = store.find_object(MANIFEST) is not None
     if not reused:
-        with tempfile.TemporaryDirectory(prefix="llmtrain-prepare-") as name:
-            scratch, output = Path(name), Path(name) / "dataset"
-            output.mkdir()
-            with open_corpus(
-                data,
-                inputs,
-                scratch,
-                output / REJECTED,
-                reporter.report,
-                choose_num_processes(inputs.documents),
-            ) as corpus:
-                manifest = build_dataset(config, corpus, fingerprint, store, output, reporter)
         try:
-            store.create_bytes(MANIFEST, manifest.model_dump_json(by_alias=True).encode())
-        except ObjectExistsError:
-            reused = True
+            with join_team(store, find_place(config, task), pace, reporter.report) as team:
+                reused = not team.await_turn() or not take_part(
+                    config, inputs, fingerprint, team, sizes, reporter
+                )
+        except DataError:
+            sweep_work(store)  # the same sources will never make a dataset
+            raise
     manifest = DatasetManifest.model_validate_json(store.read_bytes(MANIFEST))
-    record = RunDataset(fingerprint=fingerprint, uri=uri)
-    run_store = open_store(config.run_uri, config.storage)
-    run_store.write_bytes(DATASET, record.model_dump_json(by_alias=True).encode())
+    sweep_work(store)
+    if task == 0:
+        record = RunDataset(fingerprint=fingerprint, uri=uri)
+        run_store = open_store(config.run_uri, config.storage)
+        run_store.write_bytes(DATASET, record.model_dump_json(by_alias=True).encode())
     reporter.enter(RankPhase.FINISHED)
     return StageResult(
         dataset=fingerprint,
@@ -111,10 +131,41 @@ def run_prepare(config: RunConfig, reporter: Reporter) -> StageResult:
     )
 
 
-def choose_num_processes(files: list[SourceFile]) -> int:
-    """Return how many processes are worth their start for so much text."""
-    size = sum(file.stored.size for file in files)
-    return max(1, min(count_usable_cores(), size // PROCESS_BYTES))
+def take_part(
+    config: RunConfig,
+    inputs: Inputs,
+    fingerprint: str,
+    team: Team,
+    sizes: UnitSizes,
+    reporter: Reporter,
+) -> bool:
+    """Do this task's part until the dataset is there; return whether it is this run that made it.
+
+    Raises:
+        DataError, StoreError: see `run_prepare`.
+    """
+    with tempfile.TemporaryDirectory(prefix="llmtrain-prepare-") as name:
+        scratch, output = Path(name), Path(name) / "dataset"
+        output.mkdir()
+        first = FirstPass(config.data, inputs, team, scratch, sizes.read_bytes)
+        second = SecondPass(team, sizes.encode_characters)
+        try:
+            if team.place.task > 0:
+                assist(config, team, first, second, scratch)
+                return True
+            with open_corpus(
+                config.data, inputs, scratch, output / REJECTED, reporter.report, first.finish()
+            ) as corpus:
+                manifest = build_dataset(config, corpus, fingerprint, team, second, output)
+            logger.info("begins to commit")
+            team.store.create_bytes(MANIFEST, manifest.model_dump_json(by_alias=True).encode())
+        except (ObjectExistsError, OvertakenError):
+            return False
+        except ObjectMissingError:
+            if not team.is_complete():
+                raise
+            return False  # overtaken, too: what was to be read has been swept
+    return True
 
 
 def compute_fingerprint(data: DataSpec, inputs: Inputs, storage: StorageConfig) -> str:
@@ -126,8 +177,13 @@ def compute_fingerprint(data: DataSpec, inputs: Inputs, storage: StorageConfig) 
     }
     facts: dict[str, Any] = {
         "version": RECIPE_VERSION,
-        # How sources were named does not matter, which objects they named does.
-        "recipe": data.model_copy(update=recipe).dump(),
+        # How sources were named does not matter, which objects they named does; nor by how many
+        # tasks they were read.
+        "recipe": {
+            name: value
+            for name, value in data.model_copy(update=recipe).dump().items()
+            if name != "tasks"
+        },
         "files": [_pin(file) for file in inputs.documents],
         "against": [_pin(file) for file in inputs.against],
         "erase": [_pin(file) for file in inputs.erase],
@@ -143,21 +199,28 @@ def build_dataset(
     config: RunConfig,
     corpus: Corpus,
     fingerprint: str,
-    store: Store,
+    team: Team,
+    second: SecondPass,
     output: Path,
-    reporter: Reporter,
 ) -> DatasetManifest:
     """Make tokens of a corpus and upload them; return the manifest that is to commit them."""
     data = config.data
     held_out = choose_held_out(corpus.read(), data.split)
-    encoder = _make_encoder(config, corpus, held_out, output / TOKENIZER)
-    pieces = _split(corpus, data, held_out)
-    train, validation, num_words = write_splits(pieces, encoder, output, reporter)
+    encoder = obtain_encoder(
+        team,
+        data.tokenizer,
+        config.storage,
+        output / TOKENIZER,
+        lambda folder: _make_encoder(config, corpus, held_out, folder),
+    )
+    make_pieces = partial(_split, corpus, data, held_out)
+    pieces = second.encode(make_pieces, encoder, corpus.count_characters())
+    train, validation, num_words = write_splits(pieces, output)
     tokenizer = describe_tokenizer(encoder, train, num_words, output)
     steps = corpus.record_steps()
     return DatasetManifest(
         fingerprint=fingerprint,
-        recipe=data,
+        recipe=data.model_copy(update={"tasks": 1}),  # the same whatever their number
         sources=corpus.sources,
         steps=steps,
         num_documents=steps[0].documents_out,
@@ -167,14 +230,14 @@ def build_dataset(
         token_type="<u2" if encoder.token_type.itemsize == 2 else "<u4",
         train=train,
         validation=validation,
-        objects=upload_folder(store, output),
+        objects=upload_folder(team.store, output),
     )
 
 
 def write_splits(
-    pieces: Iterable[Piece], encoder: TextEncoder, output: Path, reporter: Reporter
+    pieces: Iterable[tuple[Piece, TokenArray]], output: Path
 ) -> tuple[SplitManifest, SplitManifest, int]:
-    """Encode the pieces; write the shards of training and held-out text.
+    """Write the shards of training and held-out text, of pieces with their tokens.
 
     Returns:
         The two splits, and the number of words of the training split.
@@ -184,14 +247,11 @@ def write_splits(
     """
     train, validation = ShardWriter(output, "train"), ShardWriter(output, "validation")
     num_words = 0
-    for batch in divide_into_batches(pieces):
-        reporter.report()
-        encoded = encoder.encode([piece.text for piece in batch])
-        for piece, tokens in zip(batch, encoded, strict=True):
-            writer = validation if piece.is_validation else train
-            num_words += 0 if piece.is_validation else piece.copies * len(piece.text.split())
-            for _ in range(piece.copies):
-                writer.append(tokens, num_bytes=len(piece.text.encode()))
+    for piece, tokens in pieces:
+        writer = validation if piece.is_validation else train
+        num_words += 0 if piece.is_validation else piece.copies * len(piece.text.split())
+        for _ in range(piece.copies):
+            writer.append(tokens, num_bytes=len(piece.text.encode()))
     train_split, validation_split = train.finish(), validation.finish()
     if train_split is None or validation_split is None:
         raise DataError(

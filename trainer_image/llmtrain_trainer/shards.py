@@ -9,6 +9,7 @@ Below: numpy, the contract's base model. Above: `prepare` writes shards here, `d
                            tokenizer/            a Hugging Face tokenizer
                            rejected.jsonl        records left out, by place and reason
                            manifest.json         last
+                           work/                 of tasks at work, until the manifest is there
 
 The tokens of a split are one stream over its shards; every document ends with the end-of-text
 token, and offsets count from the start of the stream.
@@ -36,6 +37,8 @@ MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
 TRAIN_COUNTS = "train.counts"
 TOKENIZER = "tokenizer/"
+WORK = "work/"
+"""Prefix of what tasks leave for each other; no part of the dataset."""
 
 SHARD_TOKENS = 64 * 1024 * 1024
 """A shard is closed when it holds this many tokens: 128 MiB where a token takes two bytes."""

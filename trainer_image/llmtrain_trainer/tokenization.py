@@ -86,6 +86,28 @@ def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str], folder: Path) -> T
     return TextEncoder(tokenizer, END_OF_TEXT, encode)
 
 
+def load_encoder(spec: TokenizerSpec, store: Store, folder: Path) -> TextEncoder:
+    """Copy a tokenizer that was made for `spec` from the root of `store` to `folder`.
+
+    Raises:
+        StoreError: where the store fails or lacks it.
+    """
+    if spec.kind is TokenizerKind.PRETRAINED:
+        return fetch_tokenizer(store, folder)
+    folder.mkdir()
+    for name in (TOKENIZER_FILE, CONFIG_FILE):
+        store.download(name, folder / name)
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    encode: EncodeTexts = partial(encode_with, tokenizer, cut_at_lines)
+    if spec.kind is TokenizerKind.BYTE:
+        encode = encode_bytes
+    elif spec.kind is TokenizerKind.CHARACTER:
+        vocabulary = tokenizer.get_vocab(with_added_tokens=False)
+        characters = "".join(sorted(vocabulary.keys() - {UNKNOWN, END_OF_TEXT}))
+        encode = partial(encode_characters, characters)
+    return TextEncoder(tokenizer, END_OF_TEXT, encode)
+
+
 def encode_bytes(texts: Sequence[str]) -> Iterator[NDArray[Any]]:
     """Yield the bytes of each text."""
     for text in texts:

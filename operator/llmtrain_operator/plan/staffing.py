@@ -96,7 +96,11 @@ def staff_stage(
         sizing=sizing,
         incarnations=incarnations,
         start=tuple(start),
-        remove=(*_list_counted(job.status, observed), *_list_spare(job.status, stage, observed)),
+        remove=(
+            *_list_counted(job.status, observed),
+            *_list_late_tasks(job.status, observed),
+            *_list_spare(job.status, stage, observed),
+        ),
         hold=hold,
         avoided=tuple(avoided),
         delay_seconds=delay,
@@ -114,6 +118,21 @@ def _count_leaving(observed: Observed, stage: Stage, incarnations: Mapping[str, 
         and o.state in LIVE_STATES
         and o.process.incarnation < incarnations.get(f"{stage}-{o.process.index}", 0)
         for o in observed.processes
+    )
+
+
+def _list_late_tasks(status: JobStatus, observed: Observed) -> tuple[Process, ...]:
+    """Return tasks of preparation that are there still while the stored status is beyond it.
+
+    The data is there, so that they have nothing to do; one that waits for a place would get it
+    only to find that out.
+    """
+    if status.stage in (None, Stage.PREPARE):
+        return ()
+    return tuple(
+        o.process
+        for o in observed.processes
+        if o.process.stage is Stage.PREPARE and o.state in UNTOLD_STATES
     )
 
 

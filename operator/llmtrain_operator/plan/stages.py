@@ -23,6 +23,8 @@ PHASE_OF_STAGE = {
 
 def count_workers(job: LLMTrainingJob, stage: Stage) -> int:
     """Return how many workers of a stage work together, as it was decided last."""
+    if stage is Stage.PREPARE:
+        return job.spec.data.tasks
     if stage is not Stage.TRAIN:
         return 1
     size = job.status.size

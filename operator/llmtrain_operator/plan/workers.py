@@ -11,13 +11,18 @@ failure exactly once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from llmtrain_api.records import Stage
 from llmtrain_api.status import JobStatus
-from llmtrain_operator.plan.types import ObservedProcess, Process, ProcessState
+from llmtrain_operator.plan.types import (
+    MEETING_STAGES,
+    ObservedProcess,
+    Process,
+    ProcessState,
+)
 
 LIVE_STATES = frozenset({ProcessState.WAITING, ProcessState.RUNNING, ProcessState.LEAVING})
 """States in which a process is, or may still be, at work."""
@@ -128,6 +133,11 @@ def has_vanished(worker: Worker, were_all_there: bool) -> bool:
     return is_missed and worker.newest is None and not worker.is_live
 
 
+def do_meet(workers: Sequence[Worker]) -> bool:
+    """Tell whether the workers of a stage are several that can only work all together."""
+    return len(workers) > 1 and workers[0].stage in MEETING_STAGES
+
+
 def must_run_again(worker: Worker, leader: Worker) -> bool:
     """Tell whether a worker that succeeded is needed anew, since the leader was replaced.
 
@@ -135,7 +145,9 @@ def must_run_again(worker: Worker, leader: Worker) -> bool:
     needed as well.
     """
     ended, lead = worker.newest, leader.newest
-    if ended is None or not worker.has_succeeded or worker.index == leader.index:
+    if ended is None or not worker.has_succeeded or not do_meet((leader, worker)):
+        return False
+    if worker.index == leader.index:
         return False
     if lead is None or lead.state not in LIVE_STATES:
         return leader.incarnation > 0 and not leader.has_succeeded

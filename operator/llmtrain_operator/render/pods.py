@@ -20,14 +20,14 @@ from llmtrain_api.run import (
     TERMINATION_LOG,
 )
 from llmtrain_operator.plan.grace import compute_grace_seconds
-from llmtrain_operator.plan.types import Process
+from llmtrain_operator.plan.stages import count_extra_workers, count_workers
+from llmtrain_operator.plan.types import MEETING_STAGES, Process
 from llmtrain_operator.render.avoidance import render_avoidance
 from llmtrain_operator.render.labels import (
     label_process,
     refer_to_owner,
     select_stage,
 )
-from llmtrain_operator.render.services import MEETING_STAGES
 
 CONTAINER = "trainer"
 USER_ID = 65532
@@ -68,8 +68,8 @@ def render_pod(
     }
     if process.stage in MEETING_STAGES:
         pod["subdomain"] = name_service(process.job, process.stage)
-        if workers.replicas > 1:
-            pod["topologySpreadConstraints"] = [_spread_over_nodes(job, process.stage)]
+    if count_workers(job, process.stage) + count_extra_workers(job, process.stage) > 1:
+        pod["topologySpreadConstraints"] = [_spread_over_nodes(job, process.stage)]
     if workers.node_selector:
         pod["nodeSelector"] = dict(workers.node_selector)
     if nodes := tuple(avoided_nodes):

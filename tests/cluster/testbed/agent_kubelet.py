@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from llmtrain_api.run import AGENT_PORT
-from llmtrain_operator.render.labels import INDEX_LABEL, JOB_LABEL
+from llmtrain_operator.render.labels import INDEX_LABEL, JOB_LABEL, STAGE_LABEL
 from llmtrain_operator.world.kube import ApiError, KubeClient, open_client
 from testbed.processes import ServerProcess, accepts_connections
 
@@ -190,7 +190,10 @@ class AgentKubelet:
         # Every worker of a job has an address of its own, as a Service would give it a name.
         block = self._blocks.setdefault(labels[JOB_LABEL], len(self._blocks))
         first = block * MAX_WORKERS + 1
-        address = f"{self._network}.{first + int(labels[INDEX_LABEL])}"
+        # Tasks of preparation may still end where workers of training begin.
+        is_task = labels[STAGE_LABEL] == "prepare" and labels[INDEX_LABEL] != "0"
+        number = int(labels[INDEX_LABEL]) + (MAX_WORKERS // 2 if is_task else 0)
+        address = f"{self._network}.{first + number}"
         config["rendezvous"]["leaderHost"] = f"{self._network}.{first}"
         secret = volumes.get("credentials", {}).get("secret", {}).get("secretName")
         run = Run(

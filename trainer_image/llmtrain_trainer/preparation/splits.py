@@ -153,14 +153,16 @@ def count_copies(weight: float, share: float) -> int:
     return int(weight + share)
 
 
-def divide_into_batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Gather pieces until a batch holds about `BATCH_CHARACTERS`."""
+def divide_into_batches(
+    pieces: Iterable[Piece], characters: int = BATCH_CHARACTERS
+) -> Iterator[list[Piece]]:
+    """Gather pieces until a batch holds about so many characters."""
     batch: list[Piece] = []
     size = 0
     for piece in pieces:
         batch.append(piece)
         size += len(piece.text)
-        if size >= BATCH_CHARACTERS:
+        if size >= characters:
             yield batch
             batch, size = [], 0
     if batch:
