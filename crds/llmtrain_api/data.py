@@ -23,6 +23,9 @@ WORDPIECE_RULE = f"vocabularySize must be at least {WORDPIECE_VOCABULARY} for ki
 SPLIT_FIELD_RULE = "every source needs a splitField for split.method group, stratified and time"
 
 
+FRACTIONS_RULE = "validationFraction and testFraction together must be less than 1"
+
+
 class TokenizerKind(StrEnum):
     """How text becomes tokens."""
 
@@ -103,6 +106,18 @@ class Tokenizer(Model):
 class Split(Model):
     """How much text is held out for evaluation, and which."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "!has(self.testFraction) || self.validationFraction + self.testFraction < 1.0",
+                    FRACTIONS_RULE,
+                    field="testFraction",
+                )
+            ]
+        }
+    )
+
     method: SplitMethod = SplitMethod.DOCUMENT
     """document: whole documents, chosen by the hash of their text, so that a document never
     changes sides; tail: the last part of each document, for sources of a few long texts. By the
@@ -111,6 +126,18 @@ class Split(Model):
 
     validation_fraction: float = Field(default=0.05, gt=0.0, le=0.5)
     """Share of the documents (or of each document's characters) that is held out."""
+
+    test_fraction: float | None = Field(default=None, gt=0.0, le=0.5)
+    """Share that is held out beside it and looked at only by an evaluation of split: test; with
+    tail the end of each document, with time the newest. Absent: there is no such part. Documents
+    of the other two parts do not change sides by it."""
+
+    @model_validator(mode="after")
+    def check_fractions(self) -> Self:
+        """Hold the CEL rule of this model in Python too."""
+        if self.validation_fraction + (self.test_fraction or 0.0) >= 1.0:
+            raise ValueError(FRACTIONS_RULE)
+        return self
 
 
 class DataSpec(Model):

@@ -13,7 +13,13 @@ from pydantic import ConfigDict, StringConstraints, model_validator
 from llmtrain_api.base import API_VERSION, KIND, MAX_NAME_CHARACTERS, Model, cel
 from llmtrain_api.data import DataSpec
 from llmtrain_api.status import JobStatus
-from llmtrain_api.training import CheckpointSpec, EvaluationSpec, ModelSpec, TrainingSpec
+from llmtrain_api.training import (
+    CheckpointSpec,
+    EvaluationSpec,
+    HeldOut,
+    ModelSpec,
+    TrainingSpec,
+)
 from llmtrain_api.workers import RunPolicy, StorageSpec, WorkersSpec
 
 FIXED_SPEC_FIELDS = (
@@ -26,6 +32,8 @@ FIXED_SPEC_FIELDS = (
     "storage",
 )
 """What cannot change once the job exists, so all but runPolicy: a change is a new run."""
+
+TEST_SPLIT_RULE = "evaluation.split: test needs data.split.testFraction"
 
 JobName = Annotated[
     str,
@@ -53,6 +61,11 @@ class JobSpec(Model):
                     "self.training.optimizer.warmupSteps <= self.training.steps",
                     "training.optimizer.warmupSteps must be at most training.steps",
                     field="training.optimizer.warmupSteps",
+                ),
+                cel(
+                    "self.evaluation.split != 'test' || has(self.data.split.testFraction)",
+                    TEST_SPLIT_RULE,
+                    field="evaluation.split",
                 ),
                 cel(
                     "self.training.batchSize % "
@@ -95,6 +108,9 @@ class JobSpec(Model):
         warmup_steps = self.training.optimizer.warmup_steps
         if warmup_steps is not None and warmup_steps > self.training.steps:
             raise ValueError("training.optimizer.warmupSteps must be at most training.steps")
+        has_test = self.data.split.test_fraction is not None
+        if self.evaluation.split is HeldOut.TEST and not has_test:
+            raise ValueError(TEST_SPLIT_RULE)
         if self.training.batch_size % self.world_size:
             raise ValueError(
                 "training.batchSize must be a multiple of the world size "

@@ -242,6 +242,18 @@ REFUSALS = {
         server_says="maxCharacters must be at least minCharacters",
         pydantic_says="maxCharacters must be at least minCharacters",
     ),
+    "nothing left to train on": Refusal(
+        changes={"spec__data__split": {"validationFraction": 0.5, "testFraction": 0.5}},
+        field="spec.data.split",
+        server_says="together must be less than 1",
+        pydantic_says="together must be less than 1",
+    ),
+    "evaluation on a part that there is not": Refusal(
+        changes={"spec__evaluation": {"split": "test"}},
+        field="evaluation.split",
+        server_says="needs data.split.testFraction",
+        pydantic_says="needs data.split.testFraction",
+    ),
     "width that heads do not divide": Refusal(
         changes={"spec__model": {"heads": 6, "hiddenSize": 100}},
         field="spec.model",

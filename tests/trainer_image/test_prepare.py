@@ -120,7 +120,7 @@ def test_folder_and_minio_give_the_same_data(
         assert sorted(train + held_out) == sorted(DOCUMENTS)
         assert [text for text in DOCUMENTS if text in set(train)] == train
         assert 0.02 < len(held_out) / len(DOCUMENTS) < 0.25
-        assert dataset.validation_bytes == sum(len(text.encode()) for text in held_out)
+        assert dataset.validation.num_bytes == sum(len(text.encode()) for text in held_out)
         assert dataset.unigram_counts.sum() == dataset.train.num_tokens == result.train_tokens
         assert dataset.unigram_counts[dataset.end_of_text] == len(train)
         assert dataset.validation.num_tokens == result.validation_tokens
@@ -178,6 +178,23 @@ def test_tail_split_holds_out_the_end_of_each_document(
     assert share == pytest.approx(0.25, abs=0.001)
 
 
+def test_test_part_is_a_third_file_and_changes_no_other_fingerprint(
+    configure_folder: ConfigureAt, tmp_path: Path
+) -> None:
+    data = {**JSONL_DATA, "tokenizer": {"kind": "byte"}}
+    split = {**JSONL_DATA["split"], "testFraction": 0.2}
+    config = configure_folder("tested", data={**data, "split": split})
+    result = prepare(config)
+    assert result.dataset != prepare(configure_folder("untested", data=data)).dataset
+    dataset = open_result(config, result, tmp_path / "cache")
+    assert dataset.test is not None
+    train, held_out = list_documents(dataset, tmp_path / "tokenizer")
+    last = dataset.test.num_documents
+    assert len(train) + len(held_out) + last == len(DOCUMENTS)
+    assert 0.1 < last / len(DOCUMENTS) < 0.35
+    assert dataset.unigram_counts.sum() == dataset.train.num_tokens
+
+
 @pytest.mark.fault(21, world="ranks")
 def test_bad_line_stops_the_stage_and_leaves_no_dataset(
     configure_folder: ConfigureAt, fault: FaultWatch
@@ -211,7 +228,7 @@ def test_split_of_one_document_is_refused(configure_folder: ConfigureAt) -> None
         data={"sources": [{"uri": "s3://tiny-bucket/one.txt"}], "split": {"method": "document"}},
     )
     open_store("s3://tiny-bucket", config.storage).write_bytes("one.txt", b"one document")
-    with pytest.raises(DataError, match="all documents on one side") as failed:
+    with pytest.raises(DataError, match="data.split leaves no document for") as failed:
         prepare(config)
     assert "method: tail" in failed.value.next_step
 

@@ -46,6 +46,8 @@ class Split:
         """Map the split's files in `folder`."""
         self.num_tokens = manifest.num_tokens
         self.num_documents = manifest.num_documents
+        self.num_bytes = manifest.num_bytes
+        """Of the text in UTF-8."""
         self._shards = [
             np.memmap(folder / shard.tokens, dtype=token_type, mode="r")
             for shard in manifest.shards
@@ -108,8 +110,9 @@ class Dataset:
 
     train: Split
     validation: Split
-    validation_bytes: int
-    """Of the held-out text in UTF-8."""
+    test: Split | None
+    """Where the recipe has a test part."""
+
 
     unigram_counts: NDArray[np.int64]
     """How often each token occurs in the training split [vocabulary_size]."""
@@ -175,7 +178,7 @@ def _map_dataset(folder: Path, manifest: DatasetManifest) -> Dataset:
         end_of_text=manifest.end_of_text,
         train=Split(folder, manifest.train, manifest.token_type),
         validation=Split(folder, manifest.validation, manifest.token_type),
-        validation_bytes=manifest.validation.num_bytes,
+        test=None if manifest.test is None else Split(folder, manifest.test, manifest.token_type),
         unigram_counts=np.fromfile(folder / TRAIN_COUNTS, dtype=COUNT_TYPE),
         folder=folder,
     )

@@ -44,7 +44,10 @@ def print_dataset(store: Store, console: Console) -> int:
         counts = (step.documents_in, step.documents_out, step.documents_changed)
         steps.add_row(step.step, *map(str, counts), rules)
     splits = Table("split", "documents", "tokens", "MiB of text", box=None)
-    for name, split in (("train", manifest.train), ("validation", manifest.validation)):
+    parts = {"train": manifest.train, "validation": manifest.validation, "test": manifest.test}
+    for name, split in parts.items():
+        if split is None:
+            continue
         size = f"{split.num_bytes / MEBIBYTE:.1f}"
         splits.add_row(name, str(split.num_documents), str(split.num_tokens), size)
     for table in (sources, steps, splits):

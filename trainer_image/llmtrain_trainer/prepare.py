@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llmtrain_api.data import DataSpec, TokenizerKind
 from llmtrain_api.naming import locate_dataset
@@ -32,6 +31,8 @@ from llmtrain_trainer.manifest import ManifestObject, describe_file
 from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
 from llmtrain_trainer.preparation.sources import Inputs, SourceFile, find_inputs
 from llmtrain_trainer.preparation.splits import (
+    Part,
+    Parts,
     Piece,
     choose_held_out,
     divide_into_batches,
@@ -152,8 +153,9 @@ def build_dataset(
     held_out = choose_held_out(corpus.read(), data.split)
     encoder = _make_encoder(config, corpus, held_out, output / TOKENIZER)
     pieces = _split(corpus, data, held_out)
-    train, validation, num_words = write_splits(pieces, encoder, output, reporter)
-    tokenizer = describe_tokenizer(encoder, train, num_words, output)
+    wanted = choose_parts(data)
+    splits, num_words = write_splits(pieces, wanted, encoder, output, reporter)
+    tokenizer = describe_tokenizer(encoder, splits[Part.TRAIN], num_words, output)
     steps = corpus.record_steps()
     return DatasetManifest(
         fingerprint=fingerprint,
@@ -165,41 +167,55 @@ def build_dataset(
         vocabulary_size=encoder.vocabulary_size,
         end_of_text=encoder.end_of_text,
         token_type="<u2" if encoder.token_type.itemsize == 2 else "<u4",
-        train=train,
-        validation=validation,
+        train=splits[Part.TRAIN],
+        validation=splits[Part.VALIDATION],
+        test=splits.get(Part.TEST),
         objects=upload_folder(store, output),
     )
 
 
+def choose_parts(data: DataSpec) -> list[Part]:
+    """Return the parts of the split that a dataset has."""
+    tested = [] if data.split.test_fraction is None else [Part.TEST]
+    return [Part.TRAIN, Part.VALIDATION, *tested]
+
+
 def write_splits(
-    pieces: Iterable[Piece], encoder: TextEncoder, output: Path, reporter: Reporter
-) -> tuple[SplitManifest, SplitManifest, int]:
-    """Encode the pieces; write the shards of training and held-out text.
+    pieces: Iterable[Piece],
+    parts: list[Part],
+    encoder: TextEncoder,
+    output: Path,
+    reporter: Reporter,
+) -> tuple[dict[Part, SplitManifest], int]:
+    """Encode the pieces; write the shards of every part.
 
     Returns:
-        The two splits, and the number of words of the training split.
+        The splits, and the number of words of the training split.
 
     Raises:
-        DataError: where one of the two is empty.
+        DataError: where one of them is empty.
     """
-    train, validation = ShardWriter(output, "train"), ShardWriter(output, "validation")
+    writers = {part: ShardWriter(output, part.name.lower()) for part in parts}
     num_words = 0
     for batch in divide_into_batches(pieces):
         reporter.report()
         encoded = encoder.encode([piece.text for piece in batch])
         for piece, tokens in zip(batch, encoded, strict=True):
-            writer = validation if piece.is_validation else train
-            num_words += 0 if piece.is_validation else piece.copies * len(piece.text.split())
+            if piece.part is Part.TRAIN:
+                num_words += piece.copies * len(piece.text.split())
             for _ in range(piece.copies):
-                writer.append(tokens, num_bytes=len(piece.text.encode()))
-    train_split, validation_split = train.finish(), validation.finish()
-    if train_split is None or validation_split is None:
-        raise DataError(
-            "data.split puts all documents on one side",
-            reason="SplitEmpty",
-            next_step="hold out the ends of documents by data.split.method: tail, or add text",
-        )
-    return train_split, validation_split, num_words
+                writers[piece.part].append(tokens, num_bytes=len(piece.text.encode()))
+    splits: dict[Part, SplitManifest] = {}
+    for part, writer in writers.items():
+        split = writer.finish()
+        if split is None:
+            raise DataError(
+                f"data.split leaves no document for {part.name.lower()}",
+                reason="SplitEmpty",
+                next_step="hold out the ends of documents by data.split.method: tail, or add text",
+            )
+        splits[part] = split
+    return splits, num_words
 
 
 def describe_tokenizer(
@@ -232,7 +248,7 @@ def upload_folder(store: Store, folder: Path) -> list[ManifestObject]:
     return objects
 
 
-def _split(corpus: Corpus, data: DataSpec, held_out: NDArray[np.bool_] | None) -> Iterator[Piece]:
+def _split(corpus: Corpus, data: DataSpec, held_out: Parts | None) -> Iterator[Piece]:
     weights = [source.weight for source in data.sources]
     return split_documents(corpus.read(), data.split, weights, held_out)
 
@@ -248,7 +264,7 @@ def _pin(file: SourceFile) -> dict[str, Any]:
 
 
 def _make_encoder(
-    config: RunConfig, corpus: Corpus, held_out: NDArray[np.bool_] | None, folder: Path
+    config: RunConfig, corpus: Corpus, held_out: Parts | None, folder: Path
 ) -> TextEncoder:
     spec = config.data.tokenizer
     if spec.kind is TokenizerKind.PRETRAINED:

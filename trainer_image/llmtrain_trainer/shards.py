@@ -6,6 +6,7 @@ Below: numpy, the contract's base model. Above: `prepare` writes shards here, `d
                            train-00000.offsets   uint64: where its documents begin
                            train.counts          int64: how often each token occurs in training
                            validation-00000.…    the same of the held-out split
+                           test-00000.…          the same of the test split, where there is one
                            tokenizer/            a Hugging Face tokenizer
                            rejected.jsonl        records left out, by place and reason
                            manifest.json         last
@@ -142,6 +143,9 @@ class DatasetManifest(Model):
 
     train: SplitManifest
     validation: SplitManifest
+    test: SplitManifest | None = None
+    """Where the recipe has a test part."""
+
     objects: list[ManifestObject]
     """Every object but this one, keys relative to the dataset."""
 
