@@ -1,7 +1,7 @@
 """The preparation stage: from sources in the store to a dataset in the store.
 
-Below: `preparation`, one module for each step of the recipe; `tokenization`, and `shards` for how
-tokens lie in the store. Above: the agent calls `run_prepare` in one process; `train` and
+Below: `preparation`, one module for each step of the recipe; `tokenization`, `shards` for how
+tokens lie in the store, `data_report` for what people want to know of them. Above: the agent calls `run_prepare` in one process; `train` and
 `evaluate` find the data through the run's `dataset.json`.
 
 A dataset is addressed by a digest of all that it follows from, so that jobs that want the same
@@ -24,6 +24,8 @@ from llmtrain_api.data import DataSpec, TokenizerKind
 from llmtrain_api.naming import locate_dataset
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig, StorageConfig
+from llmtrain_trainer.data_report.publishing import publish_report
+from llmtrain_trainer.data_report.survey import Survey
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.learning import TRAINERS
 from llmtrain_trainer.linux import count_usable_cores
@@ -148,16 +150,17 @@ def build_dataset(
     output: Path,
     reporter: Reporter,
 ) -> DatasetManifest:
-    """Make tokens of a corpus and upload them; return the manifest that is to commit them."""
+    """Make tokens of a corpus, upload them and a report; return the manifest that commits them."""
     data = config.data
     held_out = choose_held_out(corpus.read(), data.split)
     encoder = _make_encoder(config, corpus, held_out, output / TOKENIZER)
     pieces = _split(corpus, data, held_out)
     wanted = choose_parts(data)
-    splits, num_words = write_splits(pieces, wanted, encoder, output, reporter)
+    survey = Survey(data)
+    splits, num_words = write_splits(survey.watch(pieces), wanted, encoder, output, reporter)
     tokenizer = describe_tokenizer(encoder, splits[Part.TRAIN], num_words, output)
     steps = corpus.record_steps()
-    return DatasetManifest(
+    manifest = DatasetManifest(
         fingerprint=fingerprint,
         recipe=data,
         sources=corpus.sources,
@@ -172,6 +175,8 @@ def build_dataset(
         test=splits.get(Part.TEST),
         objects=upload_folder(store, output),
     )
+    publish_report(store, survey, manifest, output, reporter.report)
+    return manifest
 
 
 def choose_parts(data: DataSpec) -> list[Part]:

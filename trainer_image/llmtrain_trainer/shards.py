@@ -9,6 +9,7 @@ Below: numpy, the contract's base model. Above: `prepare` writes shards here, `d
                            test-00000.…          the same of the test split, where there is one
                            tokenizer/            a Hugging Face tokenizer
                            rejected.jsonl        records left out, by place and reason
+                           report.json, .html    what it is like (see `data_report`); no part of it
                            manifest.json         last
 
 The tokens of a split are one stream over its shards; every document ends with the end-of-text

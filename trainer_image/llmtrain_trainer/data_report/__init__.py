@@ -1,0 +1,13 @@
+"""What a dataset is like: `report.json` and `report.html`, written beside it before it is committed.
+
+    survey       counts documents on their way to the tokenizer, and keeps a sample of them
+    record       what the report says, as it lies in report.json
+    groups       how groups of people are mentioned in the sample, by the lists of `terms`
+    plane        the sample as points of a plane
+    vocabulary   what the tokenizer learned
+    drawing      charts as SVG
+    publishing   makes the record and the page of it, and puts both into the store
+
+Below: `preparation`, `shards`. Above: `prepare` makes a report of each dataset, `llmtrain data` reads
+it. No value of personal data is in it: the sample is redacted before anybody looks at it.
+"""
