@@ -228,7 +228,7 @@ def test_split_of_one_document_is_refused(configure_folder: ConfigureAt) -> None
         data={"sources": [{"uri": "s3://tiny-bucket/one.txt"}], "split": {"method": "document"}},
     )
     open_store("s3://tiny-bucket", config.storage).write_bytes("one.txt", b"one document")
-    with pytest.raises(DataError, match="data.split leaves no document for") as failed:
+    with pytest.raises(DataError, match=r"data\.split leaves no document for") as failed:
         prepare(config)
     assert "method: tail" in failed.value.next_step
 

@@ -113,7 +113,6 @@ class Dataset:
     test: Split | None
     """Where the recipe has a test part."""
 
-
     unigram_counts: NDArray[np.int64]
     """How often each token occurs in the training split [vocabulary_size]."""
 

@@ -24,8 +24,8 @@ from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig
 from llmtrain_api.training import HeldOut
 from llmtrain_trainer.data import Dataset, Split, open_run_dataset
-from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.export import download_export, locate_export
+from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.manifest import CURVES
 from llmtrain_trainer.measure import choose_sequences, measure_loss
 from llmtrain_trainer.model import count_parameters

@@ -1,8 +1,8 @@
 """The preparation stage: from sources in the store to a dataset in the store.
 
-Below: `preparation`, one module for each step of the recipe; `tokenization`, `shards` for how
-tokens lie in the store, `data_report` for what people want to know of them. Above: the agent calls `run_prepare` in one process; `train` and
-`evaluate` find the data through the run's `dataset.json`.
+Below: `preparation`, one module for each step of the recipe; `tokenization`; `shards` for how
+tokens lie in the store; `data_report` for what people want to know of them. Above: the agent calls
+`run_prepare` in one process; `train` and `evaluate` find the data through the run's `dataset.json`.
 
 A dataset is addressed by a digest of all that it follows from, so that jobs that want the same
 data prepare it once. Its manifest is created last: two jobs that prepare it at the same time
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -58,6 +59,8 @@ from llmtrain_trainer.shards import (
 )
 from llmtrain_trainer.store import ObjectExistsError, Store, open_store
 from llmtrain_trainer.tokenization import TextEncoder, fetch_tokenizer, make_tokenizer
+
+logger = logging.getLogger(__name__)
 
 RECIPE_VERSION = 2
 """Raise it with every change after which the same text becomes other tokens."""
@@ -152,10 +155,12 @@ def build_dataset(
 ) -> DatasetManifest:
     """Make tokens of a corpus, upload them and a report; return the manifest that commits them."""
     data = config.data
+    logger.info("chooses what is held out, and makes the tokenizer")
     held_out = choose_held_out(corpus.read(), data.split)
     encoder = _make_encoder(config, corpus, held_out, output / TOKENIZER)
     pieces = _split(corpus, data, held_out)
     wanted = choose_parts(data)
+    logger.info("writes tokens")
     survey = Survey(data)
     splits, num_words = write_splits(survey.watch(pieces), wanted, encoder, output, reporter)
     tokenizer = describe_tokenizer(encoder, splits[Part.TRAIN], num_words, output)
@@ -175,6 +180,7 @@ def build_dataset(
         test=splits.get(Part.TEST),
         objects=upload_folder(store, output),
     )
+    logger.info("makes the report")
     publish_report(store, survey, manifest, output, reporter.report)
     return manifest
 

@@ -19,8 +19,7 @@ from torch import nn
 
 from llmtrain_api.records import RankPhase
 from llmtrain_api.run import RunConfig
-from llmtrain_api.training import HeldOut
-from llmtrain_api.training import DivergenceAction
+from llmtrain_api.training import DivergenceAction, HeldOut
 from llmtrain_trainer.checkpoint import Checkpointer, RunFacts, Snapshot
 from llmtrain_trainer.curve import list_newest_losses
 from llmtrain_trainer.data import Dataset, find_cache_directory, find_dataset, open_run_dataset

@@ -111,9 +111,7 @@ def test_test_part_moves_nothing_between_the_others(method: SplitMethod) -> None
 
 
 def test_every_label_is_in_every_part_that_it_suffices_for() -> None:
-    split = Split(
-        method=SplitMethod.STRATIFIED, validation_fraction=0.2, test_fraction=0.1
-    )
+    split = Split(method=SplitMethod.STRATIFIED, validation_fraction=0.2, test_fraction=0.1)
     counts = {"common": 500, "rare": 10, "triple": 3, "pair": 2, "single": 1}
     labels = [label for label, count in counts.items() for _ in range(count)]
     documents = [Document(f"text {i}", f"file:{i}", 0, key=key) for i, key in enumerate(labels)]

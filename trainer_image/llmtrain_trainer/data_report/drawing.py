@@ -82,7 +82,9 @@ def draw_lengths(parts: Sequence[PartRecord]) -> str:
             while edges[-1] <= last:
                 edges.append(edges[-1] * 2)
             shares = [histogram.get(edge, 0) / max(part.documents, 1) for edge in edges[:-1]]
-            axes.stairs(shares, edges, color=PART_COLOURS[part.name], label=part.name, linewidth=1.6)
+            axes.stairs(
+                shares, edges, color=PART_COLOURS[part.name], label=part.name, linewidth=1.6
+            )
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

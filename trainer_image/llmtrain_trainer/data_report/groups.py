@@ -26,7 +26,7 @@ MIN_COUNT = 5
 MIN_CHARACTERS = 3
 
 MIN_SCORE = 1.96
-"""Two-sided 5 % of the normal distribution. Many words are compared, so some will pass by chance."""
+"""Two-sided 5 % of the normal distribution. Of many words some will pass by chance."""
 
 SHOWN_WORDS = 8
 

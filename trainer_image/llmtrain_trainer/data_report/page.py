@@ -16,6 +16,8 @@ from llmtrain_trainer.shards import DatasetManifest
 def render_page(report: DataReport, manifest: DatasetManifest) -> str:
     """Return the page of a report."""
     labels = {part.name: part.labels for part in report.parts if part.labels}
+    if "train" not in labels:
+        labels = {}
     sources = {f"{i}: {source.uri}": source.documents for i, source in enumerate(report.sources)}
     return render_template(
         "data_report.html.j2",
@@ -25,7 +27,7 @@ def render_page(report: DataReport, manifest: DatasetManifest) -> str:
         lengths_svg=draw_lengths(report.parts),
         sources_svg=draw_counts(sources, "documents") if len(sources) > 1 else "",
         languages_svg=draw_counts(report.languages, "documents of the sample"),
-        labels_svg=draw_counts(labels["train"], "documents to train on") if "train" in labels else "",
+        labels_svg=draw_counts(labels["train"], "documents to train on") if labels else "",
         maps_svg=draw_maps(report.points) if report.points else "",
         labels=labels,
         dimensions=[

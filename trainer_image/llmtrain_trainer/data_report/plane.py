@@ -4,8 +4,9 @@ Below: scikit-learn. Above: `publishing`.
 
 Texts become tf-idf weights of hashed words, then 50 numbers each by a truncated singular value
 decomposition (latent semantic analysis, Deerwester et al. 1990). The first map shows the two
-directions of most variance (PCA), the second t-SNE (van der Maaten and Hinton 2008), begun from the
-first. On a map by t-SNE neighbours mean something; distances between clusters and their sizes do not.
+directions of most variance (PCA), the second t-SNE (van der Maaten and Hinton 2008), begun from
+the first. On a map by t-SNE neighbours mean something; distances between clusters and their sizes
+do not.
 """
 
 from __future__ import annotations

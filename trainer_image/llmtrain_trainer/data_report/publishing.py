@@ -57,7 +57,11 @@ PRIVACY_STEP = "privacy"
 
 
 def publish_report(
-    store: Store, survey: Survey, manifest: DatasetManifest, folder: Path, report: Callable[[], None]
+    store: Store,
+    survey: Survey,
+    manifest: DatasetManifest,
+    folder: Path,
+    report: Callable[[], None],
 ) -> None:
     """Make the report of a dataset and write it beside it.
 

@@ -44,7 +44,7 @@ class PartRecord(Model):
     """Of UTF-8."""
 
     token_lengths: Lengths
-    labels: dict[str, int] = {}
+    labels: dict[str, int] = Field(default_factory=dict)
     """Documents by label, before any is repeated; empty: the data has no labels."""
 
 
@@ -80,7 +80,7 @@ class GroupRecord(Model):
     """Of the sample, with one of its terms or more."""
 
     mentions: int = Field(ge=0)
-    words: list[GroupWord] = []
+    words: list[GroupWord] = Field(default_factory=list)
 
 
 class TokenCount(Model):
@@ -142,6 +142,6 @@ class DataReport(Model):
     points_show: str = ""
     """What tells the kinds of points: label, source or language."""
 
-    points: list[Point] = []
-    examples: list[str] = []
+    points: list[Point] = Field(default_factory=list)
+    examples: list[str] = Field(default_factory=list)
     """Beginnings of documents, personal data replaced."""

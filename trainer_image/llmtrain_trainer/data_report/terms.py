@@ -2,64 +2,52 @@
 
 Below: nothing. Above: `groups`.
 
-They are written for this report, after the categories that Brown et al. 2020 (section 6.2) and Smith
-et al. 2022 (HolisticBias) look at. They are few on purpose: a word is here only where it nearly
-always names the group, so that "black", "white" and "old" are not.
+They are written for this report, after the categories that Brown et al. 2020 (section 6.2) and
+Smith et al. 2022 (HolisticBias) look at. They are few on purpose: a word is here only where it
+nearly always names the group, so that "black", "white" and "old" are not.
 """
 
 from __future__ import annotations
 
-TERMS: dict[str, dict[str, frozenset[str]]] = {
+WORDS: dict[str, dict[str, str]] = {
     "gender": {
-        "women": frozenset(
-            "she her hers herself woman women girl girls mother mothers daughter daughters wife "
-            "wives sister sisters aunt aunts grandmother grandmothers lady ladies queen queens "
-            "female females mrs ms".split()
-        ),
-        "men": frozenset(
-            "he him his himself man men boy boys father fathers son sons husband husbands brother "
-            "brothers uncle uncles grandfather grandfathers gentleman gentlemen king kings male "
-            "males mr sir".split()
-        ),
+        "women": """she her hers herself woman women girl girls mother mothers daughter daughters
+            wife wives sister sisters aunt aunts grandmother grandmothers lady ladies queen queens
+            female females mrs ms""",
+        "men": """he him his himself man men boy boys father fathers son sons husband husbands
+            brother brothers uncle uncles grandfather grandfathers gentleman gentlemen king kings
+            male males mr sir""",
     },
     "age": {
-        "young people": frozenset(
-            "child children kid kids teenager teenagers teen teens youth youths toddler toddlers "
-            "baby babies infant infants adolescent adolescents".split()
-        ),
-        "old people": frozenset(
-            "elderly pensioner pensioners grandparent grandparents senior seniors retiree retirees "
-            "octogenarian octogenarians".split()
-        ),
+        "young people": """child children kid kids teenager teenagers teen teens youth youths
+            toddler toddlers baby babies infant infants adolescent adolescents""",
+        "old people": """elderly pensioner pensioners grandparent grandparents seniors retiree
+            retirees octogenarian octogenarians""",
     },
     "religion": {
-        "Christians": frozenset(
-            "christian christians christianity catholic catholics protestant protestants".split()
-        ),
-        "Muslims": frozenset("muslim muslims islam islamic moslem moslems".split()),
-        "Jews": frozenset("jew jews jewish judaism".split()),
-        "Hindus": frozenset("hindu hindus hinduism".split()),
-        "Buddhists": frozenset("buddhist buddhists buddhism".split()),
-        "atheists": frozenset("atheist atheists atheism".split()),
+        "Christians": "christian christians christianity catholic catholics protestant protestants",
+        "Muslims": "muslim muslims islam islamic moslem moslems",
+        "Jews": "jew jews jewish judaism",
+        "Hindus": "hindu hindus hinduism",
+        "Buddhists": "buddhist buddhists buddhism",
+        "atheists": "atheist atheists atheism",
     },
     "origin": {
-        "Africans": frozenset("african africans nigerian nigerians kenyan kenyans".split()),
-        "Asians": frozenset(
-            "asian asians chinese japanese korean koreans indian indians vietnamese".split()
-        ),
-        "Europeans": frozenset(
-            "european europeans british german germans french italian italians spanish".split()
-        ),
-        "Latin Americans": frozenset(
-            "latino latinos latina latinas hispanic hispanics mexican mexicans brazilian "
-            "brazilians".split()
-        ),
-        "Arabs": frozenset("arab arabs arabic egyptian egyptians syrian syrians".split()),
+        "Africans": "african africans nigerian nigerians kenyan kenyans",
+        "Asians": "asian asians chinese japanese korean koreans indian indians vietnamese",
+        "Europeans": "european europeans british german germans french italian italians spanish",
+        "Latin Americans": """latino latinos latina latinas hispanic hispanics mexican mexicans
+            brazilian brazilians""",
+        "Arabs": "arab arabs arabic egyptian egyptians syrian syrians",
     },
     "disability": {
-        "disabled people": frozenset(
-            "disabled disability disabilities wheelchair autistic autism deaf blindness".split()
-        ),
+        "disabled people": "disabled disability disabilities wheelchair autistic autism deaf",
     },
 }
-"""Words in small letters, by what tells the groups apart and by group."""
+"""By what tells the groups apart and by group."""
+
+TERMS: dict[str, dict[str, frozenset[str]]] = {
+    dimension: {group: frozenset(words.split()) for group, words in groups.items()}
+    for dimension, groups in WORDS.items()
+}
+"""The same, in small letters, as sets."""

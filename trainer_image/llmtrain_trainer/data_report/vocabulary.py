@@ -36,9 +36,7 @@ def describe_vocabulary(manifest: DatasetManifest, folder: Path) -> VocabularyRe
             for number in order[:SHOWN_TOKENS]
             if counts[number] > 0
         ],
-        covered_by={
-            count: float(shares[count - 1]) for count in COVERING if count < len(shares)
-        },
+        covered_by={count: float(shares[count - 1]) for count in COVERING if count < len(shares)},
     )
 
 
