@@ -26,6 +26,12 @@ SPLIT_FIELD_RULE = "every source needs a splitField for split.method group, stra
 FRACTIONS_RULE = "validationFraction and testFraction together must be less than 1"
 
 
+CONVERSATION_RULE = (
+    "clean.quality, deduplicate.paragraphs and split.method: tail cut texts, and so are not for "
+    "sources whose fields make conversations"
+)
+
+
 class TokenizerKind(StrEnum):
     """How text becomes tokens."""
 
@@ -151,7 +157,14 @@ class DataSpec(Model):
                     " || self.sources.all(source, has(source.splitField))",
                     SPLIT_FIELD_RULE,
                     field="split.method",
-                )
+                ),
+                cel(
+                    "!self.sources.exists(source, has(source.fields) && "
+                    "(has(source.fields.messages) || has(source.fields.prompt) || "
+                    "has(source.fields.source))) || (size(self.clean.quality) == 0 && "
+                    "!self.deduplicate.paragraphs && self.split.method != 'tail')",
+                    CONVERSATION_RULE,
+                ),
             ]
         }
     )
@@ -185,3 +198,17 @@ class DataSpec(Model):
         ):
             raise ValueError(SPLIT_FIELD_RULE)
         return self
+
+    @model_validator(mode="after")
+    def check_conversations(self) -> Self:
+        """Hold the other CEL rule of this model in Python too."""
+        cuts = bool(self.clean.quality) or self.deduplicate.paragraphs
+        cuts |= self.split.method is SplitMethod.TAIL
+        if cuts and self.has_conversations:
+            raise ValueError(CONVERSATION_RULE)
+        return self
+
+    @property
+    def has_conversations(self) -> bool:
+        """Whether some source's records are read as turns."""
+        return any(source.is_conversation for source in self.sources)

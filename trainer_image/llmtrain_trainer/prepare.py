@@ -32,6 +32,7 @@ from llmtrain_trainer.learning import TRAINERS
 from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.manifest import ManifestObject, describe_file
 from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
+from llmtrain_trainer.preparation.marks import count_bytes, show_text
 from llmtrain_trainer.preparation.sources import Inputs, SourceFile, find_inputs
 from llmtrain_trainer.preparation.splits import (
     Part,
@@ -58,7 +59,12 @@ from llmtrain_trainer.shards import (
     count_tokens,
 )
 from llmtrain_trainer.store import ObjectExistsError, Store, open_store
-from llmtrain_trainer.tokenization import TextEncoder, fetch_tokenizer, make_tokenizer
+from llmtrain_trainer.tokenization import (
+    TextEncoder,
+    fetch_tokenizer,
+    list_special_tokens,
+    make_tokenizer,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -159,10 +165,10 @@ def build_dataset(
     held_out = choose_held_out(corpus.read(), data.split)
     encoder = _make_encoder(config, corpus, held_out, output / TOKENIZER)
     pieces = _split(corpus, data, held_out)
-    wanted = choose_parts(data)
     logger.info("writes tokens")
     survey = Survey(data)
-    splits, num_words = write_splits(survey.watch(pieces), wanted, encoder, output, reporter)
+    writers = {part: open_writer(data, part, output) for part in choose_parts(data)}
+    splits, num_words = write_splits(survey.watch(pieces), writers, encoder, reporter)
     tokenizer = describe_tokenizer(encoder, splits[Part.TRAIN], num_words, output)
     steps = corpus.record_steps()
     manifest = DatasetManifest(
@@ -191,11 +197,26 @@ def choose_parts(data: DataSpec) -> list[Part]:
     return [Part.TRAIN, Part.VALIDATION, *tested]
 
 
+def open_writer(data: DataSpec, part: Part, output: Path) -> ShardWriter:
+    """Return what writes a part of the split, with all that the recipe keeps of it."""
+    fields = [source.fields for source in data.sources if source.fields is not None]
+    return ShardWriter(
+        output,
+        part.name.lower(),
+        with_roles=keeps_roles(data),
+        with_facts=any(f.label or f.language or f.id for f in fields),
+    )
+
+
+def keeps_roles(data: DataSpec) -> bool:
+    """Return whether some tokens are not plain text."""
+    return bool(list_special_tokens(data))
+
+
 def write_splits(
     pieces: Iterable[Piece],
-    parts: list[Part],
+    writers: dict[Part, ShardWriter],
     encoder: TextEncoder,
-    output: Path,
     reporter: Reporter,
 ) -> tuple[dict[Part, SplitManifest], int]:
     """Encode the pieces; write the shards of every part.
@@ -206,16 +227,20 @@ def write_splits(
     Raises:
         DataError: where one of them is empty.
     """
-    writers = {part: ShardWriter(output, part.name.lower()) for part in parts}
     num_words = 0
     for batch in divide_into_batches(pieces):
         reporter.report()
-        encoded = encoder.encode([piece.text for piece in batch])
-        for piece, tokens in zip(batch, encoded, strict=True):
+        encoded = encoder.encode_marked([piece.text for piece in batch])
+        for piece, (tokens, roles) in zip(batch, encoded, strict=True):
             if piece.part is Part.TRAIN:
                 num_words += piece.copies * len(piece.text.split())
             for _ in range(piece.copies):
-                writers[piece.part].append(tokens, num_bytes=len(piece.text.encode()))
+                writers[piece.part].append(
+                    tokens,
+                    num_bytes=count_bytes(piece.text),
+                    roles=roles,
+                    facts=piece.document.facts,
+                )
     splits: dict[Part, SplitManifest] = {}
     for part, writer in writers.items():
         split = writer.finish()
@@ -277,12 +302,13 @@ def _pin(file: SourceFile) -> dict[str, Any]:
 def _make_encoder(
     config: RunConfig, corpus: Corpus, held_out: Parts | None, folder: Path
 ) -> TextEncoder:
-    spec = config.data.tokenizer
+    spec, special = config.data.tokenizer, list_special_tokens(config.data)
     if spec.kind is TokenizerKind.PRETRAINED:
         assert spec.uri is not None
-        return fetch_tokenizer(open_store(spec.uri, config.storage), folder)
+        return fetch_tokenizer(open_store(spec.uri, config.storage), folder, special)
     if spec.kind in TRAINERS:
         share = spec.sample_characters / max(corpus.count_characters(), 1)
         pieces = _split(corpus, config.data, held_out)
-        return make_tokenizer(spec, sample_pieces(pieces, share), folder)
-    return make_tokenizer(spec, (document.text for document in corpus.read()), folder)
+        return make_tokenizer(spec, map(show_text, sample_pieces(pieces, share)), folder, special)
+    texts = (show_text(document.text) for document in corpus.read())
+    return make_tokenizer(spec, texts, folder, special)

@@ -4,6 +4,8 @@ Below: numpy, the contract's base model. Above: `prepare` writes shards here, `d
 
     datasets/<fingerprint>/train-00000.tokens    uint16 or uint32, little endian
                            train-00000.offsets   uint64: where its documents begin
+                           train-00000.roles     uint8: whose words each token is (see `marks`)
+                           train-00000.facts     JSON lines: label, language and id of documents
                            train.counts          int64: how often each token occurs in training
                            validation-00000.…    the same of the held-out split
                            test-00000.…          the same of the test split, where there is one
@@ -18,7 +20,9 @@ token, and offsets count from the start of the stream.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -29,6 +33,7 @@ from pydantic import Field
 from llmtrain_api.base import Model
 from llmtrain_api.data import DataSpec
 from llmtrain_trainer.manifest import ManifestObject
+from llmtrain_trainer.preparation.document import NO_FACTS, Facts
 from llmtrain_trainer.preparation.tally import StepRecord
 
 DATASET = "dataset.json"
@@ -47,6 +52,9 @@ SMALL_VOCABULARY = 1 << 16
 
 TokenArray = NDArray[np.unsignedinteger[Any]]
 """Tokens as they are stored: uint16 or uint32."""
+
+RoleArray = NDArray[np.uint8]
+"""A `Role` for each token."""
 
 OFFSET_TYPE = np.dtype("<u8")
 COUNT_TYPE = np.dtype("<i8")
@@ -84,6 +92,12 @@ class Shard(Model):
 
     offsets: str
     """Key of the offsets of the documents that begin in this shard."""
+
+    roles: str | None = None
+    """Key of the role of each token, where not all are plain text."""
+
+    facts: str | None = None
+    """Key of what records say of the documents that begin in this shard, one line for each."""
 
     num_tokens: int = Field(ge=1)
 
@@ -154,9 +168,28 @@ class DatasetManifest(Model):
 class ShardWriter:
     """Writes the documents of one split to files of a folder."""
 
-    def __init__(self, folder: Path, split: str, *, shard_tokens: int = SHARD_TOKENS) -> None:
-        """Write to `folder`; the files are called after `split`."""
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        *,
+        shard_tokens: int = SHARD_TOKENS,
+        with_roles: bool = False,
+        with_facts: bool = False,
+    ) -> None:
+        """Write to `folder`; the files are called after `split`.
+
+        Args:
+            folder: of the dataset.
+            split: its name.
+            shard_tokens: after how many a shard is closed.
+            with_roles: whether the role of each token is kept.
+            with_facts: whether facts of each document are kept.
+        """
         self._folder = folder
+        self._with_roles, self._with_facts = with_roles, with_facts
+        self._roles: BinaryIO | None = None
+        self._facts: list[Facts] = []
         self._split = split
         self._shard_tokens = shard_tokens
         self._file: BinaryIO | None = None
@@ -167,14 +200,36 @@ class ShardWriter:
         self._num_documents = 0
         self._num_bytes = 0
 
-    def append(self, document: TokenArray, *, num_bytes: int) -> None:
-        """Append a document's tokens, which end with end of text, of `num_bytes` of UTF-8."""
+    def append(
+        self,
+        document: TokenArray,
+        *,
+        num_bytes: int,
+        roles: RoleArray | None = None,
+        facts: Facts = NO_FACTS,
+    ) -> None:
+        """Append a document's tokens, which end with end of text.
+
+        Args:
+            document: its tokens.
+            num_bytes: of its text in UTF-8.
+            roles: of its tokens, where the writer keeps them.
+            facts: of it, where the writer keeps them.
+        """
         if self._file is None:
             name = f"{self._split}-{len(self._shards):05d}"
             self._file = (self._folder / f"{name}.tokens").open("wb")
+            if self._with_roles:
+                self._roles = (self._folder / f"{name}.roles").open("wb")
             self._shard_start = self._num_tokens
         self._offsets.append(self._num_tokens)
         self._file.write(document.data)
+        if self._roles is not None:
+            assert roles is not None
+            assert len(roles) == len(document)
+            self._roles.write(roles.data)
+        if self._with_facts:
+            self._facts.append(facts)
         self._num_tokens += len(document)
         self._num_documents += 1
         self._num_bytes += num_bytes
@@ -202,13 +257,26 @@ class ShardWriter:
         offsets = np.array(self._offsets, dtype=OFFSET_TYPE)
         (self._folder / f"{name}.offsets").write_bytes(offsets.data)
         self._offsets.clear()
+        if self._roles is not None:
+            self._roles.close()
+            self._roles = None
+        if self._with_facts:
+            lines = "".join(_write_facts(facts) for facts in self._facts)
+            (self._folder / f"{name}.facts").write_text(lines, encoding="utf-8")
+            self._facts.clear()
         self._shards.append(
             Shard(
                 tokens=f"{name}.tokens",
                 offsets=f"{name}.offsets",
+                roles=f"{name}.roles" if self._with_roles else None,
+                facts=f"{name}.facts" if self._with_facts else None,
                 num_tokens=self._num_tokens - self._shard_start,
             )
         )
+
+
+def _write_facts(facts: Facts) -> str:
+    return json.dumps(asdict(facts), ensure_ascii=False) + "\n"
 
 
 def choose_token_type(vocabulary_size: int) -> np.dtype[np.unsignedinteger[Any]]:

@@ -13,9 +13,11 @@ import hashlib
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from llmtrain_api.data import DataSpec, SplitMethod
 from llmtrain_trainer.preparation.document import Document
+from llmtrain_trainer.preparation.marks import show_text
 from llmtrain_trainer.preparation.splits import Part, Piece
 
 SAMPLE_DOCUMENTS = 2000
@@ -63,7 +65,8 @@ class Survey:
 
     def read_label(self, document: Document) -> str:
         """Return the label of a document; empty: it has none."""
-        return document.key if self._data.split.method is SplitMethod.STRATIFIED else ""
+        is_split_by = self._data.split.method is SplitMethod.STRATIFIED
+        return document.facts.label or (document.key if is_split_by else "")
 
     @property
     def sample(self) -> list[Document]:
@@ -76,9 +79,7 @@ class Survey:
         if len(self._heap) == self._size and draw <= self._heap[0][0]:
             return
         self._seen += 1
-        short = Document(
-            document.text[:SAMPLE_CHARACTERS], document.place, document.source, document.key
-        )
+        short = replace(document, text=show_text(document.text[:SAMPLE_CHARACTERS]))
         # The count keeps documents of one hash, which are equal, from being compared.
         entry = (draw, -self._seen, document.place, short)
         push = heapq.heappush if len(self._heap) < self._size else heapq.heapreplace

@@ -4,7 +4,8 @@
     unpack       gz, zst and zip, with a bound on what may come out
     erasure      documents that must not be used
     readers      text, JSON, tables and HTML as records, each with its place
-    fields       records as documents
+    records, fields, conversations   records as documents
+    marks        the turns of a conversation within its text
     refine       the steps that treat each document for itself:
       normalize    encoding, Unicode, control characters, whitespace
       selection    missing values, lengths, languages
