@@ -26,7 +26,7 @@ from llmtrain_api.naming import locate_dataset
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_trainer.data_report.publishing import publish_report
-from llmtrain_trainer.data_report.survey import Survey
+from llmtrain_trainer.data_report.survey import OTHER_LABELS, Survey
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.learning import TRAINERS
 from llmtrain_trainer.linux import count_usable_cores
@@ -52,9 +52,11 @@ from llmtrain_trainer.shards import (
     TOKENIZER,
     TRAIN_COUNTS,
     DatasetManifest,
+    RoleArray,
     RunDataset,
     ShardWriter,
     SplitManifest,
+    TokenArray,
     TokenizerRecord,
     count_tokens,
 )
@@ -73,6 +75,8 @@ RECIPE_VERSION = 2
 
 PROCESS_BYTES = 8 * 1024 * 1024
 """Of sources, packed or not: as much takes a process seconds, and its start takes one."""
+
+SHOWN_LABEL_CHARACTERS = 40
 
 FINGERPRINT_CHARACTERS = 32
 """128 bits: no two recipes will ever share one by chance."""
@@ -169,6 +173,7 @@ def build_dataset(
     survey = Survey(data)
     writers = {part: open_writer(data, part, output) for part in choose_parts(data)}
     splits, num_words = write_splits(survey.watch(pieces), writers, encoder, reporter)
+    labels = check_labels(survey)
     tokenizer = describe_tokenizer(encoder, splits[Part.TRAIN], num_words, output)
     steps = corpus.record_steps()
     manifest = DatasetManifest(
@@ -184,6 +189,7 @@ def build_dataset(
         train=splits[Part.TRAIN],
         validation=splits[Part.VALIDATION],
         test=splits.get(Part.TEST),
+        labels=labels,
         objects=upload_folder(store, output),
     )
     logger.info("makes the report")
@@ -228,9 +234,10 @@ def write_splits(
         DataError: where one of them is empty.
     """
     num_words = 0
+    with_roles = writers[Part.TRAIN].with_roles
     for batch in divide_into_batches(pieces):
         reporter.report()
-        encoded = encoder.encode_marked([piece.text for piece in batch])
+        encoded = encode_texts(encoder, [piece.text for piece in batch], with_roles=with_roles)
         for piece, (tokens, roles) in zip(batch, encoded, strict=True):
             if piece.part is Part.TRAIN:
                 num_words += piece.copies * len(piece.text.split())
@@ -252,6 +259,37 @@ def write_splits(
             )
         splits[part] = split
     return splits, num_words
+
+
+def encode_texts(
+    encoder: TextEncoder, texts: list[str], *, with_roles: bool
+) -> Iterator[tuple[TokenArray, RoleArray | None]]:
+    """Yield the tokens of each text, and their roles where they are kept."""
+    if with_roles:
+        yield from encoder.encode_marked(texts)
+    else:
+        yield from ((tokens, None) for tokens in encoder.encode(texts))
+
+
+def check_labels(survey: Survey) -> list[str]:
+    """Return the labels that are trained on, sorted; none where they are names, not labels.
+
+    Raises:
+        DataError: where a label is only among what is held out.
+    """
+    known = survey.labels[Part.TRAIN]
+    if OTHER_LABELS in known:
+        return []
+    for part in (Part.VALIDATION, Part.TEST):
+        unseen = sorted(set(survey.labels[part]) - set(known))
+        if unseen:
+            raise DataError(
+                f"{len(unseen)} labels of {part.name.lower()} are not trained on; the first:"
+                f" {unseen[0][:SHOWN_LABEL_CHARACTERS]!r}",
+                reason="LabelUnseen",
+                next_step="divide by data.split.method: stratified, or add documents of the label",
+            )
+    return sorted(known)
 
 
 def describe_tokenizer(

@@ -161,6 +161,9 @@ class DatasetManifest(Model):
     test: SplitManifest | None = None
     """Where the recipe has a test part."""
 
+    labels: list[str] = Field(default_factory=list)
+    """Of the documents that are trained on, sorted; empty: they have none."""
+
     objects: list[ManifestObject]
     """Every object but this one, keys relative to the dataset."""
 
@@ -187,7 +190,8 @@ class ShardWriter:
             with_facts: whether facts of each document are kept.
         """
         self._folder = folder
-        self._with_roles, self._with_facts = with_roles, with_facts
+        self.with_roles = with_roles
+        self._with_facts = with_facts
         self._roles: BinaryIO | None = None
         self._facts: list[Facts] = []
         self._split = split
@@ -219,7 +223,7 @@ class ShardWriter:
         if self._file is None:
             name = f"{self._split}-{len(self._shards):05d}"
             self._file = (self._folder / f"{name}.tokens").open("wb")
-            if self._with_roles:
+            if self.with_roles:
                 self._roles = (self._folder / f"{name}.roles").open("wb")
             self._shard_start = self._num_tokens
         self._offsets.append(self._num_tokens)
@@ -268,7 +272,7 @@ class ShardWriter:
             Shard(
                 tokens=f"{name}.tokens",
                 offsets=f"{name}.offsets",
-                roles=f"{name}.roles" if self._with_roles else None,
+                roles=f"{name}.roles" if self.with_roles else None,
                 facts=f"{name}.facts" if self._with_facts else None,
                 num_tokens=self._num_tokens - self._shard_start,
             )

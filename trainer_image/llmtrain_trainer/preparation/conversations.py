@@ -1,4 +1,4 @@
-"""Records as conversations: a list of messages, a prompt with its response, a text with its translation.
+"""Records as conversations: messages, a prompt with its response, a text with its translation.
 
 Below: `records`, `marks`. Above: `fields`.
 """
