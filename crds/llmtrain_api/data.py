@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from llmtrain_api.base import Model, cel
 from llmtrain_api.recipe import Clean, Deduplicate, Privacy
+from llmtrain_api.shaping import Augment, Pack, Reduce
 from llmtrain_api.sources import Invalid, S3Uri, Source
 
 WORDPIECE_VOCABULARY = 600
@@ -189,6 +190,18 @@ class DataSpec(Model):
 
     split: Split = Split()
     """What is held out for evaluation."""
+
+    reduce: Reduce | None = None
+    """What is left out of too much text. Absent: nothing."""
+
+    augment: Augment | None = None
+    """Changed copies of training documents. Absent: none."""
+
+    pack: Pack | None = None
+    """Training documents packed into rows. Absent: they are one stream of tokens."""
+
+    shard_mebibytes: int | None = Field(default=None, ge=1, le=4096)
+    """MiB of a file of tokens. Absent: 128 for vocabularies of at most 65,536 tokens, else 256."""
 
     @model_validator(mode="after")
     def check_split_fields(self) -> Self:

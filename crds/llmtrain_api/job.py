@@ -33,6 +33,7 @@ FIXED_SPEC_FIELDS = (
 )
 """What cannot change once the job exists, so all but runPolicy: a change is a new run."""
 
+PACK_RULE = "data.pack.sequenceLength must be training.sequenceLength"
 TEST_SPLIT_RULE = "evaluation.split: test needs data.split.testFraction"
 
 JobName = Annotated[
@@ -61,6 +62,12 @@ class JobSpec(Model):
                     "self.training.optimizer.warmupSteps <= self.training.steps",
                     "training.optimizer.warmupSteps must be at most training.steps",
                     field="training.optimizer.warmupSteps",
+                ),
+                cel(
+                    "!has(self.data.pack) || "
+                    "self.data.pack.sequenceLength == self.training.sequenceLength",
+                    PACK_RULE,
+                    field="data.pack.sequenceLength",
                 ),
                 cel(
                     "self.evaluation.split != 'test' || has(self.data.split.testFraction)",
@@ -108,6 +115,9 @@ class JobSpec(Model):
         warmup_steps = self.training.optimizer.warmup_steps
         if warmup_steps is not None and warmup_steps > self.training.steps:
             raise ValueError("training.optimizer.warmupSteps must be at most training.steps")
+        pack = self.data.pack
+        if pack is not None and pack.sequence_length != self.training.sequence_length:
+            raise ValueError(PACK_RULE)
         has_test = self.data.split.test_fraction is not None
         if self.evaluation.split is HeldOut.TEST and not has_test:
             raise ValueError(TEST_SPLIT_RULE)

@@ -42,8 +42,11 @@ from llmtrain_trainer.store import Store, open_store
 class Split:
     """The tokens of one split."""
 
-    def __init__(self, folder: Path, manifest: SplitManifest, token_type: str) -> None:
-        """Map the split's files in `folder`."""
+    def __init__(
+        self, folder: Path, manifest: SplitManifest, token_type: str, end_of_text: int
+    ) -> None:
+        """Map the split's files in `folder`; documents end with the token `end_of_text`."""
+        self._end_of_text = end_of_text
         self.num_tokens = manifest.num_tokens
         self.num_documents = manifest.num_documents
         self.num_bytes = manifest.num_bytes
@@ -77,11 +80,11 @@ class Split:
         return sequences
 
     def read_document(self, index: int) -> NDArray[np.int64]:
-        """Return the tokens of a document, without its end of text."""
+        """Return the tokens of a document, without its end of text and padding."""
         start, end = self._offsets[index], self._offsets[index + 1]
-        document = np.empty(end - start - 1, dtype=np.int64)
+        document = np.empty(end - start, dtype=np.int64)
         self._read(int(start), document)
-        return document
+        return document[: np.flatnonzero(document != self._end_of_text).max(initial=-1) + 1]
 
     def count_tokens(self, vocabulary_size: int) -> NDArray[np.int64]:
         """Return how often each token occurs [vocabulary_size]."""
@@ -171,13 +174,16 @@ def open_dataset(store: Store, cache_directory: Path) -> Dataset:
 
 
 def _map_dataset(folder: Path, manifest: DatasetManifest) -> Dataset:
+    def map_split(split: SplitManifest) -> Split:
+        return Split(folder, split, manifest.token_type, manifest.end_of_text)
+
     return Dataset(
         fingerprint=manifest.fingerprint,
         vocabulary_size=manifest.vocabulary_size,
         end_of_text=manifest.end_of_text,
-        train=Split(folder, manifest.train, manifest.token_type),
-        validation=Split(folder, manifest.validation, manifest.token_type),
-        test=None if manifest.test is None else Split(folder, manifest.test, manifest.token_type),
+        train=map_split(manifest.train),
+        validation=map_split(manifest.validation),
+        test=None if manifest.test is None else map_split(manifest.test),
         unigram_counts=np.fromfile(folder / TRAIN_COUNTS, dtype=COUNT_TYPE),
         folder=folder,
     )

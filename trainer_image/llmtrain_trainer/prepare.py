@@ -15,7 +15,8 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from llmtrain_api.naming import locate_dataset
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_trainer.data_report.publishing import publish_report
-from llmtrain_trainer.data_report.survey import OTHER_LABELS, Survey
+from llmtrain_trainer.data_report.survey import Survey
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.learning import TRAINERS
 from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.manifest import ManifestObject, describe_file
+from llmtrain_trainer.packing import RowPacker
+from llmtrain_trainer.preparation.budget import TokenBudget
 from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
 from llmtrain_trainer.preparation.marks import count_bytes, show_text
 from llmtrain_trainer.preparation.sources import Inputs, SourceFile, find_inputs
@@ -41,8 +44,8 @@ from llmtrain_trainer.preparation.splits import (
     choose_held_out,
     divide_into_batches,
     sample_pieces,
-    split_documents,
 )
+from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.shards import (
     COUNT_TYPE,
@@ -52,11 +55,9 @@ from llmtrain_trainer.shards import (
     TOKENIZER,
     TRAIN_COUNTS,
     DatasetManifest,
-    RoleArray,
     RunDataset,
     ShardWriter,
     SplitManifest,
-    TokenArray,
     TokenizerRecord,
     count_tokens,
 )
@@ -67,6 +68,14 @@ from llmtrain_trainer.tokenization import (
     list_special_tokens,
     make_tokenizer,
 )
+from llmtrain_trainer.writing import (
+    check_labels,
+    choose_parts,
+    encode_texts,
+    list_pieces,
+    make_budget,
+    open_writer,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +84,6 @@ RECIPE_VERSION = 2
 
 PROCESS_BYTES = 8 * 1024 * 1024
 """Of sources, packed or not: as much takes a process seconds, and its start takes one."""
-
-SHOWN_LABEL_CHARACTERS = 40
 
 FINGERPRINT_CHARACTERS = 32
 """128 bits: no two recipes will ever share one by chance."""
@@ -168,14 +175,17 @@ def build_dataset(
     logger.info("chooses what is held out, and makes the tokenizer")
     held_out = choose_held_out(corpus.read(), data.split)
     encoder = _make_encoder(config, corpus, held_out, output / TOKENIZER)
-    pieces = _split(corpus, data, held_out)
+    budget = make_budget(corpus, data, held_out, encoder)
     logger.info("writes tokens")
-    survey = Survey(data)
-    writers = {part: open_writer(data, part, output) for part in choose_parts(data)}
-    splits, num_words = write_splits(survey.watch(pieces), writers, encoder, reporter)
+    survey, augmented = Survey(data), Tally("augment")
+    pieces = survey.watch(list_pieces(corpus, data, held_out, augmented))
+    writers = {part: open_writer(data, part, encoder, output) for part in choose_parts(data)}
+    splits, num_words = write_splits(pieces, writers, encoder, reporter, budget)
     labels = check_labels(survey)
     tokenizer = describe_tokenizer(encoder, splits[Part.TRAIN], num_words, output)
-    steps = corpus.record_steps()
+    last = [augmented] if data.augment is not None else []
+    last += [budget.tally] if budget is not None else []
+    steps = [*corpus.record_steps(), *(tally.record() for tally in last)]
     manifest = DatasetManifest(
         fingerprint=fingerprint,
         recipe=data,
@@ -197,33 +207,12 @@ def build_dataset(
     return manifest
 
 
-def choose_parts(data: DataSpec) -> list[Part]:
-    """Return the parts of the split that a dataset has."""
-    tested = [] if data.split.test_fraction is None else [Part.TEST]
-    return [Part.TRAIN, Part.VALIDATION, *tested]
-
-
-def open_writer(data: DataSpec, part: Part, output: Path) -> ShardWriter:
-    """Return what writes a part of the split, with all that the recipe keeps of it."""
-    fields = [source.fields for source in data.sources if source.fields is not None]
-    return ShardWriter(
-        output,
-        part.name.lower(),
-        with_roles=keeps_roles(data),
-        with_facts=any(f.label or f.language or f.id for f in fields),
-    )
-
-
-def keeps_roles(data: DataSpec) -> bool:
-    """Return whether some tokens are not plain text."""
-    return bool(list_special_tokens(data))
-
-
 def write_splits(
     pieces: Iterable[Piece],
-    writers: dict[Part, ShardWriter],
+    writers: Mapping[Part, ShardWriter | RowPacker],
     encoder: TextEncoder,
     reporter: Reporter,
+    budget: TokenBudget | None = None,
 ) -> tuple[dict[Part, SplitManifest], int]:
     """Encode the pieces; write the shards of every part.
 
@@ -235,12 +224,14 @@ def write_splits(
     """
     num_words = 0
     with_roles = writers[Part.TRAIN].with_roles
-    for batch in divide_into_batches(pieces):
+    for batch in divide_into_batches(pieces if budget is None else budget.choose(pieces)):
         reporter.report()
         encoded = encode_texts(encoder, [piece.text for piece in batch], with_roles=with_roles)
         for piece, (tokens, roles) in zip(batch, encoded, strict=True):
             if piece.part is Part.TRAIN:
-                num_words += piece.copies * len(piece.text.split())
+                if budget is not None and not budget.admit(piece, piece.copies * len(tokens)):
+                    continue
+                num_words += piece.copies * len(show_text(piece.text).split())
             for _ in range(piece.copies):
                 writers[piece.part].append(
                     tokens,
@@ -261,37 +252,6 @@ def write_splits(
     return splits, num_words
 
 
-def encode_texts(
-    encoder: TextEncoder, texts: list[str], *, with_roles: bool
-) -> Iterator[tuple[TokenArray, RoleArray | None]]:
-    """Yield the tokens of each text, and their roles where they are kept."""
-    if with_roles:
-        yield from encoder.encode_marked(texts)
-    else:
-        yield from ((tokens, None) for tokens in encoder.encode(texts))
-
-
-def check_labels(survey: Survey) -> list[str]:
-    """Return the labels that are trained on, sorted; none where they are names, not labels.
-
-    Raises:
-        DataError: where a label is only among what is held out.
-    """
-    known = survey.labels[Part.TRAIN]
-    if OTHER_LABELS in known:
-        return []
-    for part in (Part.VALIDATION, Part.TEST):
-        unseen = sorted(set(survey.labels[part]) - set(known))
-        if unseen:
-            raise DataError(
-                f"{len(unseen)} labels of {part.name.lower()} are not trained on; the first:"
-                f" {unseen[0][:SHOWN_LABEL_CHARACTERS]!r}",
-                reason="LabelUnseen",
-                next_step="divide by data.split.method: stratified, or add documents of the label",
-            )
-    return sorted(known)
-
-
 def describe_tokenizer(
     encoder: TextEncoder, train: SplitManifest, num_words: int, output: Path
 ) -> TokenizerRecord:
@@ -301,8 +261,9 @@ def describe_tokenizer(
         for shard in train.shards
     ]
     counts = count_tokens(shards, encoder.vocabulary_size)
+    counts[encoder.end_of_text] -= train.num_padding
     (output / TRAIN_COUNTS).write_bytes(counts.astype(COUNT_TYPE).data)
-    num_tokens = train.num_tokens - train.num_documents
+    num_tokens = int(counts.sum() - counts[encoder.end_of_text])
     num_unknown = 0 if encoder.unknown is None else int(counts[encoder.unknown])
     return TokenizerRecord(
         tokens_per_word=num_tokens / max(num_words, 1),
@@ -322,11 +283,6 @@ def upload_folder(store: Store, folder: Path) -> list[ManifestObject]:
     return objects
 
 
-def _split(corpus: Corpus, data: DataSpec, held_out: Parts | None) -> Iterator[Piece]:
-    weights = [source.weight for source in data.sources]
-    return split_documents(corpus.read(), data.split, weights, held_out)
-
-
 def _pin(file: SourceFile) -> dict[str, Any]:
     """Return what tells a source file and its reading from any other."""
     return {
@@ -344,9 +300,11 @@ def _make_encoder(
     if spec.kind is TokenizerKind.PRETRAINED:
         assert spec.uri is not None
         return fetch_tokenizer(open_store(spec.uri, config.storage), folder, special)
+    pieces = list_pieces(corpus, config.data, held_out, Tally("augment"))
     if spec.kind in TRAINERS:
         share = spec.sample_characters / max(corpus.count_characters(), 1)
-        pieces = _split(corpus, config.data, held_out)
         return make_tokenizer(spec, map(show_text, sample_pieces(pieces, share)), folder, special)
-    texts = (show_text(document.text) for document in corpus.read())
-    return make_tokenizer(spec, texts, folder, special)
+    # A weight below one leaves documents out, whose characters are known all the same.
+    documents = (document.text for document in corpus.read())
+    texts = documents if config.data.augment is None else chain(documents, (p.text for p in pieces))
+    return make_tokenizer(spec, map(show_text, texts), folder, special)

@@ -112,6 +112,15 @@ class SplitManifest(Model):
     num_bytes: int = Field(ge=1)
     """Of the split's text in UTF-8."""
 
+    num_padding: int = Field(default=0, ge=0)
+    """Of the tokens: those that fill rows and belong to no document."""
+
+    num_truncated: int = Field(default=0, ge=0)
+    """Documents that lost their end, being longer than a row."""
+
+    num_divided: int = Field(default=0, ge=0)
+    """Documents that go on in another row; each part counts as a document."""
+
     shards: list[Shard] = Field(min_length=1)
 
 
@@ -199,7 +208,10 @@ class ShardWriter:
         self._file: BinaryIO | None = None
         self._offsets: list[int] = []
         self._shards: list[Shard] = []
-        self._num_tokens = 0
+        self.num_tokens = 0
+        """Written so far, padding included."""
+
+        self.num_padding = 0
         self._shard_start = 0
         self._num_documents = 0
         self._num_bytes = 0
@@ -220,25 +232,40 @@ class ShardWriter:
             roles: of its tokens, where the writer keeps them.
             facts: of it, where the writer keeps them.
         """
-        if self._file is None:
-            name = f"{self._split}-{len(self._shards):05d}"
-            self._file = (self._folder / f"{name}.tokens").open("wb")
-            if self.with_roles:
-                self._roles = (self._folder / f"{name}.roles").open("wb")
-            self._shard_start = self._num_tokens
-        self._offsets.append(self._num_tokens)
-        self._file.write(document.data)
+        file = self._file_or_open()
+        self._offsets.append(self.num_tokens)
+        file.write(document.data)
         if self._roles is not None:
             assert roles is not None
             assert len(roles) == len(document)
             self._roles.write(roles.data)
         if self._with_facts:
             self._facts.append(facts)
-        self._num_tokens += len(document)
+        self.num_tokens += len(document)
         self._num_documents += 1
         self._num_bytes += num_bytes
-        if self._num_tokens - self._shard_start >= self._shard_tokens:
+        if self.num_tokens - self._shard_start >= self._shard_tokens:
             self._close_shard()
+
+    def append_padding(self, tokens: TokenArray, roles: RoleArray) -> None:
+        """Append tokens that belong to no document, behind one that does."""
+        self._file_or_open().write(tokens.data)
+        if self._roles is not None:
+            self._roles.write(roles.data)
+        self.num_tokens += len(tokens)
+        self.num_padding += len(tokens)
+        if self.num_tokens - self._shard_start >= self._shard_tokens:
+            self._close_shard()
+
+    def _file_or_open(self) -> BinaryIO:
+        """Return the file of the shard at hand, begun where there is none."""
+        if self._file is None:
+            name = f"{self._split}-{len(self._shards):05d}"
+            self._file = (self._folder / f"{name}.tokens").open("wb")
+            if self.with_roles:
+                self._roles = (self._folder / f"{name}.roles").open("wb")
+            self._shard_start = self.num_tokens
+        return self._file
 
     def finish(self) -> SplitManifest | None:
         """Close the last shard; return what was written, or None where nothing was."""
@@ -247,8 +274,9 @@ class ShardWriter:
             return None
         return SplitManifest(
             num_documents=self._num_documents,
-            num_tokens=self._num_tokens,
+            num_tokens=self.num_tokens,
             num_bytes=self._num_bytes,
+            num_padding=self.num_padding,
             shards=self._shards,
         )
 
@@ -274,7 +302,7 @@ class ShardWriter:
                 offsets=f"{name}.offsets",
                 roles=f"{name}.roles" if self.with_roles else None,
                 facts=f"{name}.facts" if self._with_facts else None,
-                num_tokens=self._num_tokens - self._shard_start,
+                num_tokens=self.num_tokens - self._shard_start,
             )
         )
 

@@ -176,7 +176,11 @@ def make_character_tokenizer(characters: str) -> Tokenizer:
 
 def list_special_tokens(data: DataSpec) -> list[str]:
     """Return the special tokens that a recipe needs beside the end of text."""
-    return list(CHAT_TOKENS) if data.has_conversations else []
+    fills = data.augment is not None and data.augment.fill_in_middle > 0.0
+    return [
+        *(CHAT_TOKENS if data.has_conversations else ()),
+        *(INFILL_TOKENS if fills else ()),
+    ]
 
 
 def add_special_tokens(tokenizer: Tokenizer, special: Sequence[str], folder: Path) -> None:

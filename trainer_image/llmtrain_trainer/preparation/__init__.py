@@ -16,8 +16,11 @@
     duplicates   documents that were there before, exactly or nearly, by the keys of `minhash`
     contamination  documents that give away a set to evaluate on
     reduce       at most so much of a source
+    prune        documents unlike the others, and those that say nothing new
     paragraphs   paragraphs that were there before
-    splits       training and held-out text
+    splits       training, validation and test
+    augment      changed copies of training documents, with the lexicon of `synonyms`
+    budget       at most so many tokens to train on
 
 Below: `store`, and the contract. Above: `corpus` puts the steps together, and `prepare` makes a
 dataset of what they leave. What passes between them is a `Document` of `document`.

@@ -26,6 +26,7 @@ from llmtrain_trainer.preparation.duplicates import drop_exact_duplicates, drop_
 from llmtrain_trainer.preparation.erasure import read_erasures
 from llmtrain_trainer.preparation.minhash import SCHEMES, Scheme
 from llmtrain_trainer.preparation.paragraphs import RepeatedParagraphs
+from llmtrain_trainer.preparation.prune import drop_familiar, drop_unusual
 from llmtrain_trainer.preparation.reduce import drop_surplus
 from llmtrain_trainer.preparation.refine import (
     Refined,
@@ -42,6 +43,8 @@ from llmtrain_trainer.preparation.workers import map_in_order
 from llmtrain_trainer.shards import SourceObject
 
 Report = Callable[[], None]
+Prune = Callable[[Spool, NDArray[np.int64]], tuple[NDArray[np.int64], Tally]]
+"""Returns the documents that stay, and counts."""
 
 
 class Corpus:
@@ -138,12 +141,30 @@ def open_corpus(
             numbers, tally = drop_surplus(spool, numbers, caps)
             tallies.append(tally)
             _require_documents(len(numbers), tallies)
+        for prune in choose_pruning(data):
+            report()
+            numbers, tally = prune(spool, numbers)
+            tallies.append(tally)
+            _require_documents(len(numbers), tallies)
         paragraphs = None
         if data.deduplicate.paragraphs:
             report()
             shortest = data.deduplicate.paragraph_characters
             paragraphs = RepeatedParagraphs(spool.read(numbers), shortest)
         yield Corpus(spool, numbers, paragraphs, tallies, collection.sources)
+
+
+def choose_pruning(data: DataSpec) -> list[Prune]:
+    """Return what leaves documents out of too much text."""
+    reduce = data.reduce
+    if reduce is None:
+        return []
+    steps: list[Prune] = []
+    if reduce.typical_share is not None:
+        steps.append(partial(drop_unusual, share=reduce.typical_share))
+    if reduce.min_novelty is not None:
+        steps.append(partial(drop_familiar, min_novelty=reduce.min_novelty))
+    return steps
 
 
 def spool_refined(

@@ -84,7 +84,7 @@ def split_documents(
     for number, document in enumerate(documents):
         text = document.text
         draws = hashlib.sha256(text.encode()).digest()
-        copies = count_copies(weights[document.source], _read_share(draws[8:16]))
+        copies = count_copies(weights[document.source], read_share(draws[8:16]))
         if split.method is SplitMethod.TAIL:
             yield from _cut_text(document, split, copies)
             continue
@@ -93,7 +93,7 @@ def split_documents(
         elif split.method is SplitMethod.GROUP:
             part = choose_part(draw_share(document.key), split)
         else:
-            part = choose_part(_read_share(draws[:8]), split)
+            part = choose_part(read_share(draws[:8]), split)
         if part is not Part.TRAIN or copies:
             yield Piece(
                 text=text,
@@ -116,13 +116,13 @@ def sample_pieces(pieces: Iterable[Piece], share: float) -> Iterator[str]:
         if piece.part is not Part.TRAIN:
             continue
         digest = hashlib.sha256(piece.text.encode()).digest()
-        if _read_share(digest[16:24]) < share:
+        if read_share(digest[16:24]) < share:
             yield piece.text
 
 
 def draw_share(text: str) -> float:
     """Return a number in [0, 1) that follows from a text, uniform over texts."""
-    return _read_share(hashlib.sha256(text.encode()).digest()[:8])
+    return read_share(hashlib.sha256(text.encode()).digest()[:8])
 
 
 def _cut_text(document: Document, split: Split, copies: int) -> Iterator[Piece]:
@@ -215,6 +215,6 @@ def divide_into_batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         yield batch
 
 
-def _read_share(draw: bytes) -> float:
+def read_share(draw: bytes) -> float:
     """Return a number that is uniform in [0, 1)."""
     return int.from_bytes(draw) / 2**64

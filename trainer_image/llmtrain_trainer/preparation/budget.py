@@ -1,0 +1,78 @@
+"""A budget of tokens for the training split, kept by the hash of its documents.
+
+Below: `splits`. Above: `prepare`.
+
+How many tokens a text has is known once it is encoded, which is most of the work. So the tokens of
+all are estimated by a sample, documents above the share of the budget are never encoded, and those
+that would exceed it all the same are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+
+from llmtrain_trainer.preparation.splits import Part, Piece, read_share
+from llmtrain_trainer.preparation.tally import Tally
+
+SAMPLE_CHARACTERS = 4_000_000
+MARGIN = 1.02
+"""So much more than the budget is encoded, since the estimate may be low."""
+
+RULE = "above the budget of tokens"
+
+CountTokens = Callable[[list[str]], int]
+"""Returns the tokens of texts."""
+
+
+class TokenBudget:
+    """How much of the training split is still to be written."""
+
+    def __init__(self, tokens: int, share: float) -> None:
+        """Admit `tokens`, of documents whose hash is within a `share` of all hashes."""
+        self._left = tokens
+        self._share = share
+        self.tally = Tally("budget")
+
+    def choose(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
+        """Yield what is worth encoding: all but training documents above the share."""
+        for piece in pieces:
+            if piece.part is not Part.TRAIN or draw(piece) < self._share:
+                yield piece
+            else:
+                self.tally.count_text(piece.text, None)
+                self.tally.count_rule(piece.document.place, RULE)
+
+    def admit(self, piece: Piece, num_tokens: int) -> bool:
+        """Return whether a training piece of so many tokens is written; count it."""
+        fits = num_tokens <= self._left
+        self._left -= num_tokens if fits else 0
+        self.tally.count_text(piece.text, piece.text if fits else None)
+        if not fits:
+            self.tally.count_rule(piece.document.place, RULE)
+        return fits
+
+
+def plan_budget(tokens: int, pieces: Iterable[Piece], count_tokens: CountTokens) -> TokenBudget:
+    """Return a budget, its share estimated from the training pieces.
+
+    Args:
+        tokens: of the training split at most.
+        pieces: all of them.
+        count_tokens: of texts of a sample, end of text included.
+    """
+    total = sampled = 0
+    sample: list[str] = []
+    for piece in pieces:
+        if piece.part is Part.TRAIN:
+            total += len(piece.text) * piece.copies
+            if sampled < SAMPLE_CHARACTERS:
+                sample.append(piece.text)
+                sampled += len(piece.text)
+    estimate = total * count_tokens(sample) / max(sampled, 1)
+    return TokenBudget(tokens, MARGIN * tokens / max(estimate, 1.0))
+
+
+def draw(piece: Piece) -> float:
+    """Return a number in [0, 1) that follows from a document and decides nothing else of it."""
+    return read_share(hashlib.sha256(piece.document.text.encode()).digest()[24:])
