@@ -10,13 +10,17 @@ that would exceed it all the same are left out.
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
 
 from llmtrain_trainer.preparation.splits import Part, Piece, read_share
 from llmtrain_trainer.preparation.tally import Tally
 
 SAMPLE_CHARACTERS = 4_000_000
-MARGIN = 1.02
+MARGIN = 1.01
 """So much more than the budget is encoded, since the estimate may be low."""
 
 RULE = "above the budget of tokens"
@@ -61,16 +65,37 @@ def plan_budget(tokens: int, pieces: Iterable[Piece], count_tokens: CountTokens)
         pieces: all of them.
         count_tokens: of texts of a sample, end of text included.
     """
-    total = sampled = 0
-    sample: list[str] = []
+    draws, lengths = array("d"), array("d")
+    sample: list[tuple[float, str]] = []
+    sampled, bound = 0, 1.0
     for piece in pieces:
-        if piece.part is Part.TRAIN:
-            total += len(piece.text) * piece.copies
-            if sampled < SAMPLE_CHARACTERS:
-                sample.append(piece.text)
-                sampled += len(piece.text)
-    estimate = total * count_tokens(sample) / max(sampled, 1)
-    return TokenBudget(tokens, MARGIN * tokens / max(estimate, 1.0))
+        if piece.part is not Part.TRAIN:
+            continue
+        number = draw(piece)
+        draws.append(number)
+        lengths.append(len(piece.text) * piece.copies)
+        if number < bound:
+            sample.append((number, piece.text))
+            sampled += len(piece.text)
+        if sampled > 2 * SAMPLE_CHARACTERS:
+            # About a half stays, whatever the order in which documents come.
+            bound /= 2
+            sample = [entry for entry in sample if entry[0] < bound]
+            sampled = sum(len(text) for _, text in sample)
+    tokens_per_character = count_tokens([text for _, text in sample]) / max(sampled, 1)
+    return TokenBudget(
+        tokens,
+        find_share(
+            np.frombuffer(draws), np.frombuffer(lengths), MARGIN * tokens / tokens_per_character
+        ),
+    )
+
+
+def find_share(draws: NDArray[np.float64], lengths: NDArray[np.float64], budget: float) -> float:
+    """Return below which draw the documents are that are `budget` characters together."""
+    order = np.argsort(draws, kind="stable")
+    above = np.searchsorted(np.cumsum(lengths[order]), budget, side="right")
+    return float(draws[order[above]]) if above < len(order) else 1.0
 
 
 def draw(piece: Piece) -> float:
