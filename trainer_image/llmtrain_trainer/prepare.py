@@ -178,7 +178,8 @@ def build_dataset(
     budget = make_budget(corpus, data, held_out, encoder)
     logger.info("writes tokens")
     survey, augmented = Survey(data), Tally("augment")
-    pieces = survey.watch(list_pieces(corpus, data, held_out, augmented))
+    pieces = list_pieces(corpus, data, held_out, augmented)
+    pieces = survey.watch(pieces if budget is None else budget.choose(pieces))
     writers = {part: open_writer(data, part, encoder, output) for part in choose_parts(data)}
     splits, num_words = write_splits(pieces, writers, encoder, reporter, budget)
     labels = check_labels(survey)
@@ -224,7 +225,7 @@ def write_splits(
     """
     num_words = 0
     with_roles = writers[Part.TRAIN].with_roles
-    for batch in divide_into_batches(pieces if budget is None else budget.choose(pieces)):
+    for batch in divide_into_batches(pieces):
         reporter.report()
         encoded = encode_texts(encoder, [piece.text for piece in batch], with_roles=with_roles)
         for piece, (tokens, roles) in zip(batch, encoded, strict=True):

@@ -58,7 +58,7 @@ def augment_pieces(pieces: Iterable[Piece], augment: Augment, tally: Tally) -> I
                 written = move_middle(text, draws)
                 if written is not text:
                     tally.count_rule(place, "middle moved")
-            tally.count_text(text, text if written is text else written)
+            tally.count_text(text, written)
             yield replace(piece, text=written)
 
 
