@@ -67,7 +67,7 @@ def draw_flow(steps: Sequence[StepRecord]) -> str:
         axes.set_xlabel("documents")
         axes.spines[["top", "right"]].set_visible(False)
         if any(lost):
-            axes.legend(frameon=False, loc="lower right")
+            chart.figure.legend(frameon=False, loc="outside upper right", ncols=2)
     return chart.svg
 
 

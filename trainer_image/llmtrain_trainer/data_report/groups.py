@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from llmtrain_trainer.data_report.record import GroupRecord, GroupWord
-from llmtrain_trainer.data_report.terms import TERMS
+from llmtrain_trainer.data_report.terms import FUNCTION_WORDS, TERMS
 
 WINDOW_WORDS = 10
 """Words on each side of a term that count as near it."""
@@ -62,7 +62,11 @@ def describe_groups(texts: Iterable[str], lists: Lists = TERMS) -> list[GroupRec
             mentions[key] += 1
             window = words[max(0, place - WINDOW_WORDS) : place + WINDOW_WORDS + 1]
             near[key].update(
-                word for word in window if len(word) >= MIN_CHARACTERS and word not in group_of
+                word
+                for word in window
+                if len(word) >= MIN_CHARACTERS
+                and word not in group_of
+                and word not in FUNCTION_WORDS
             )
     return [
         GroupRecord(

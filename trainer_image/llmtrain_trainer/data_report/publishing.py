@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -46,6 +47,9 @@ EXAMPLE_CHARACTERS = 700
 UNSURE = "unsure"
 MIN_LANGUAGE_PROBABILITY = 0.65
 """As FineWeb; below, a document is counted as unsure."""
+
+PLACEHOLDER = re.compile("|".join(f"<{kind.name}>" for kind in PersonalData))
+"""What stands for personal data, and is no word of its document."""
 
 MAX_KINDS = 8
 """Of points on the maps, so that their colours can be told apart."""
@@ -98,10 +102,11 @@ def make_report(
     report()
     texts = [document.text for document in sample]
     languages = [_tell_language(text) for text in texts]
-    groups = describe_groups(texts)
+    words = [PLACEHOLDER.sub(" ", text) for text in texts]
+    groups = describe_groups(words)
     report()
     shown, kinds = _choose_kinds(sample[:MAX_DOCUMENTS], languages, survey, manifest)
-    placed = place_documents(texts[:MAX_DOCUMENTS])
+    placed = place_documents(words[:MAX_DOCUMENTS])
     report()
     splits = {"train": manifest.train, "validation": manifest.validation, "test": manifest.test}
     return DataReport(
