@@ -52,9 +52,12 @@ TERMS: dict[str, dict[str, frozenset[str]]] = {
 }
 """The same, in small letters, as sets."""
 
-FUNCTION_WORD_LIST = """about after all also and any are because been before but can could did does for from had has
-    have here how into its just like may more most not now off only other our out over own said same
-    should some such than that the their them then there these they this those through too under
-    until very was were what when where which while who why will with would you your"""
+FUNCTION_WORD_LIST = """
+    about after all also and any are because been before but can could did does for from had
+    has have here how into its just like may more most not now off only other our out over own
+    said same should some such than that the their them then there these they this those
+    through too under until very was were what when where which while who why will with would
+    you your
+"""
 FUNCTION_WORDS = frozenset(FUNCTION_WORD_LIST.split())
 """Of at least three letters: they stand near everybody."""
