@@ -93,6 +93,8 @@ def change_text(text: str, augment: Augment, draws: random.Random) -> str:
     # A word goes with the space before it, so that none are doubled.
     gone = dropped | {place - 1 for place in dropped}
     changed = "".join(part for place, part in enumerate(kept) if place not in gone)
+    if first == 0:
+        changed = changed.lstrip()
     if augment.templates:
         template = augment.templates[int(draws.random() * len(augment.templates))]
         changed = template.replace("{text}", changed)
