@@ -53,7 +53,8 @@ def draw_flow(steps: Sequence[StepRecord]) -> str:
     """Return bars of the documents that each step let pass and left out."""
     names = [step.step for step in steps]
     kept = [step.documents_out for step in steps]
-    lost = [step.documents_in - step.documents_out for step in steps]
+    # A step that adds documents leaves none out.
+    lost = [max(0, step.documents_in - step.documents_out) for step in steps]
     with open_chart(8.0, 0.8 + BAR_INCHES * len(steps)) as chart:
         axes = chart.figure.subplots()
         axes.barh(names, kept, color=KEPT_COLOUR, label="kept")
