@@ -98,11 +98,12 @@ def test_page_needs_nothing_else_and_escapes_documents(dataset: Store) -> None:
 
 def test_values_of_personal_data_are_nowhere(dataset: Store) -> None:
     report = read_report(dataset)
-    assert report.personal_data == {"email": 120}
+    assert report.personal_data is not None
+    assert report.personal_data["email"] == 120
     for name in ("report.json", "report.html"):
         text = dataset.read_bytes(name).decode()
         assert SECRET not in text
-        assert "jane" not in text
+        assert "roe@" not in text
 
 
 def test_report_is_no_object_of_the_dataset(dataset: Store) -> None:

@@ -33,6 +33,8 @@ SHOWN_WORDS = 8
 PRIOR_WORDS = 500.0
 """Weight of the prior: as if each group had so many more words of the dimension's mix."""
 
+MIN_REST = 1e-6
+
 WORD = re.compile(r"[^\W\d_]+")
 
 Lists = Mapping[str, Mapping[str, frozenset[str]]]
@@ -114,7 +116,9 @@ def score_words(near: Counter[str], others: Counter[str]) -> dict[str, float]:
     for word, count in near.items():
         prior = PRIOR_WORDS * (count + others[word]) / (total + total_others)
         here, there = count + prior, others[word] + prior
-        odds = math.log(here / (total + PRIOR_WORDS - here))
-        odds_there = math.log(there / (total_others + PRIOR_WORDS - there))
+        rest, rest_there = total + PRIOR_WORDS - here, total_others + PRIOR_WORDS - there
+        if min(rest, rest_there) < MIN_REST:
+            continue  # the only word on one side has no odds
+        odds, odds_there = math.log(here / rest), math.log(there / rest_there)
         scores[word] = (odds - odds_there) / math.sqrt(1.0 / here + 1.0 / there)
     return scores

@@ -44,7 +44,8 @@ def place_documents(texts: Sequence[str]) -> tuple[Points, Points] | None:
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(limits=1):
+    # Where all texts have the same words, shares of the variance are 0 / 0.
+    with threadpool_limits(limits=1), np.errstate(all="ignore"):
         words = HashingVectorizer(n_features=NUM_FEATURES, alternate_sign=False).transform(texts)
         weights = TfidfTransformer(sublinear_tf=True).fit_transform(words)
         if weights.nnz == 0:
