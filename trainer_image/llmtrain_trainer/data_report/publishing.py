@@ -81,9 +81,9 @@ def publish_report(
     Raises:
         StoreError: where the store fails.
     """
-    from llmtrain_trainer.data_report.page import render_page  # a second that a reuse saves
-
     try:
+        from llmtrain_trainer.data_report.page import render_page  # seconds that a reuse saves
+
         record = make_report(survey, manifest, folder, report)
         page = render_page(record, manifest)
     except Exception:
