@@ -58,5 +58,5 @@ def test_source_that_changed_is_told_by_its_digest(tmp_path: Path) -> None:
 
 
 def test_leaves_have_paths() -> None:
-    data = {"a": {"b": [1, {"c": "x"}]}, "d": [], "e": None}
+    data: dict[str, object] = {"a": {"b": [1, {"c": "x"}]}, "d": [], "e": None}
     assert dict(flatten(data)) == {"a.b[0]": "1", "a.b[1].c": '"x"', "d": "[]", "e": "null"}
