@@ -13,7 +13,13 @@ from pydantic import ConfigDict, StringConstraints, model_validator
 from llmtrain_api.base import API_VERSION, KIND, MAX_NAME_CHARACTERS, Model, cel
 from llmtrain_api.data import DataSpec
 from llmtrain_api.status import JobStatus
-from llmtrain_api.training import CheckpointSpec, EvaluationSpec, ModelSpec, TrainingSpec
+from llmtrain_api.training import (
+    CheckpointSpec,
+    EvaluationSpec,
+    HeldOut,
+    ModelSpec,
+    TrainingSpec,
+)
 from llmtrain_api.workers import RunPolicy, StorageSpec, WorkersSpec
 
 FIXED_SPEC_FIELDS = (
@@ -27,6 +33,9 @@ FIXED_SPEC_FIELDS = (
 )
 """What cannot change once the job exists, so all but runPolicy: a change is a new run. The one
 exception is workers.replicas, where workers.elastic is set."""
+
+PACK_RULE = "data.pack.sequenceLength must be training.sequenceLength"
+TEST_SPLIT_RULE = "evaluation.split: test needs data.split.testFraction"
 
 JobName = Annotated[
     str,
@@ -80,6 +89,17 @@ class JobSpec(Model):
                     field="training.optimizer.warmupSteps",
                 ),
                 cel(
+                    "!has(self.data.pack) || "
+                    "self.data.pack.sequenceLength == self.training.sequenceLength",
+                    PACK_RULE,
+                    field="data.pack.sequenceLength",
+                ),
+                cel(
+                    "self.evaluation.split != 'test' || has(self.data.split.testFraction)",
+                    TEST_SPLIT_RULE,
+                    field="evaluation.split",
+                ),
+                cel(
                     "self.training.batchSize % "
                     "(self.workers.replicas * self.workers.processesPerWorker) == 0",
                     "training.batchSize must be a multiple of the world size "
@@ -120,6 +140,12 @@ class JobSpec(Model):
         warmup_steps = self.training.optimizer.warmup_steps
         if warmup_steps is not None and warmup_steps > self.training.steps:
             raise ValueError("training.optimizer.warmupSteps must be at most training.steps")
+        pack = self.data.pack
+        if pack is not None and pack.sequence_length != self.training.sequence_length:
+            raise ValueError(PACK_RULE)
+        has_test = self.data.split.test_fraction is not None
+        if self.evaluation.split is HeldOut.TEST and not has_test:
+            raise ValueError(TEST_SPLIT_RULE)
         if self.training.batch_size % self.world_size:
             raise ValueError(
                 "training.batchSize must be a multiple of the world size "

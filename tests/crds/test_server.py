@@ -242,6 +242,66 @@ REFUSALS = {
         server_says="maxCharacters must be at least minCharacters",
         pydantic_says="maxCharacters must be at least minCharacters",
     ),
+    "two kinds of conversation": Refusal(
+        changes={
+            "spec__data__sources": [
+                {
+                    "uri": "s3://corpus/a.jsonl",
+                    "fields": {"messages": "m", "prompt": "p", "response": "r"},
+                }
+            ]
+        },
+        field="spec.data.sources",
+        server_says="give one of messages, prompt with response",
+        pydantic_says="give one of messages, prompt with response",
+    ),
+    "prompt without a response": Refusal(
+        changes={
+            "spec__data__sources": [{"uri": "s3://corpus/a.jsonl", "fields": {"prompt": "p"}}]
+        },
+        field="spec.data.sources",
+        server_says="prompt and response go together",
+        pydantic_says="prompt and response go together",
+    ),
+    "conversation by a template": Refusal(
+        changes={
+            "spec__data__sources": [
+                {"uri": "s3://corpus/a.jsonl", "template": "{a}", "fields": {"messages": "m"}}
+            ]
+        },
+        field="spec.data.sources",
+        server_says="template is for records that are not read as turns",
+        pydantic_says="template is for records that are not read as turns",
+    ),
+    "conversations cut by the tail split": Refusal(
+        changes={
+            "spec__data": {
+                "sources": [{"uri": "s3://corpus/a.jsonl", "fields": {"messages": "m"}}],
+                "split": {"method": "tail"},
+            }
+        },
+        field="spec.data",
+        server_says="are not for sources whose fields make conversations",
+        pydantic_says="are not for sources whose fields make conversations",
+    ),
+    "rows of another length than sequences": Refusal(
+        changes={"spec__data__pack": {"sequenceLength": 100}},
+        field="data.pack.sequenceLength",
+        server_says="must be training.sequenceLength",
+        pydantic_says="must be training.sequenceLength",
+    ),
+    "nothing left to train on": Refusal(
+        changes={"spec__data__split": {"validationFraction": 0.5, "testFraction": 0.5}},
+        field="spec.data.split",
+        server_says="together must be less than 1",
+        pydantic_says="together must be less than 1",
+    ),
+    "evaluation on a part that there is not": Refusal(
+        changes={"spec__evaluation": {"split": "test"}},
+        field="evaluation.split",
+        server_says="needs data.split.testFraction",
+        pydantic_says="needs data.split.testFraction",
+    ),
     "width that heads do not divide": Refusal(
         changes={"spec__model": {"heads": 6, "hiddenSize": 100}},
         field="spec.model",

@@ -22,8 +22,10 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.data import Dataset, open_run_dataset
+from llmtrain_api.training import HeldOut
+from llmtrain_trainer.data import Dataset, Split, open_run_dataset
 from llmtrain_trainer.export import download_export, locate_export
+from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.manifest import CURVES
 from llmtrain_trainer.measure import choose_sequences, measure_loss
 from llmtrain_trainer.model import count_parameters
@@ -58,17 +60,18 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
 
         reporter.enter(RankPhase.EVALUATING)
         sequence_length = config.training.sequence_length
-        num_sequences = dataset.validation.num_sequences(sequence_length)
+        held_out = choose_split(dataset, config.evaluation.split)
+        num_sequences = held_out.num_sequences(sequence_length)
         loss = measure_loss(
             model,
-            dataset.validation,
+            held_out,
             choose_sequences(num_sequences, num_sequences),
             ranks,
             sequence_length=sequence_length,
             batch_size=config.training.micro_batch_size or config.training.batch_size,
         )
         reporter.report(validation_loss=loss)
-        samples = write_samples(config, dataset, model, tokenizer)
+        samples = write_samples(config, dataset, held_out, model, tokenizer)
 
     curve = json.loads(store.read_bytes(CURVES))
     report = Report(
@@ -78,10 +81,10 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         validation_loss=loss,
         perplexity=math.exp(loss),
         bits_per_byte=convert_to_bits_per_byte(
-            loss, num_tokens=dataset.validation.num_tokens, num_bytes=dataset.validation_bytes
+            loss, num_tokens=held_out.num_tokens, num_bytes=held_out.num_bytes
         ),
         unigram_loss=compute_unigram_loss(
-            dataset.unigram_counts, dataset.validation.count_tokens(dataset.vocabulary_size)
+            dataset.unigram_counts, held_out.count_tokens(dataset.vocabulary_size)
         ),
         held_out_tokens=num_sequences * sequence_length,
         curve=curve,
@@ -98,6 +101,23 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         export_uri=locate_export(config),
         report_uri=f"{config.run_uri}/{REPORT}",
     )
+
+
+def choose_split(dataset: Dataset, held_out: HeldOut) -> Split:
+    """Return the part of the data to measure on.
+
+    Raises:
+        StoreError: where the dataset has no such part.
+    """
+    if held_out is HeldOut.VALIDATION:
+        return dataset.validation
+    if dataset.test is None:
+        raise StoreError(
+            "the dataset of the run has no test part, which evaluation.split asks for",
+            reason="DatasetDamaged",
+            next_step="give data.split.testFraction in a new job",
+        )
+    return dataset.test
 
 
 def compute_unigram_loss(
@@ -123,6 +143,7 @@ def convert_to_bits_per_byte(loss: float, *, num_tokens: int, num_bytes: int) ->
 def write_samples(
     config: RunConfig,
     dataset: Dataset,
+    held_out: Split,
     model: Any,  # `generate` has no type that the library's own models satisfy
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[Sample]:
@@ -135,7 +156,7 @@ def write_samples(
     context = config.training.sequence_length
     torch.manual_seed(config.training.seed)
     samples = []
-    for ids in _find_prompts(config, dataset, tokenizer):
+    for ids in _find_prompts(config, dataset, held_out, tokenizer):
         prompt = torch.tensor([list(ids)[-(context - 1) :]], device=model.device)
         length = prompt.shape[1]
         written = model.generate(
@@ -156,13 +177,13 @@ def write_samples(
 
 
 def _find_prompts(
-    config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase
+    config: RunConfig, dataset: Dataset, held_out: Split, tokenizer: PreTrainedTokenizerBase
 ) -> list[Sequence[int]]:
     prompts = config.evaluation.samples.prompts
     if prompts:
         return [tokenizer.encode(p) or [dataset.end_of_text] for p in prompts]
     length = min(DEFAULT_PROMPT_TOKENS, config.training.sequence_length // 2)
     return [
-        dataset.validation.read_document(index)[:length].tolist()
-        for index in range(min(NUM_DEFAULT_PROMPTS, dataset.validation.num_documents))
+        held_out.read_document(index)[:length].tolist()
+        for index in range(min(NUM_DEFAULT_PROMPTS, held_out.num_documents))
     ]

@@ -1,8 +1,9 @@
 """The preparation stage: from sources in the store to a dataset in the store.
 
-Below: `preparation`, one module for each step of the recipe; `tokenization`, and `shards` for how
-tokens lie in the store. Above: the agent calls `run_prepare` in one process of each task; `train`
-and `evaluate` find the data through the run's `dataset.json`.
+Below: `preparation`, one module for each step of the recipe; `writing` and `shards` for how tokens
+lie in the store; `data_report` for what people want to know of them. Above: the agent calls
+`run_prepare` in one process of each task; `train` and `evaluate` find the data through the run's
+`dataset.json`.
 
 A dataset is addressed by a digest of all that it follows from, so that jobs that want the same
 data prepare it once. Its manifest is created last: two jobs that prepare it at the same time
@@ -19,52 +20,63 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
-from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from llmtrain_api.data import DataSpec, TokenizerKind
 from llmtrain_api.naming import locate_dataset
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig, StorageConfig
+from llmtrain_trainer.data_report.publishing import publish_report
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.learning import TRAINERS
 from llmtrain_trainer.manifest import ManifestObject, describe_file
 from llmtrain_trainer.preparation.claims import Pace
 from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
-from llmtrain_trainer.preparation.encoding import SecondPass, obtain_encoder
+from llmtrain_trainer.preparation.encoding import (
+    SecondPass,
+    keeps_roles,
+    obtain_encoder,
+)
+from llmtrain_trainer.preparation.marks import show_text
 from llmtrain_trainer.preparation.reading import FirstPass
 from llmtrain_trainer.preparation.sources import Inputs, SourceFile, find_inputs
 from llmtrain_trainer.preparation.splits import (
-    Piece,
+    Part,
+    Parts,
     choose_held_out,
     sample_pieces,
-    split_documents,
 )
+from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.preparation.tasks import UnitSizes, assist, find_place
 from llmtrain_trainer.preparation.team import OvertakenError, Team, join_team, sweep_work
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.shards import (
-    COUNT_TYPE,
     DATASET,
     MANIFEST,
     REJECTED,
     TOKENIZER,
-    TRAIN_COUNTS,
     DatasetManifest,
     RunDataset,
-    ShardWriter,
-    SplitManifest,
-    TokenArray,
-    TokenizerRecord,
-    count_tokens,
 )
 from llmtrain_trainer.store import ObjectExistsError, ObjectMissingError, Store, open_store
-from llmtrain_trainer.tokenization import TextEncoder, fetch_tokenizer, make_tokenizer
+from llmtrain_trainer.tokenization import (
+    TextEncoder,
+    fetch_tokenizer,
+    list_special_tokens,
+    make_tokenizer,
+)
+from llmtrain_trainer.writing import (
+    Selection,
+    check_labels,
+    choose_parts,
+    describe_tokenizer,
+    list_pieces,
+    make_budget,
+    open_writer,
+    write_splits,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +160,9 @@ def take_part(
         scratch, output = Path(name), Path(name) / "dataset"
         output.mkdir()
         first = FirstPass(config.data, inputs, team, scratch, sizes.read_bytes)
-        second = SecondPass(team, sizes.encode_characters)
+        second = SecondPass(
+            team, with_roles=keeps_roles(config.data), unit_characters=sizes.encode_characters
+        )
         try:
             if team.place.task > 0:
                 assist(config, team, first, second, scratch)
@@ -203,8 +217,9 @@ def build_dataset(
     second: SecondPass,
     output: Path,
 ) -> DatasetManifest:
-    """Make tokens of a corpus and upload them; return the manifest that is to commit them."""
+    """Make tokens of a corpus, upload them and a report; return the manifest that commits them."""
     data = config.data
+    logger.info("chooses what is held out, and makes the tokenizer")
     held_out = choose_held_out(corpus.read(), data.split)
     encoder = obtain_encoder(
         team,
@@ -213,12 +228,16 @@ def build_dataset(
         output / TOKENIZER,
         lambda folder: _make_encoder(config, corpus, held_out, folder),
     )
-    make_pieces = partial(_split, corpus, data, held_out)
-    pieces = second.encode(make_pieces, encoder, corpus.count_characters())
-    train, validation, num_words = write_splits(pieces, output)
-    tokenizer = describe_tokenizer(encoder, train, num_words, output)
-    steps = corpus.record_steps()
-    return DatasetManifest(
+    budget = make_budget(corpus, data, held_out, encoder)
+    logger.info("writes tokens")
+    selection = Selection(corpus, data, held_out, budget)
+    pieces = second.encode(selection, encoder, corpus.count_characters())
+    writers = {part: open_writer(data, part, encoder, output) for part in choose_parts(data)}
+    splits, num_words = write_splits(pieces, writers, budget)
+    labels = check_labels(selection.survey)
+    tokenizer = describe_tokenizer(encoder, splits[Part.TRAIN], num_words, output)
+    steps = selection.record_steps()
+    manifest = DatasetManifest(
         fingerprint=fingerprint,
         recipe=data.model_copy(update={"tasks": 1}),  # the same whatever their number
         sources=corpus.sources,
@@ -228,58 +247,15 @@ def build_dataset(
         vocabulary_size=encoder.vocabulary_size,
         end_of_text=encoder.end_of_text,
         token_type="<u2" if encoder.token_type.itemsize == 2 else "<u4",
-        train=train,
-        validation=validation,
+        train=splits[Part.TRAIN],
+        validation=splits[Part.VALIDATION],
+        test=splits.get(Part.TEST),
+        labels=labels,
         objects=upload_folder(team.store, output),
     )
-
-
-def write_splits(
-    pieces: Iterable[tuple[Piece, TokenArray]], output: Path
-) -> tuple[SplitManifest, SplitManifest, int]:
-    """Write the shards of training and held-out text, of pieces with their tokens.
-
-    Returns:
-        The two splits, and the number of words of the training split.
-
-    Raises:
-        DataError: where one of the two is empty.
-    """
-    train, validation = ShardWriter(output, "train"), ShardWriter(output, "validation")
-    num_words = 0
-    for piece, tokens in pieces:
-        writer = validation if piece.is_validation else train
-        num_words += 0 if piece.is_validation else piece.copies * len(piece.text.split())
-        for _ in range(piece.copies):
-            writer.append(tokens, num_bytes=len(piece.text.encode()))
-    train_split, validation_split = train.finish(), validation.finish()
-    if train_split is None or validation_split is None:
-        raise DataError(
-            "data.split puts all documents on one side",
-            reason="SplitEmpty",
-            next_step="hold out the ends of documents by data.split.method: tail, or add text",
-        )
-    return train_split, validation_split, num_words
-
-
-def describe_tokenizer(
-    encoder: TextEncoder, train: SplitManifest, num_words: int, output: Path
-) -> TokenizerRecord:
-    """Write how often each token occurs in the training split; return what that says."""
-    shards = [
-        np.memmap(output / shard.tokens, dtype=encoder.token_type, mode="r")
-        for shard in train.shards
-    ]
-    counts = count_tokens(shards, encoder.vocabulary_size)
-    (output / TRAIN_COUNTS).write_bytes(counts.astype(COUNT_TYPE).data)
-    num_tokens = train.num_tokens - train.num_documents
-    num_unknown = 0 if encoder.unknown is None else int(counts[encoder.unknown])
-    return TokenizerRecord(
-        tokens_per_word=num_tokens / max(num_words, 1),
-        bytes_per_token=train.num_bytes / max(num_tokens, 1),
-        unknown_rate=num_unknown / max(num_tokens, 1),
-        tokens_used=int((counts > 0).sum()),
-    )
+    logger.info("makes the report")
+    publish_report(team.store, selection.survey, manifest, output, team.report)
+    return manifest
 
 
 def upload_folder(store: Store, folder: Path) -> list[ManifestObject]:
@@ -290,11 +266,6 @@ def upload_folder(store: Store, folder: Path) -> list[ManifestObject]:
         store.upload(item.key, path)
         objects.append(item)
     return objects
-
-
-def _split(corpus: Corpus, data: DataSpec, held_out: NDArray[np.bool_] | None) -> Iterator[Piece]:
-    weights = [source.weight for source in data.sources]
-    return split_documents(corpus.read(), data.split, weights, held_out)
 
 
 def _pin(file: SourceFile) -> dict[str, Any]:
@@ -308,14 +279,17 @@ def _pin(file: SourceFile) -> dict[str, Any]:
 
 
 def _make_encoder(
-    config: RunConfig, corpus: Corpus, held_out: NDArray[np.bool_] | None, folder: Path
+    config: RunConfig, corpus: Corpus, held_out: Parts | None, folder: Path
 ) -> TextEncoder:
-    spec = config.data.tokenizer
+    spec, special = config.data.tokenizer, list_special_tokens(config.data)
     if spec.kind is TokenizerKind.PRETRAINED:
         assert spec.uri is not None
-        return fetch_tokenizer(open_store(spec.uri, config.storage), folder)
+        return fetch_tokenizer(open_store(spec.uri, config.storage), folder, special)
+    pieces = list_pieces(corpus, config.data, held_out, Tally("augment"))
     if spec.kind in TRAINERS:
         share = spec.sample_characters / max(corpus.count_characters(), 1)
-        pieces = _split(corpus, config.data, held_out)
-        return make_tokenizer(spec, sample_pieces(pieces, share), folder)
-    return make_tokenizer(spec, (document.text for document in corpus.read()), folder)
+        return make_tokenizer(spec, map(show_text, sample_pieces(pieces, share)), folder, special)
+    # A weight below one leaves documents out, whose characters are known all the same.
+    documents = (document.text for document in corpus.read())
+    texts = documents if config.data.augment is None else chain(documents, (p.text for p in pieces))
+    return make_tokenizer(spec, map(show_text, texts), folder, special)

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
+from llmtrain_api.data import DataSpec, TokenizerKind
 from llmtrain_api.data import Tokenizer as TokenizerSpec
-from llmtrain_api.data import TokenizerKind
 from llmtrain_trainer.failures import ConfigurationError
 from llmtrain_trainer.learning import (
     END_OF_TEXT,
@@ -29,12 +29,20 @@ from llmtrain_trainer.learning import (
     finish_byte_level,
     list_byte_characters,
 )
-from llmtrain_trainer.shards import TokenArray, choose_token_type
+from llmtrain_trainer.preparation.marks import (
+    CHAT_TEMPLATE,
+    CHAT_TOKENS,
+    INFILL_TOKENS,
+    Role,
+    divide_text,
+)
+from llmtrain_trainer.shards import RoleArray, TokenArray, choose_token_type
 from llmtrain_trainer.store import Store
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
-PRETRAINED_FILES = (TOKENIZER_FILE, CONFIG_FILE, "special_tokens_map.json", "chat_template.jinja")
+CHAT_FILE = "chat_template.jinja"
+PRETRAINED_FILES = (TOKENIZER_FILE, CONFIG_FILE, "special_tokens_map.json", CHAT_FILE)
 
 PRETRAINED_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")
 """End-of-text tokens of well-known tokenizers, for one whose configuration names none."""
@@ -54,6 +62,11 @@ class TextEncoder:
         self.end_of_text = number
         self.unknown = tokenizer.token_to_id(UNKNOWN)
         """The token for what the tokenizer cannot write, where it has one of that name."""
+        self._special = {
+            name: number
+            for name in (*CHAT_TOKENS, *INFILL_TOKENS)
+            if (number := tokenizer.token_to_id(name)) is not None
+        }
         self.vocabulary_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.token_type = choose_token_type(self.vocabulary_size)
         self._encode = encode
@@ -63,12 +76,33 @@ class TextEncoder:
         for tokens in self._encode(texts):
             yield np.append(tokens, self.end_of_text).astype(self.token_type)
 
+    def encode_marked(self, texts: Sequence[str]) -> Iterator[tuple[TokenArray, RoleArray]]:
+        """Yield the tokens of each text, marks made special tokens, and the role of each token."""
+        divided = [divide_text(text) for text in texts]
+        plain = [segment.text for part in divided for segment in part if not segment.is_special]
+        encoded = self._encode(plain)
+        for segments in divided:
+            tokens = [
+                np.array([self._special[segment.text]]) if segment.is_special else next(encoded)
+                for segment in segments
+            ]
+            roles = np.repeat(
+                np.array([segment.role for segment in segments], dtype=np.uint8),
+                [len(part) for part in tokens],
+            )
+            # Text ends as it is text; a conversation has ended with its last turn.
+            last = Role.TEXT if segments[-1].role is Role.TEXT else Role.TEMPLATE
+            whole = np.concatenate([*tokens, [self.end_of_text]]).astype(self.token_type)
+            yield whole, np.append(roles, np.uint8(last))
 
-def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str], folder: Path) -> TextEncoder:
+
+def make_tokenizer(
+    spec: TokenizerSpec, texts: Iterable[str], folder: Path, special: Sequence[str] = ()
+) -> TextEncoder:
     """Make a tokenizer, learning from `texts` what its kind needs, and write it to `folder`.
 
     Bytes and characters are encoded by numpy: the same tokens as by the tokenizer, without
-    its time and its hundreds of bytes for each.
+    its time and its hundreds of bytes for each. `special` are further special tokens.
     """
     encode: EncodeTexts
     if spec.kind is TokenizerKind.BYTE:
@@ -78,9 +112,10 @@ def make_tokenizer(spec: TokenizerSpec, texts: Iterable[str], folder: Path) -> T
         tokenizer = make_character_tokenizer(characters)
         encode = partial(encode_characters, characters)
     else:
-        tokenizer = TRAINERS[spec.kind](texts, spec.vocabulary_size)
+        tokenizer = TRAINERS[spec.kind](texts, spec.vocabulary_size - len(special))
         encode = partial(encode_with, tokenizer, cut_at_lines)
     folder.mkdir()
+    add_special_tokens(tokenizer, special, folder)
     tokenizer.save(str(folder / TOKENIZER_FILE))
     (folder / CONFIG_FILE).write_text(json.dumps(_describe(tokenizer), indent=1), encoding="utf-8")
     return TextEncoder(tokenizer, END_OF_TEXT, encode)
@@ -97,6 +132,8 @@ def load_encoder(spec: TokenizerSpec, store: Store, folder: Path) -> TextEncoder
     folder.mkdir()
     for name in (TOKENIZER_FILE, CONFIG_FILE):
         store.download(name, folder / name)
+    if store.find_object(CHAT_FILE) is not None:
+        store.download(CHAT_FILE, folder / CHAT_FILE)
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
     encode: EncodeTexts = partial(encode_with, tokenizer, cut_at_lines)
     if spec.kind is TokenizerKind.BYTE:
@@ -161,8 +198,30 @@ def make_character_tokenizer(characters: str) -> Tokenizer:
     return tokenizer
 
 
-def fetch_tokenizer(store: Store, folder: Path) -> TextEncoder:
+def list_special_tokens(data: DataSpec) -> list[str]:
+    """Return the special tokens that a recipe needs beside the end of text."""
+    fills = data.augment is not None and data.augment.fill_in_middle > 0.0
+    return [
+        *(CHAT_TOKENS if data.has_conversations else ()),
+        *(INFILL_TOKENS if fills else ()),
+    ]
+
+
+def add_special_tokens(tokenizer: Tokenizer, special: Sequence[str], folder: Path) -> None:
+    """Add special tokens that the tokenizer lacks; with those of turns, a template to `folder`."""
+    lacking = [name for name in special if tokenizer.token_to_id(name) is None]
+    tokenizer.add_special_tokens(
+        [AddedToken(name, special=True, normalized=False) for name in lacking]
+    )
+    template = folder / CHAT_FILE
+    if CHAT_TOKENS[0] in special and not template.exists():
+        template.write_text(CHAT_TEMPLATE, encoding="utf-8")
+
+
+def fetch_tokenizer(store: Store, folder: Path, special: Sequence[str] = ()) -> TextEncoder:
     """Copy the tokenizer that `store` is rooted at into `folder`, and find its end of text.
+
+    What it lacks of `special` is added behind its vocabulary.
 
     Raises:
         ConfigurationError: where it is no fast tokenizer, or has no end of text.
@@ -189,6 +248,9 @@ def fetch_tokenizer(store: Store, folder: Path) -> TextEncoder:
                 config_path.write_text(json.dumps(_describe(tokenizer, candidate)), "utf-8")
             tokenizer.no_truncation()
             tokenizer.no_padding()
+            if special:
+                add_special_tokens(tokenizer, special, folder)
+                tokenizer.save(str(path))
             # Where its words end is its own affair, so its texts stay whole.
             return TextEncoder(
                 tokenizer, candidate, partial(encode_with, tokenizer, lambda text: [text])

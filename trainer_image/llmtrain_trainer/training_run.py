@@ -19,7 +19,7 @@ from torch import nn
 
 from llmtrain_api.records import RankPhase
 from llmtrain_api.run import RunConfig
-from llmtrain_api.training import DivergenceAction
+from llmtrain_api.training import DivergenceAction, HeldOut
 from llmtrain_trainer.checkpoint import Checkpointer, RunFacts, Snapshot
 from llmtrain_trainer.curve import list_newest_losses
 from llmtrain_trainer.data import Dataset, find_cache_directory, find_dataset, open_run_dataset
@@ -226,7 +226,7 @@ def _open_dataset(config: RunConfig, store: Store, checkpoint: Checkpoint | None
         if dataset is not None:
             return dataset
     dataset = open_run_dataset(store, config)
-    _check_splits(dataset, config.training.sequence_length)
+    _check_splits(dataset, config.training.sequence_length, config.evaluation.split)
     if checkpoint is not None and checkpoint.manifest.dataset != dataset.fingerprint:
         raise DataError(
             f"the checkpoint of step {checkpoint.manifest.step} was trained on dataset "
@@ -266,8 +266,11 @@ def _build_model(
     return model
 
 
-def _check_splits(dataset: Dataset, sequence_length: int) -> None:
-    for name, split in (("training", dataset.train), ("held-out", dataset.validation)):
+def _check_splits(dataset: Dataset, sequence_length: int, final: HeldOut) -> None:
+    splits = [("training", dataset.train), ("held-out", dataset.validation)]
+    if final is HeldOut.TEST and dataset.test is not None:
+        splits.append(("test", dataset.test))
+    for name, split in splits:
         if split.num_sequences(sequence_length) < 1:
             raise DataError(
                 f"the {name} text has no sequence of training.sequenceLength "

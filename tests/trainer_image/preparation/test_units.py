@@ -9,8 +9,9 @@ import pytest
 
 from llmtrain_api.data import Tokenizer, TokenizerKind
 from llmtrain_api.sources import Source
-from llmtrain_trainer.preparation.document import Document
+from llmtrain_trainer.preparation.document import Document, Facts
 from llmtrain_trainer.preparation.encoding import encode_texts, pack_tokens, unpack_tokens
+from llmtrain_trainer.preparation.marks import CHAT_TOKENS, write_conversation
 from llmtrain_trainer.preparation.reading import (
     Part,
     divide_files,
@@ -63,7 +64,7 @@ def test_units_are_larger_where_there_is_more(total: int, size: int) -> None:
 def test_documents_come_back_as_they_went(tmp_path: Path) -> None:
     documents = [
         Document("two\nlines\r\n and \u2028, \x85, \x1e", "s3://bucket/a:1", 3, "a key"),
-        Document('🙂 \x00 "quoted" \\', "s3://bucket/a:2", 0),
+        Document('🙂 \x00 "quoted" \\', "s3://bucket/a:2", 0, facts=Facts(label="x", id="7")),
     ]
     part = Part(tmp_path)
     part.documents.write_text("".join(map(write_document, documents)), encoding="utf-8")
@@ -75,11 +76,26 @@ def test_tokens_come_back_as_they_went(tmp_path: Path, kind: TokenizerKind) -> N
     texts = ["one", "", "three 🙂", "x" * 1000]
     spec = Tokenizer(kind=kind, vocabulary_size=300)
     encoder = make_tokenizer(spec, texts, tmp_path / "tokenizer")
-    expected = list(encoder.encode(texts))
-    data = pack_tokens(encode_texts(texts, encoder), encoder)
-    for tokens, came in zip(expected, unpack_tokens(data, encoder), strict=True):
-        assert came.dtype == encoder.token_type
-        assert np.array_equal(tokens, came)
+    data = pack_tokens(encode_texts(texts, encoder, with_roles=False), encoder.token_type)
+    came = unpack_tokens(data, encoder.token_type, with_roles=False)
+    for expected, (tokens, roles) in zip(encoder.encode(texts), came, strict=True):
+        assert tokens.dtype == encoder.token_type
+        assert np.array_equal(tokens, expected)
+        assert roles is None
+
+
+def test_roles_come_back_beside_their_tokens(tmp_path: Path) -> None:
+    texts = ["plain", write_conversation([("user", "how?"), ("assistant", "so")]), ""]
+    spec = Tokenizer(kind=TokenizerKind.BYTE)
+    encoder = make_tokenizer(spec, [], tmp_path / "tokenizer", CHAT_TOKENS)
+    data = pack_tokens(encode_texts(texts, encoder, with_roles=True), encoder.token_type)
+    came = unpack_tokens(data, encoder.token_type, with_roles=True)
+    for (tokens, roles), (came_tokens, came_roles) in zip(
+        encoder.encode_marked(texts), came, strict=True
+    ):
+        assert np.array_equal(tokens, came_tokens)
+        assert came_roles is not None
+        assert np.array_equal(roles, came_roles)
 
 
 def test_a_tally_comes_back_as_it_was_recorded() -> None:

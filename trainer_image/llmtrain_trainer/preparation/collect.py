@@ -7,6 +7,7 @@ all of them together.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from llmtrain_trainer.preparation.readers import explain_rejection, read_documen
 from llmtrain_trainer.preparation.sources import SourceFile, fetch_source_file
 from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.shards import SourceObject
+
+logger = logging.getLogger(__name__)
 
 MIN_RECORDS = 100
 """Below so many, one broken record is no rate."""
@@ -64,7 +67,8 @@ class Collection:
                 be read on, or changed.
             StoreError: where the store fails.
         """
-        for file in self._files:
+        for number, file in enumerate(self._files, start=1):
+            logger.info("reads %s (%d of %d)", file.uri, number, len(self._files))
             self.sources.append(fetch_source_file(file, self._path))
             report()
             for entry in read_documents(file, self._path):

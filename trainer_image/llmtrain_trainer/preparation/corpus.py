@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +28,7 @@ from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.duplicates import drop_exact_duplicates, drop_near_duplicates
 from llmtrain_trainer.preparation.minhash import SCHEMES, Scheme
 from llmtrain_trainer.preparation.paragraphs import RepeatedParagraphs
+from llmtrain_trainer.preparation.prune import drop_familiar, drop_unusual
 from llmtrain_trainer.preparation.reading import Part, iterate_documents, read_record
 from llmtrain_trainer.preparation.reduce import drop_surplus
 from llmtrain_trainer.preparation.refine import (
@@ -41,6 +43,8 @@ from llmtrain_trainer.preparation.words import Hashes
 from llmtrain_trainer.shards import SourceObject
 
 Report = Callable[[], None]
+Prune = Callable[[Spool, NDArray[np.int64]], tuple[NDArray[np.int64], Tally]]
+"""Returns the documents that stay, and counts."""
 
 
 class Corpus:
@@ -133,12 +137,30 @@ def open_corpus(
             numbers, tally = drop_surplus(spool, numbers, caps)
             tallies.append(tally)
             _require_documents(len(numbers), tallies)
+        for prune in choose_pruning(data):
+            report()
+            numbers, tally = prune(spool, numbers)
+            tallies.append(tally)
+            _require_documents(len(numbers), tallies)
         paragraphs = None
         if data.deduplicate.paragraphs:
             report()
             shortest = data.deduplicate.paragraph_characters
             paragraphs = RepeatedParagraphs(spool.read(numbers), shortest)
         yield Corpus(spool, numbers, paragraphs, tallies, sources)
+
+
+def choose_pruning(data: DataSpec) -> list[Prune]:
+    """Return what leaves documents out of too much text."""
+    reduce = data.reduce
+    if reduce is None:
+        return []
+    steps: list[Prune] = []
+    if reduce.typical_share is not None:
+        steps.append(partial(drop_unusual, share=reduce.typical_share))
+    if reduce.min_novelty is not None:
+        steps.append(partial(drop_familiar, min_novelty=reduce.min_novelty))
+    return steps
 
 
 def spool_parts(

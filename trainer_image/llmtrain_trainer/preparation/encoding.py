@@ -5,7 +5,8 @@ what comes back.
 
     work/tokenizer/…       the tokenizer; `work/tokenizer.done` is its record
     work/pieces/000003     texts of a unit, a JSON array; only where there are several tasks
-    work/tokens/000003     their tokens: how many texts, the length of each, and all tokens
+    work/tokens/000003     their tokens: how many texts, the length of each, all tokens, and the
+                           role of each token where roles are kept
 
 Each is there once its record is.
 
@@ -23,13 +24,14 @@ from typing import Any
 
 import numpy as np
 
+from llmtrain_api.data import DataSpec
 from llmtrain_api.data import Tokenizer as TokenizerSpec
 from llmtrain_api.run import StorageConfig
 from llmtrain_trainer.preparation.splits import BATCH_CHARACTERS, Piece, divide_into_batches
 from llmtrain_trainer.preparation.team import RECORD, Team, choose_unit_size, name_unit
-from llmtrain_trainer.shards import WORK, TokenArray
+from llmtrain_trainer.shards import WORK, RoleArray, TokenArray
 from llmtrain_trainer.store import open_store
-from llmtrain_trainer.tokenization import TextEncoder, load_encoder
+from llmtrain_trainer.tokenization import TextEncoder, list_special_tokens, load_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -41,27 +43,32 @@ LARGEST_UNIT_CHARACTERS = 16 * 1024 * 1024
 """Text that a task encodes between two looks at what others do: seconds of work."""
 
 LENGTH_TYPE = np.dtype("<u8")
+ROLE_TYPE = np.dtype("u1")
+
+Encoded = tuple[TokenArray, RoleArray | None]
+"""The tokens of a text, and the role of each where roles are kept."""
 
 
 class SecondPass:
     """Encodes pieces with a team."""
 
-    def __init__(self, team: Team, unit_characters: int | None = None) -> None:
+    def __init__(self, team: Team, *, with_roles: bool, unit_characters: int | None = None) -> None:
         """Divide pieces into units of about `unit_characters`; None: as their sum suggests."""
         self._team = team
+        self._with_roles = with_roles
         self._unit_characters = unit_characters
 
     def encode(
         self,
-        make_pieces: Callable[[], Iterable[Piece]],
+        pieces: Iterable[Piece],
         encoder: TextEncoder,
         num_characters: int,
-    ) -> Iterator[tuple[Piece, TokenArray]]:
+    ) -> Iterator[tuple[Piece, Encoded]]:
         """Yield every piece with its tokens, end of text included; for task 0.
 
         Args:
-            make_pieces: gives the pieces, the same ones each time: they are gone through twice
-                where there are several tasks.
+            pieces: the same ones each time: they are gone through twice where there are several
+                tasks, the second time as they are yielded.
             encoder: the tokenizer, which `obtain_encoder` has put into the store.
             num_characters: that the pieces have together, about.
 
@@ -72,25 +79,26 @@ class SecondPass:
         size = self._unit_characters or choose_unit_size(num_characters, LARGEST_UNIT_CHARACTERS)
 
         def divide() -> Iterator[tuple[int, list[Piece]]]:
-            return enumerate(divide_into_batches(make_pieces(), size))
+            return enumerate(divide_into_batches(pieces, size))
 
         if team.place.num_tasks > 1:
             there = team.list_done(PIECES) | team.list_done(TOKENS)
             count = 0
-            for unit, pieces in divide():
+            for unit, batch in divide():
                 count = unit + 1
                 if unit not in there:
-                    texts = [piece.text for piece in pieces]
+                    texts = [piece.text for piece in batch]
                     team.put(PIECES, unit, json.dumps(texts, ensure_ascii=False).encode())
                     team.report()
-            team.finish(TOKENS, range(count), lambda unit: encode_unit(team, unit, encoder))
-        for unit, pieces in divide():
+            team.finish(TOKENS, range(count), lambda unit: self._encode_unit(unit, encoder))
+        for unit, batch in divide():
             team.report()
             data = read_tokens(team, unit)
             if data is None:  # the only task
-                data = pack_tokens(encode_texts([p.text for p in pieces], encoder), encoder)
+                data = self._encode_texts([piece.text for piece in batch], encoder)
                 team.put(TOKENS, unit, data)
-            yield from zip(pieces, unpack_tokens(data, encoder), strict=True)
+            encoded = unpack_tokens(data, encoder.token_type, with_roles=self._with_roles)
+            yield from zip(batch, encoded, strict=True)
 
     def help(self, encoder: TextEncoder) -> bool:
         """Encode units that were handed out and nobody else encodes; return whether there was one.
@@ -100,23 +108,37 @@ class SecondPass:
         """
         team = self._team
         units = sorted(team.list_done(PIECES))
-        return team.work_at(TOKENS, units, lambda unit: encode_unit(team, unit, encoder))
+        return team.work_at(TOKENS, units, lambda unit: self._encode_unit(unit, encoder))
+
+    def _encode_unit(self, unit: int, encoder: TextEncoder) -> None:
+        """Encode a unit that was handed out."""
+        store = self._team.store
+        texts: list[str] = json.loads(store.read_bytes(f"{WORK}{name_unit(PIECES, unit)}"))
+        self._team.put(TOKENS, unit, self._encode_texts(texts, encoder))
+
+    def _encode_texts(self, texts: Sequence[str], encoder: TextEncoder) -> bytes:
+        encoded = encode_texts(texts, encoder, with_roles=self._with_roles)
+        return pack_tokens(encoded, encoder.token_type)
 
 
-def encode_texts(texts: Sequence[str], encoder: TextEncoder) -> Iterator[TokenArray]:
+def keeps_roles(data: DataSpec) -> bool:
+    """Return whether the role of each token is kept: where not all are plain text."""
+    return data.pack is not None or bool(list_special_tokens(data))
+
+
+def encode_texts(
+    texts: Sequence[str], encoder: TextEncoder, *, with_roles: bool
+) -> Iterator[Encoded]:
     """Yield the tokens of each text, with few texts at a time in the tokenizer."""
     start, size = 0, 0
     for end, text in enumerate(texts, start=1):
         size += len(text)
         if size >= BATCH_CHARACTERS or end == len(texts):
-            yield from encoder.encode(texts[start:end])
+            if with_roles:
+                yield from encoder.encode_marked(texts[start:end])
+            else:
+                yield from ((tokens, None) for tokens in encoder.encode(texts[start:end]))
             start, size = end, 0
-
-
-def encode_unit(team: Team, unit: int, encoder: TextEncoder) -> None:
-    """Encode a unit that was handed out."""
-    texts: list[str] = json.loads(team.store.read_bytes(f"{WORK}{name_unit(PIECES, unit)}"))
-    team.put(TOKENS, unit, pack_tokens(encode_texts(texts, encoder), encoder))
 
 
 def read_tokens(team: Team, unit: int) -> bytes | None:
@@ -127,23 +149,32 @@ def read_tokens(team: Team, unit: int) -> bytes | None:
     return team.store.read_bytes(key)
 
 
-def pack_tokens(texts: Iterable[TokenArray], encoder: TextEncoder) -> bytes:
-    """Return the tokens of several texts as one object."""
-    parts = [part.astype(encoder.token_type, copy=False).tobytes() for part in texts]
-    size = encoder.token_type.itemsize
-    head = np.array([len(parts), *(len(part) // size for part in parts)], dtype=LENGTH_TYPE)
-    return b"".join([head.tobytes(), *parts])
+def pack_tokens(texts: Iterable[Encoded], token_type: np.dtype[Any]) -> bytes:
+    """Return the tokens of several texts, and the roles that are kept, as one object."""
+    parts: list[bytes] = []
+    roles: list[bytes] = []
+    for tokens, of_text in texts:
+        parts.append(tokens.astype(token_type, copy=False).tobytes())
+        if of_text is not None:
+            roles.append(of_text.astype(ROLE_TYPE, copy=False).tobytes())
+    lengths = [len(part) // token_type.itemsize for part in parts]
+    head = np.array([len(parts), *lengths], dtype=LENGTH_TYPE)
+    return b"".join([head.tobytes(), *parts, *roles])
 
 
-def unpack_tokens(data: bytes, encoder: TextEncoder) -> Iterator[TokenArray]:
-    """Yield the tokens of each text of an object."""
+def unpack_tokens(data: bytes, token_type: np.dtype[Any], *, with_roles: bool) -> Iterator[Encoded]:
+    """Yield the tokens of each text of an object, and the roles that are kept."""
     count = int(np.frombuffer(data, LENGTH_TYPE, count=1)[0])
     lengths = np.frombuffer(data, LENGTH_TYPE, count=1 + count)[1:]
+    total, cuts = int(lengths.sum()), np.cumsum(lengths)[:-1].astype(np.int64)
     start = (1 + count) * LENGTH_TYPE.itemsize
-    tokens: np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]] = np.frombuffer(
-        data, encoder.token_type, offset=start
-    )
-    yield from np.split(tokens, np.cumsum(lengths)[:-1].astype(np.int64))
+    tokens = np.split(np.frombuffer(data, token_type, count=total, offset=start), cuts)
+    if not with_roles:
+        yield from ((part, None) for part in tokens)
+        return
+    after = start + total * token_type.itemsize
+    roles = np.split(np.frombuffer(data, ROLE_TYPE, count=total, offset=after), cuts)
+    yield from zip(tokens, roles, strict=True)
 
 
 def obtain_encoder(

@@ -24,7 +24,7 @@ from llmtrain_api.base import Model
 from llmtrain_api.data import DataSpec
 from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.preparation.collect import Collection
-from llmtrain_trainer.preparation.document import Document
+from llmtrain_trainer.preparation.document import Document, Facts
 from llmtrain_trainer.preparation.erasure import read_erasures
 from llmtrain_trainer.preparation.minhash import SCHEMES
 from llmtrain_trainer.preparation.refine import (
@@ -239,7 +239,8 @@ def iterate_documents(part: Part) -> Iterator[Document]:
     # Not by splitlines: a text may hold line ends that JSON does not escape.
     with part.documents.open(encoding="utf-8", newline="\n") as lines:
         for line in lines:
-            yield Document(**json.loads(line))
+            record = json.loads(line)
+            yield Document(**record | {"facts": Facts(**record["facts"])})
 
 
 def read_record(part: Part) -> PartRecord:
