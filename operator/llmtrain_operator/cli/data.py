@@ -51,7 +51,7 @@ def find_place(
     """Return where a dataset lies, or the run that uses it.
 
     Args:
-        dataset: name of a local job, fingerprint in the local store, or s3:// URI.
+        dataset: name of a job that ran or was prepared here, fingerprint in the local store, or s3:// URI.
         namespace: of the job.
         store: folder that takes the store's place, for names and fingerprints.
         endpoint: S3 server, for URIs; None: AWS.
@@ -65,7 +65,12 @@ def find_place(
         return Place(uri=dataset, storage=describe_storage(dataset, endpoint, credentials, ca_file))
     if FINGERPRINT.fullmatch(dataset):
         return _find_prepared(dataset, store)
-    uri, storage = find_local_run(dataset, namespace, store)
+    try:
+        uri, storage = find_local_run(dataset, namespace, store)
+    except click.ClickException:
+        if (by_hand := _find_by_hand(dataset, namespace, store)) is None:
+            raise
+        return by_hand
     return Place(uri=uri, storage=storage)
 
 
@@ -123,6 +128,17 @@ def trace_source(place: Place, source: str) -> int:
         click.ClickException: the trainer's packages are not installed.
     """
     return _call("lineage", Place(uri=place.storage.uri, storage=place.storage), "--source", source)
+
+
+def _find_by_hand(name: str, namespace: str, store: Path) -> Place | None:
+    """Return where the record of a job lies whose data was prepared in a folder, if it was."""
+    for depth in range(1, MAX_PREFIX_PARTS + 1):
+        pattern = "*/" * depth + f"{BY_HAND}/{namespace}/{name}/dataset.json"
+        for path in sorted(store.glob(pattern)):
+            prefix = path.parents[3].relative_to(store).as_posix()
+            storage = StorageConfig(uri=f"s3://{prefix}", local_root=str(store.absolute()))
+            return Place(uri=f"{storage.uri}/{BY_HAND}/{namespace}/{name}", storage=storage)
+    return None
 
 
 def _find_prepared(fingerprint: str, store: Path) -> Place:

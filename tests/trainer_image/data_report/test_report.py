@@ -63,7 +63,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Store:
         "split": {"method": "stratified", "testFraction": 0.1},
         "tokenizer": {"kind": "bpe", "vocabularySize": 600},
     }
-    return prepare(tmp_path_factory.mktemp("store"), records, **data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publishing, "MAP_FROM_DOCUMENTS", 100)
+        return prepare(tmp_path_factory.mktemp("store"), records, **data)
 
 
 def read_report(store: Store) -> DataReport:

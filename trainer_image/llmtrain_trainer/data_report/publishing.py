@@ -51,6 +51,10 @@ MIN_LANGUAGE_PROBABILITY = 0.65
 PLACEHOLDER = re.compile("|".join(f"<{kind.name}>" for kind in PersonalData))
 """What stands for personal data, and is no word of its document."""
 
+MAP_FROM_DOCUMENTS = 1000
+"""A smaller corpus gets no map: that would be ten seconds, most of its preparation, while training
+waits."""
+
 MAX_KINDS = 8
 """Of points on the maps, so that their colours can be told apart."""
 
@@ -106,7 +110,8 @@ def make_report(
     groups = describe_groups(words)
     report()
     shown, kinds = _choose_kinds(sample[:MAX_DOCUMENTS], languages, survey, manifest)
-    placed = place_documents(words[:MAX_DOCUMENTS])
+    is_large = survey.documents.total() >= MAP_FROM_DOCUMENTS
+    placed = place_documents(words[:MAX_DOCUMENTS]) if is_large else None
     report()
     splits = {"train": manifest.train, "validation": manifest.validation, "test": manifest.test}
     return DataReport(
