@@ -21,7 +21,7 @@ KIND: Final = "LLMTrainingJob"
 PLURAL = "llmtrainingjobs"
 
 MAX_NAME_CHARACTERS = 52
-"""Longest job name: a worker's host name, as `<job>-train-9999` or `<job>-evaluate-0`, must fit
+"""Longest job name: a worker's host name, as `<job>-train-9999` or `<job>-prepare-99`, must fit
 in the 63 characters of a DNS label."""
 
 

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from llmtrain_api.base import Model, cel
 from llmtrain_api.recipe import Clean, Deduplicate, Privacy
+from llmtrain_api.shaping import Augment, Pack, Reduce
 from llmtrain_api.sources import Invalid, S3Uri, Source
 
 WORDPIECE_VOCABULARY = 600
@@ -21,6 +22,15 @@ WORDPIECE_VOCABULARY = 600
 WORDPIECE_RULE = f"vocabularySize must be at least {WORDPIECE_VOCABULARY} for kind: wordpiece"
 
 SPLIT_FIELD_RULE = "every source needs a splitField for split.method group, stratified and time"
+
+
+FRACTIONS_RULE = "validationFraction and testFraction together must be less than 1"
+
+
+CONVERSATION_RULE = (
+    "clean.quality, deduplicate.paragraphs and split.method: tail cut texts, and so are not for "
+    "sources whose fields make conversations"
+)
 
 
 class TokenizerKind(StrEnum):
@@ -103,6 +113,18 @@ class Tokenizer(Model):
 class Split(Model):
     """How much text is held out for evaluation, and which."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "!has(self.testFraction) || self.validationFraction + self.testFraction < 1.0",
+                    FRACTIONS_RULE,
+                    field="testFraction",
+                )
+            ]
+        }
+    )
+
     method: SplitMethod = SplitMethod.DOCUMENT
     """document: whole documents, chosen by the hash of their text, so that a document never
     changes sides; tail: the last part of each document, for sources of a few long texts. By the
@@ -111,6 +133,18 @@ class Split(Model):
 
     validation_fraction: float = Field(default=0.05, gt=0.0, le=0.5)
     """Share of the documents (or of each document's characters) that is held out."""
+
+    test_fraction: float | None = Field(default=None, gt=0.0, le=0.5)
+    """Share that is held out beside it and looked at only by an evaluation of split: test; with
+    tail the end of each document, with time the newest. Absent: there is no such part. Documents
+    of the other two parts do not change sides by it."""
+
+    @model_validator(mode="after")
+    def check_fractions(self) -> Self:
+        """Hold the CEL rule of this model in Python too."""
+        if self.validation_fraction + (self.test_fraction or 0.0) >= 1.0:
+            raise ValueError(FRACTIONS_RULE)
+        return self
 
 
 class DataSpec(Model):
@@ -124,7 +158,14 @@ class DataSpec(Model):
                     " || self.sources.all(source, has(source.splitField))",
                     SPLIT_FIELD_RULE,
                     field="split.method",
-                )
+                ),
+                cel(
+                    "!self.sources.exists(source, has(source.fields) && "
+                    "(has(source.fields.messages) || has(source.fields.prompt) || "
+                    "has(source.fields.source))) || (size(self.clean.quality) == 0 && "
+                    "!self.deduplicate.paragraphs && self.split.method != 'tail')",
+                    CONVERSATION_RULE,
+                ),
             ]
         }
     )
@@ -150,6 +191,22 @@ class DataSpec(Model):
     split: Split = Split()
     """What is held out for evaluation."""
 
+    tasks: int = Field(default=1, ge=1, le=100)
+    """Pods that prepare the data together, each with as many processes as it has cores. The dataset
+    does not depend on it. Divided among them are whole source files: as many should be there."""
+
+    reduce: Reduce | None = None
+    """What is left out of too much text. Absent: nothing."""
+
+    augment: Augment | None = None
+    """Changed copies of training documents. Absent: none."""
+
+    pack: Pack | None = None
+    """Training documents packed into rows. Absent: they are one stream of tokens."""
+
+    shard_mebibytes: int | None = Field(default=None, ge=1, le=4096)
+    """MiB of a file of tokens. Absent: 128 for vocabularies of at most 65,536 tokens, else 256."""
+
     @model_validator(mode="after")
     def check_split_fields(self) -> Self:
         """Hold the CEL rule of this model in Python too."""
@@ -158,3 +215,17 @@ class DataSpec(Model):
         ):
             raise ValueError(SPLIT_FIELD_RULE)
         return self
+
+    @model_validator(mode="after")
+    def check_conversations(self) -> Self:
+        """Hold the other CEL rule of this model in Python too."""
+        cuts = bool(self.clean.quality) or self.deduplicate.paragraphs
+        cuts |= self.split.method is SplitMethod.TAIL
+        if cuts and self.has_conversations:
+            raise ValueError(CONVERSATION_RULE)
+        return self
+
+    @property
+    def has_conversations(self) -> bool:
+        """Whether some source's records are read as turns."""
+        return any(source.is_conversation for source in self.sources)

@@ -15,7 +15,7 @@ from llmtrain_api.data import DataSpec, TokenizerKind
 from llmtrain_api.network import Architecture, ModelSpec
 from llmtrain_api.objective import MAX_SPANS, OBJECTIVE_RULE, OBJECTIVES, SPANS_RULE
 from llmtrain_api.status import JobStatus
-from llmtrain_api.training import CheckpointSpec, EvaluationSpec, TrainingSpec
+from llmtrain_api.training import CheckpointSpec, EvaluationSpec, HeldOut, TrainingSpec
 from llmtrain_api.workers import RunPolicy, StorageSpec, WorkersSpec
 
 FIXED_SPEC_FIELDS = (
@@ -27,7 +27,11 @@ FIXED_SPEC_FIELDS = (
     "checkpoint",
     "storage",
 )
-"""What cannot change once the job exists, so all but runPolicy: a change is a new run."""
+"""What cannot change once the job exists, so all but runPolicy: a change is a new run. The one
+exception is workers.replicas, where workers.elastic is set."""
+
+PACK_RULE = "data.pack.sequenceLength must be training.sequenceLength"
+TEST_SPLIT_RULE = "evaluation.split: test needs data.split.testFraction"
 
 SPAN_VOCABULARY = 1000
 """Every byte, a token for each span, and words."""
@@ -50,13 +54,37 @@ def _make_immutable(field: str) -> dict[str, Any]:
     )
 
 
+def _make_workers_immutable() -> dict[str, Any]:
+    """Let `replicas` change where `elastic` is set: every other field must stay as it is."""
+    same = [
+        _compare_field(f"workers.{field.alias}", is_optional=field.default is None)
+        for name, field in WorkersSpec.model_fields.items()
+        if name != "replicas"
+    ]
+    return cel(
+        f"self.workers == oldSelf.workers || (has(self.workers.elastic) && {' && '.join(same)})",
+        "workers is fixed once the job exists, but for replicas where elastic is set; apply a job "
+        "of another name for another run",
+        field="workers",
+    )
+
+
+def _compare_field(path: str, *, is_optional: bool) -> str:
+    equal = f"self.{path} == oldSelf.{path}"
+    if not is_optional:
+        return equal
+    both = f"has(self.{path}) == has(oldSelf.{path})"
+    return f"{both} && (!has(self.{path}) || {equal})"
+
+
 class JobSpec(Model):
     """What to train, on what, and with what."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "x-kubernetes-validations": [
-                *(_make_immutable(field) for field in FIXED_SPEC_FIELDS),
+                *(_make_immutable(field) for field in FIXED_SPEC_FIELDS if field != "workers"),
+                _make_workers_immutable(),
                 cel(
                     "!has(self.training.optimizer.warmupSteps) || "
                     "self.training.optimizer.warmupSteps <= self.training.steps",
@@ -85,6 +113,17 @@ class JobSpec(Model):
                     f"self.data.tokenizer.vocabularySize >= {SPAN_VOCABULARY}",
                     SPAN_VOCABULARY_RULE,
                     field="data.tokenizer.vocabularySize",
+                ),
+                cel(
+                    "!has(self.data.pack) || "
+                    "self.data.pack.sequenceLength == self.training.sequenceLength",
+                    PACK_RULE,
+                    field="data.pack.sequenceLength",
+                ),
+                cel(
+                    "self.evaluation.split != 'test' || has(self.data.split.testFraction)",
+                    TEST_SPLIT_RULE,
+                    field="evaluation.split",
                 ),
                 cel(
                     "self.training.batchSize % "
@@ -128,6 +167,12 @@ class JobSpec(Model):
         if warmup_steps is not None and warmup_steps > self.training.steps:
             raise ValueError("training.optimizer.warmupSteps must be at most training.steps")
         self._check_objective()
+        pack = self.data.pack
+        if pack is not None and pack.sequence_length != self.training.sequence_length:
+            raise ValueError(PACK_RULE)
+        has_test = self.data.split.test_fraction is not None
+        if self.evaluation.split is HeldOut.TEST and not has_test:
+            raise ValueError(TEST_SPLIT_RULE)
         if self.training.batch_size % self.world_size:
             raise ValueError(
                 "training.batchSize must be a multiple of the world size "
@@ -151,7 +196,7 @@ class JobSpec(Model):
 
     @property
     def world_size(self) -> int:
-        """Ranks that train together."""
+        """Ranks that train together, if all workers that are asked for do."""
         return self.workers.replicas * self.workers.processes_per_worker
 
 

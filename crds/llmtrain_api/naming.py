@@ -6,7 +6,12 @@ the operator forget everything: what should exist can be named from the spec and
 
 from __future__ import annotations
 
+from llmtrain_api.base import GROUP
 from llmtrain_api.records import Stage
+
+JOB_LABEL = f"{GROUP}/job"
+STAGE_LABEL = f"{GROUP}/stage"
+"""Labels by which the pods of a job, and of one of its stages, are found."""
 
 UID_CHARACTERS = 8
 """Characters of the uid in a run's prefix: enough to tell runs of one name apart."""
@@ -25,6 +30,11 @@ def name_worker(job: str, stage: Stage, index: int) -> str:
 def name_service(job: str, stage: Stage) -> str:
     """Name the headless Service under which the workers of a stage find each other."""
     return f"{job}-{stage}"
+
+
+def name_selector(job: str, stage: Stage) -> str:
+    """Name the pods of a stage as `kubectl get pods --selector` takes it."""
+    return f"{JOB_LABEL}={job},{STAGE_LABEL}={stage}"
 
 
 def name_config(job: str) -> str:

@@ -230,6 +230,9 @@ class ProgressRecord(Model):
     checkpoint_stall_seconds: float | None = None
     """How long training waited for the newest save."""
 
+    checkpoint_save_seconds: float | None = None
+    """How long the newest committed save took, from its beginning on."""
+
     checkpoint_refused: str = Field(default="", max_length=MAX_MESSAGE_CHARACTERS)
     """Which checkpoints were refused last on resuming, why, and what was taken instead."""
 

@@ -15,6 +15,7 @@ from llmtrain_api.base import Model
 from llmtrain_api.data import DataSpec
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import OBJECTIVES, Objective
+from llmtrain_api.records import Stage
 from llmtrain_api.sources import S3Uri
 from llmtrain_api.training import CheckpointSpec, EvaluationSpec, TrainingSpec
 from llmtrain_api.workers import Strategy
@@ -92,7 +93,7 @@ class RunConfig(Model):
     """How the model is spread over the ranks."""
 
     replicas: int = Field(ge=1)
-    """Workers of the training stage."""
+    """Workers of the training stage; a pod that is told of another number goes by that."""
 
     processes_per_worker: int = Field(ge=1)
     """Ranks of a worker."""
@@ -106,6 +107,15 @@ class RunConfig(Model):
 
     rendezvous: Rendezvous
     """Where the workers of the training stage meet."""
+
+    def find_port(self, stage: Stage, index: int) -> int:
+        """Return the port that a worker's agent listens on.
+
+        Where workers share a host, those of training may start while tasks of preparation that
+        have nothing to do any more still end: all but task 0 have ports of their own.
+        """
+        is_late = stage is Stage.PREPARE and index > 0
+        return self.rendezvous.find_port(self.replicas - 1 + index if is_late else index)
 
     @property
     def world_size(self) -> int:

@@ -91,6 +91,14 @@ PRINTER_COLUMNS: tuple[dict[str, Any], ...] = (
 """What `kubectl get` shows; priority 1 only with `-o wide`."""
 
 
+SCALE = {
+    "specReplicasPath": ".spec.workers.replicas",
+    "statusReplicasPath": ".status.size.workers",
+    "labelSelectorPath": ".status.size.selector",
+}
+"""What `kubectl scale` reads and writes."""
+
+
 class SchemaError(ValueError):
     """A model says what a structural schema cannot; the message names the field."""
 
@@ -117,7 +125,7 @@ def build_crd() -> dict[str, Any]:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    "subresources": {"status": {}, "scale": SCALE},
                     "additionalPrinterColumns": list(PRINTER_COLUMNS),
                     "schema": {"openAPIV3Schema": build_job_schema()},
                 }

@@ -24,6 +24,14 @@ SEVERAL_OBJECTS = r"[*?\[]|/$"
 SHA256_RULE = "sha256 is the digest of one object; uri must not be a glob or a prefix"
 
 
+TEMPLATE_RULE = "template is for records that are not read as turns by fields"
+ONE_CONVERSATION_RULE = "give one of messages, prompt with response, and source with target"
+PROMPT_RULE = "prompt and response go together"
+TRANSLATION_RULE = "source and target go together"
+
+FieldName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
 class SourceFormat(StrEnum):
     """How the objects of a source are read."""
 
@@ -43,6 +51,66 @@ class InvalidPolicy(StrEnum):
     SKIP = "skip"
 
 
+class Fields(Model):
+    """What fields of a record mean beside its text, or in place of it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "(has(self.messages) ? 1 : 0) + (has(self.prompt) ? 1 : 0) + "
+                    "(has(self.source) ? 1 : 0) <= 1",
+                    ONE_CONVERSATION_RULE,
+                ),
+                cel("has(self.prompt) == has(self.response)", PROMPT_RULE, field="response"),
+                cel("has(self.source) == has(self.target)", TRANSLATION_RULE, field="target"),
+            ]
+        }
+    )
+
+    messages: FieldName | None = None
+    """A conversation: a list of objects with a role (system, user, assistant, tool) and a
+    content, at least one of the assistant."""
+
+    prompt: FieldName | None = None
+    """With response: what a user asks."""
+
+    response: FieldName | None = None
+    """What the assistant is to answer."""
+
+    source: FieldName | None = None
+    """With target: a text to translate, which becomes the turn of a user."""
+
+    target: FieldName | None = None
+    """Its translation, the turn of the assistant."""
+
+    label: FieldName | None = None
+    """The document's class; kept beside its tokens."""
+
+    language: FieldName | None = None
+    """Its language, as en; kept beside its tokens."""
+
+    id: FieldName | None = None
+    """Its name; kept beside its tokens."""
+
+    @property
+    def is_conversation(self) -> bool:
+        """Whether records are read as turns."""
+        return not (self.messages is None and self.prompt is None and self.source is None)
+
+    @model_validator(mode="after")
+    def check_conversation(self) -> Self:
+        """Hold the CEL rules of this model in Python too."""
+        kinds = (self.messages, self.prompt, self.source)
+        if sum(kind is not None for kind in kinds) > 1:
+            raise ValueError(ONE_CONVERSATION_RULE)
+        if (self.prompt is None) != (self.response is None):
+            raise ValueError(PROMPT_RULE)
+        if (self.source is None) != (self.target is None):
+            raise ValueError(TRANSLATION_RULE)
+        return self
+
+
 class Source(Model):
     """One place that documents are read from."""
 
@@ -55,7 +123,14 @@ class Source(Model):
                     ),
                     SHA256_RULE,
                     field="sha256",
-                )
+                ),
+                cel(
+                    "!has(self.template) || !has(self.fields) || "
+                    "!(has(self.fields.messages) || has(self.fields.prompt) || "
+                    "has(self.fields.source))",
+                    TEMPLATE_RULE,
+                    field="template",
+                ),
             ]
         }
     )
@@ -76,6 +151,10 @@ class Source(Model):
     template: str | None = Field(default=None, min_length=3, max_length=4096)
     """For formats with fields: a document made of several, in place of textField, as
     "Question: {question} Answer: {answer}". {{ and }} stand for braces."""
+
+    fields: Fields | None = None
+    """For formats with fields: what others than the text mean: the turns of a conversation, a
+    label, a language, an id."""
 
     split_field: str | None = Field(default=None, min_length=1, max_length=256)
     """For formats with fields: the one with the group, label or time of a document, for
@@ -98,6 +177,18 @@ class Source(Model):
         if self.sha256 is not None and re.search(SEVERAL_OBJECTS, self.uri):
             raise ValueError(SHA256_RULE)
         return self
+
+    @model_validator(mode="after")
+    def check_template(self) -> Self:
+        """Hold the other CEL rule of this model in Python too."""
+        if self.template is not None and self.is_conversation:
+            raise ValueError(TEMPLATE_RULE)
+        return self
+
+    @property
+    def is_conversation(self) -> bool:
+        """Whether its records are read as turns."""
+        return self.fields is not None and self.fields.is_conversation
 
 
 class Invalid(Model):

@@ -13,6 +13,7 @@ from pydantic import Field
 from llmtrain_api.base import Model
 from llmtrain_api.failures import FailureClass
 from llmtrain_api.records import Stage, StageResult
+from llmtrain_api.size import SizeStatus
 from llmtrain_api.usage import Usage
 
 MAX_ATTEMPTS_KEPT = 20
@@ -101,6 +102,9 @@ class Progress(Model):
     skipped_batches: int | None = None
     """Batches that it leaves out since; which ones is in divergence.json of the run."""
 
+    steps_at_risk: int | None = Field(default=None, ge=0)
+    """Steps since the newest committed checkpoint: what a sudden end would cost now."""
+
     straggler: str = Field(default="", max_length=1024)
     """Which rank the others have been waiting for, for long, and where it is; empty: none."""
 
@@ -138,6 +142,10 @@ class CheckpointStatus(Model):
 
     interval_seconds: int | None = None
     """Seconds between saves, where the clock decides; checkpoint.auto chose it."""
+
+    save_seconds: float | None = Field(default=None, ge=0)
+    """How long the newest save took, from its beginning until it was committed. New pods get
+    several times that to save and leave in."""
 
     skipped: int = Field(default=0, ge=0)
     """Saves that fell due while one was still on its way, since worker 0's pod started."""
@@ -238,6 +246,9 @@ class JobStatus(Model):
 
     workers: WorkersStatus | None = None
     """Pods of the current stage."""
+
+    size: SizeStatus | None = None
+    """How many workers train together, where that may change."""
 
     checkpoint: CheckpointStatus | None = None
     """Newest committed checkpoint."""

@@ -180,8 +180,19 @@ class Samples(Model):
     """Randomness of sampling; 0 takes the most probable token."""
 
 
+class HeldOut(StrEnum):
+    """A part of the data that is not trained on."""
+
+    VALIDATION = "validation"
+    TEST = "test"
+
+
 class EvaluationSpec(Model):
     """Measuring the model on held-out text."""
+
+    split: HeldOut = HeldOut.VALIDATION
+    """What the final evaluation measures on; test needs data.split.testFraction. While training
+    it is always validation, so that no choice is made by the test part."""
 
     every_steps: int = Field(default=200, ge=1, le=100_000_000)
     """Steps between evaluations while training; there is always one after the last step."""

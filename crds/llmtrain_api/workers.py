@@ -6,12 +6,13 @@ Below: `base`. Above: `job`, which embeds these. Rendered into pods by the opera
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from llmtrain_api.base import Model
+from llmtrain_api.base import Model, cel
 from llmtrain_api.failures import FailureBudgets
+from llmtrain_api.size import ElasticSpec
 from llmtrain_api.sources import S3Uri
 
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
@@ -76,8 +77,23 @@ class Toleration(Model):
 class WorkersSpec(Model):
     """The pods that train."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "!has(self.elastic) || self.elastic.minReplicas <= self.replicas",
+                    "replicas must be at least elastic.minReplicas",
+                    field="replicas",
+                ),
+            ]
+        }
+    )
+
     replicas: int = Field(default=1, ge=1, le=10_000)
-    """Worker pods."""
+    """Worker pods. With elastic it can be changed while the job runs, as by kubectl scale."""
+
+    elastic: ElasticSpec | None = None
+    """What numbers of workers may train; absent: replicas and no other."""
 
     processes_per_worker: int = Field(default=1, ge=1, le=64)
     """Ranks in a pod, one for each GPU; the world size is replicas × processesPerWorker."""
@@ -97,6 +113,13 @@ class WorkersSpec(Model):
 
     tolerations: list[Toleration] = Field(default=[], max_length=32)
     """Taints that the pods may ignore."""
+
+    @model_validator(mode="after")
+    def check_least(self) -> Self:
+        """Hold the CEL rule of this model in Python too."""
+        if self.elastic is not None and self.elastic.min_replicas > self.replicas:
+            raise ValueError("replicas must be at least elastic.minReplicas")
+        return self
 
 
 class StorageSpec(Model):

@@ -48,6 +48,7 @@ from llmtrain_trainer.preparation.normalize import normalize_text
 from llmtrain_trainer.preparation.personal_data import FORMS
 from llmtrain_trainer.preparation.privacy import replace_personal_data
 from llmtrain_trainer.preparation.quality import judge_text
+from llmtrain_trainer.preparation.reading import read_part
 from llmtrain_trainer.preparation.selection import identify_language
 from llmtrain_trainer.preparation.sources import find_inputs
 from llmtrain_trainer.preparation.spool import Spool
@@ -189,9 +190,11 @@ def run_recipe(root: Path, num_processes: int) -> dict[str, Any]:
     scratch.mkdir()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, processor = time.perf_counter(), time.process_time()
-    with open_corpus(
-        data, inputs, scratch, root / "rejected", lambda: None, num_processes
-    ) as corpus:
+    part = read_part(
+        inputs.documents, data, frozenset(), scratch / "part", lambda: None, num_processes
+    )
+    rejected = root / "rejected"
+    with open_corpus(data, inputs, scratch, rejected, lambda: None, [part]) as corpus:
         left = sum(len(document.text) for document in corpus.read())
         steps = corpus.record_steps()
     return {

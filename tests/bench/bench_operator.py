@@ -7,6 +7,7 @@ One control plane, kwok nodes and one operator process; in this order:
 - `many_jobs`: jobs of a few workers, let go at once: until their pods exist and run, processor
   seconds, API writes for each job. Then the operator at rest with them, and their deletion.
   Before it the same with `probe_operator` in the operator's place: what this machine can do.
+  The two take turns for as many rounds as are asked for, and `ratios` has ours to the probe's.
 - `large_job`: one job of very many workers, and a deleted pod's replacement.
 - `finished_jobs`: the operator started anew and at rest beside finished jobs.
 
@@ -147,17 +148,17 @@ class Bench:
         finally:
             operator.stop()
 
-    async def measure_probe(self, num_jobs: int, num_workers: int) -> dict[str, Any]:
+    async def measure_probe(self, turn: int, num_jobs: int, num_workers: int) -> dict[str, Any]:
         """Let many jobs go at once, before an operator that does nothing else."""
-        names = [f"probe-{index:04d}" for index in range(num_jobs)]
+        names = [f"probe-{turn}-{index:04d}" for index in range(num_jobs)]
         with self.operating(self.probe):
             await self._each(names, lambda name: self._create(name, num_workers))
             await asyncio.sleep(SETTLE_SECONDS)
             return await self._measure_release(names, num_workers)
 
-    async def measure_many(self, num_jobs: int, num_workers: int) -> dict[str, Any]:
+    async def measure_many(self, turn: int, num_jobs: int, num_workers: int) -> dict[str, Any]:
         """Let many jobs go at once."""
-        names = [f"job-{index:04d}" for index in range(num_jobs)]
+        names = [f"job-{turn}-{index:04d}" for index in range(num_jobs)]
         with self.operating(self.ours):
             await self._create_waiting(names, num_workers)
             return await self._measure_release(names, num_workers)
@@ -429,40 +430,70 @@ async def run_servers(directory: Path, num_nodes: int) -> AsyncIterator[Bench]:
 
 
 async def measure(
-    output: Path, num_jobs: int, workers: int, large: int, finished: int, nodes: int
+    output: Path, rounds: int, num_jobs: int, workers: int, large: int, finished: int, nodes: int
 ) -> None:
     """Run every scenario that has a size, and write what is known after each."""
     results: dict[str, Any] = {
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "nodes": nodes,
     }
+
+    async def record(run: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+        # A load of more than a few: others were at work too, and times say little.
+        load_before = os.getloadavg()[0]
+        return await run | {"machine_load": [load_before, os.getloadavg()[0]]}
+
+    def write() -> None:
+        output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
     with tempfile.TemporaryDirectory(prefix="bench-operator-") as directory:
         async with run_servers(Path(directory), nodes) as bench:
-            scenarios: dict[str, tuple[int, Callable[[], Awaitable[dict[str, Any]]]]] = {
-                "probe_many_jobs": (num_jobs, lambda: bench.measure_probe(num_jobs, workers)),
-                "many_jobs": (num_jobs, lambda: bench.measure_many(num_jobs, workers)),
-                "large_job": (large, lambda: bench.measure_large(large)),
-                "finished_jobs": (finished, lambda: bench.measure_finished(finished)),
-            }
-            for name, (size, run) in scenarios.items():
-                if size:
-                    load_before = os.getloadavg()[0]
-                    results[name] = await run()
-                    # More than a few: others were at work too, and times say little.
-                    results[name]["machine_load"] = [load_before, os.getloadavg()[0]]
-                    output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            for turn in range(rounds if num_jobs else 0):
+                for name, run in (
+                    ("probe_many_jobs", bench.measure_probe),
+                    ("many_jobs", bench.measure_many),
+                ):
+                    measured = await record(run(turn, num_jobs, workers))
+                    results.setdefault(name, []).append(measured)
+                    write()
+                results["ratios"] = compare(results["many_jobs"], results["probe_many_jobs"])
+            if large:
+                results["large_job"] = await record(bench.measure_large(large))
+                write()
+            if finished:
+                results["finished_jobs"] = await record(bench.measure_finished(finished))
+                write()
+
+
+def compare(ours: Sequence[Any], probe: Sequence[Any]) -> dict[str, list[float]]:
+    """Return our figures as multiples of the probe's, round by round."""
+    figures: dict[str, Callable[[Any], float]] = {
+        "pods_exist_p50": lambda result: result["pods_exist_seconds"]["p50"],
+        "pods_exist_p99": lambda result: result["pods_exist_seconds"]["p99"],
+        "pods_run_p50": lambda result: result["pods_run_seconds"]["p50"],
+        "pods_run_p99": lambda result: result["pods_run_seconds"]["p99"],
+        "processor_seconds": lambda result: sum(result["processor_seconds"].values()),
+        "api_writes": lambda result: result["api_writes_per_job_total"],
+    }
+    return {
+        name: [round(read(a) / read(b), 2) for a, b in zip(ours, probe, strict=True)]
+        for name, read in figures.items()
+    }
 
 
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="JSON file.")
+@click.option("--rounds", default=1, show_default=True, help="Turns of the probe and of ours.")
 @click.option("--jobs", default=1000, show_default=True, help="Jobs at once; 0 skips.")
 @click.option("--workers", default=2, show_default=True, help="Pods of each of them.")
 @click.option("--large", default=1000, show_default=True, help="Pods of the large job; 0 skips.")
 @click.option("--finished", default=100, show_default=True, help="Finished jobs; 0 skips.")
 @click.option("--nodes", default=200, show_default=True, help="Imitated nodes.")
-def main(output: Path, jobs: int, workers: int, large: int, finished: int, nodes: int) -> None:
+def main(
+    output: Path, rounds: int, jobs: int, workers: int, large: int, finished: int, nodes: int
+) -> None:
     """Measure the operator and write what came out as JSON."""
-    asyncio.run(measure(output, jobs, workers, large, finished, nodes))
+    asyncio.run(measure(output, rounds, jobs, workers, large, finished, nodes))
     click.echo(output.read_text(encoding="utf-8"))
 
 

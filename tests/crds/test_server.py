@@ -69,7 +69,7 @@ DEFAULTED = {
     "empty parents": change(
         SMALLEST,
         spec__model={},
-        spec__workers={"resources": {}},
+        spec__workers={"resources": {}, "elastic": {}},
         spec__evaluation={"samples": {}},
         spec__runPolicy={},
         spec__checkpoint={},
@@ -247,6 +247,66 @@ REFUSALS = {
         server_says="maxCharacters must be at least minCharacters",
         pydantic_says="maxCharacters must be at least minCharacters",
     ),
+    "two kinds of conversation": Refusal(
+        changes={
+            "spec__data__sources": [
+                {
+                    "uri": "s3://corpus/a.jsonl",
+                    "fields": {"messages": "m", "prompt": "p", "response": "r"},
+                }
+            ]
+        },
+        field="spec.data.sources",
+        server_says="give one of messages, prompt with response",
+        pydantic_says="give one of messages, prompt with response",
+    ),
+    "prompt without a response": Refusal(
+        changes={
+            "spec__data__sources": [{"uri": "s3://corpus/a.jsonl", "fields": {"prompt": "p"}}]
+        },
+        field="spec.data.sources",
+        server_says="prompt and response go together",
+        pydantic_says="prompt and response go together",
+    ),
+    "conversation by a template": Refusal(
+        changes={
+            "spec__data__sources": [
+                {"uri": "s3://corpus/a.jsonl", "template": "{a}", "fields": {"messages": "m"}}
+            ]
+        },
+        field="spec.data.sources",
+        server_says="template is for records that are not read as turns",
+        pydantic_says="template is for records that are not read as turns",
+    ),
+    "conversations cut by the tail split": Refusal(
+        changes={
+            "spec__data": {
+                "sources": [{"uri": "s3://corpus/a.jsonl", "fields": {"messages": "m"}}],
+                "split": {"method": "tail"},
+            }
+        },
+        field="spec.data",
+        server_says="are not for sources whose fields make conversations",
+        pydantic_says="are not for sources whose fields make conversations",
+    ),
+    "rows of another length than sequences": Refusal(
+        changes={"spec__data__pack": {"sequenceLength": 100}},
+        field="data.pack.sequenceLength",
+        server_says="must be training.sequenceLength",
+        pydantic_says="must be training.sequenceLength",
+    ),
+    "nothing left to train on": Refusal(
+        changes={"spec__data__split": {"validationFraction": 0.5, "testFraction": 0.5}},
+        field="spec.data.split",
+        server_says="together must be less than 1",
+        pydantic_says="together must be less than 1",
+    ),
+    "evaluation on a part that there is not": Refusal(
+        changes={"spec__evaluation": {"split": "test"}},
+        field="evaluation.split",
+        server_says="needs data.split.testFraction",
+        pydantic_says="needs data.split.testFraction",
+    ),
     "width that heads do not divide": Refusal(
         changes={"spec__model": {"heads": 6, "hiddenSize": 100}},
         field="spec.model",
@@ -315,6 +375,18 @@ REFUSALS = {
         field="training.optimizer.warmupSteps",
         server_says="must be at most training.steps",
         pydantic_says="must be at most training.steps",
+    ),
+    "fewer than the least": Refusal(
+        changes={"spec__workers": {"replicas": 2, "elastic": {"minReplicas": 4}}},
+        field="spec.workers",
+        server_says="replicas must be at least elastic.minReplicas",
+        pydantic_says="replicas must be at least elastic.minReplicas",
+    ),
+    "no grace": Refusal(
+        changes={"spec__workers__elastic": {"graceSeconds": 0}},
+        field="spec.workers.elastic.graceSeconds",
+        server_says="should be greater than or equal to 1",
+        pydantic_says="should be greater than or equal to 1",
     ),
     "negative memory": Refusal(
         changes={"spec__workers__resources": {"memory": "-1Gi"}},
@@ -391,6 +463,70 @@ def test_a_job_keeps_its_spec_but_for_the_run_policy(
     assert job["spec"]["runPolicy"]["suspend"] is True
 
 
+ELASTIC = change(SMALLEST, spec__workers={"replicas": 4, "elastic": {"minReplicas": 2}})
+
+
+@pytest.mark.fault(24, world="apiserver")
+def test_the_number_of_workers_is_fixed_without_elastic(
+    server: ControlPlane, namespace: str, fault: FaultWatch
+) -> None:
+    create(server, namespace, change(SMALLEST, spec__workers={"replicas": 4}), "")
+    with pytest.raises(KubectlError) as caught:
+        scale(server, namespace, 2)
+    fault.said(str(caught.value), "spec.workers: ", "but for replicas where elastic is set")
+    changes: list[dict[str, Any]] = [{"replicas": 2, "elastic": {}}, {"elastic": {}}]
+    for workers in changes:
+        with pytest.raises(KubectlError, match="fixed once the job exists"):
+            patch(server, namespace, {"spec": {"workers": workers}})
+
+
+def test_an_elastic_job_is_scaled_and_keeps_the_rest(server: ControlPlane, namespace: str) -> None:
+    create(server, namespace, ELASTIC, "")
+    scale(server, namespace, 2)
+    job = server.kubectl_json("-n", namespace, "get", "llmjob", "tiny")
+    assert job["spec"]["workers"]["replicas"] == 2
+    changes: list[dict[str, Any]] = [
+        {"image": "other:1"},
+        {"strategy": "fsdp"},
+        {"resources": {"cpu": 2}},
+        {"tolerations": [{"key": "gpu"}]},
+        {"elastic": {"minReplicas": 1}},
+        {"elastic": None},
+    ]
+    for workers in changes:
+        with pytest.raises(KubectlError, match="fixed once the job exists"):
+            patch(server, namespace, {"spec": {"workers": {"replicas": 4, **workers}}})
+
+
+@pytest.mark.parametrize(
+    ("replicas", "complaint"),
+    [(1, "replicas must be at least elastic.minReplicas"), (3, "a multiple of the world size")],
+)
+def test_sizes_that_are_not_allowed_are_refused(
+    server: ControlPlane, namespace: str, replicas: int, complaint: str
+) -> None:
+    create(server, namespace, ELASTIC, "")
+    with pytest.raises(KubectlError, match=complaint):
+        scale(server, namespace, replicas)
+
+
+def test_an_autoscaler_reads_what_trains_now(server: ControlPlane, namespace: str) -> None:
+    create(server, namespace, ELASTIC, "")
+    selector = "llmtrain.dev/job=tiny,llmtrain.dev/stage=train"
+    size = {
+        "workers": 2,
+        "wanted": 4,
+        "reason": "NoRoom",
+        "since": "2026-01-01T00:00:00Z",
+        "selector": selector,
+    }
+    patch(server, namespace, {"status": {"size": size}}, "--subresource=status")
+    path = f"{COLLECTION.format(namespace=namespace)}/tiny/scale"
+    seen = json.loads(server.kubectl("get", "--raw", path))
+    assert seen["spec"]["replicas"] == 4
+    assert seen["status"] == {"replicas": 2, "selector": selector}
+
+
 def test_columns_show_what_the_operator_wrote(server: ControlPlane, namespace: str) -> None:
     create(server, namespace, SMALLEST, "")
     status = {
@@ -452,6 +588,10 @@ def test_two_conditions_of_one_type_are_refused(server: ControlPlane, namespace:
 def test_explain_teaches(server: ControlPlane, field: str, expected: str) -> None:
     explanation = server.kubectl("explain", f"llmtrainingjob.{field}")
     assert expected in " ".join(explanation.split())
+
+
+def scale(server: ControlPlane, namespace: str, replicas: int) -> None:
+    server.kubectl("-n", namespace, "scale", "llmjob", "tiny", f"--replicas={replicas}")
 
 
 def patch(server: ControlPlane, namespace: str, body: dict[str, Any], *flags: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,6 +114,9 @@ def test_the_readme_s_own_runs(tmp_path: Path) -> None:
     assert "parameters" in outputs["plan"]
     assert "succeeded" in outputs["run"]
     assert "succeeded" in outputs["status"]
+    # And what docs/data.md shows of the same run.
+    for command in list_commands(ROOT / "docs" / "data.md"):
+        run(tmp_path, *shlex.split(command))
 
 
 def run(directory: Path, *command: str) -> str:

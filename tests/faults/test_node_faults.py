@@ -31,6 +31,9 @@ HALF_A_CORE = {"cpu": "500m", "memory": "4Gi"}
 """Both workers and the operator fit on one node."""
 TRAINERS = "llmtrain.dev/stage=train"
 DRAIN_SECONDS = 150
+MORE_THAN_HALF_A_NODE = {"cpu": "1100m", "memory": "4Gi"}
+"""One worker for each node: without one of them there is no other place."""
+ELASTIC = {"minReplicas": 1, "graceSeconds": 5, "snoozeSeconds": 10}
 
 
 class Submitted:
@@ -59,6 +62,21 @@ class Submitted:
         )
         assert progress.checkpoint_step is not None
         return progress.checkpoint_step
+
+    def await_size(self, number: int) -> None:
+        """Wait until so many workers train together, and have done a step since."""
+        self.await_job(
+            lambda j: (
+                j.status.size is not None
+                and j.status.size.workers == number
+                and j.status.workers is not None
+                and j.status.workers.running == number
+            ),
+            f"{number} workers",
+        )
+        told = "llmtrain.dev/workers"
+        assert self.workers.find_newest(0)["metadata"]["labels"][told] == str(number)
+        self.workers.await_progress(0, lambda p: p.step > (p.resumed_step or 0))
 
 
 @pytest.fixture
@@ -128,6 +146,38 @@ def test_a_drained_node_costs_a_save_and_no_failure(job: Submitted, fault: Fault
     status = job.jobs.read(EXAMPLE).status
     assert (status.restarts, status.failures) == (len(status.attempts), 0)
     assert all(pod["spec"]["nodeName"] != node for pod in job.workers.list_living())
+
+
+@pytest.mark.fault(7, world="nodes")
+def test_an_elastic_job_is_scaled_and_does_without_a_drained_node(
+    job: Submitted, fault: FaultWatch
+) -> None:
+    job.apply(resources=MORE_THAN_HALF_A_NODE, elastic=ELASTIC)
+    job.await_checkpoint()
+    server, namespace = job.jobs.server, job.jobs.namespace
+    for number in (1, 2):
+        server.kubectl("-n", namespace, "scale", "llmjob", EXAMPLE, f"--replicas={number}")
+        job.await_size(number)
+    status = job.jobs.read(EXAMPLE).status
+    assert (status.restarts, status.attempts) == (0, [])
+
+    node = job.workers.find_newest(1)["spec"]["nodeName"]
+    fault.strikes()
+    try:
+        server.kubectl(
+            *("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force"),
+            *(f"--pod-selector={TRAINERS}", f"--timeout={DRAIN_SECONDS}s"),
+        )
+        job.await_size(1)
+        fault.is_over()
+        found = job.await_job(lambda j: "1 of 2 workers train" in j.status.message, "it to be said")
+        fault.said(found.status.message, "nodes are available")
+        assert [a.reason for a in found.status.attempts] == ["PreemptedSaved"]
+    finally:
+        server.kubectl("uncordon", node)
+    job.await_size(2)
+    status = job.jobs.read(EXAMPLE).status
+    assert (status.restarts, status.failures) == (1, 0)
 
 
 @pytest.mark.fault(25, world="nodes")

@@ -244,3 +244,21 @@ def test_other_stages_run_the_same_way(root: Path, undisturbed: bytes, stage: St
     else:
         assert record.result.validation_loss is not None
         assert record.result.report_uri is not None
+
+
+def test_the_loss_of_one_task_of_preparation_ends_no_other(root: Path, undisturbed: bytes) -> None:
+    split = {"method": "tail", "validationFraction": 0.2}
+    base = configure_tiny_run(root, run="tasks")
+    data = {**base.data.dump(), "split": split, "tasks": 3}
+    config = give_ports(configure_tiny_run(root, run="tasks", data=data))
+    folder = root / "tasks"
+    # Without task 0, none of these comes to an end.
+    lost, left = (AgentProcess(config, folder, stage=Stage.PREPARE, index=i) for i in (1, 2))
+    for agent in (lost, left):
+        agent.await_progress(lambda p: bool(p.ranks))
+    lost.kill()
+    leader = AgentProcess(config, folder, stage=Stage.PREPARE)
+    for agent in (leader, left):
+        record = agent.finish()
+        assert record.code is ExitCode.SUCCEEDED, agent.log
+        assert "round 2 begins" not in agent.log

@@ -26,7 +26,7 @@ def write_split(folder: Path, documents: list[list[int]], *, shard_tokens: int) 
         writer.append(np.array([*document, END_OF_TEXT], dtype="<u2"), num_bytes=len(document))
     manifest = writer.finish()
     assert manifest is not None
-    return Split(folder, manifest, "<u2")
+    return Split(folder, manifest, "<u2", END_OF_TEXT)
 
 
 @pytest.mark.parametrize("shard_tokens", [1, 7, 20, 10_000])

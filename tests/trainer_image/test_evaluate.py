@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ import transformers
 from transformers import AutoTokenizer
 
 from llmtrain_api.run import RunConfig
+from llmtrain_api.training import HeldOut
+from llmtrain_trainer.data import open_run_dataset
 from llmtrain_trainer.evaluate import (
+    choose_split,
     compute_unigram_loss,
     convert_to_bits_per_byte,
     run_evaluate,
 )
 from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.store import open_store
 from testbed.ranks import run_ranks
 from testbed.tiny_run import find_run_folder, prepare_tiny_run
 
@@ -87,6 +92,16 @@ def test_export_is_what_transformers_expects(trained: RunConfig) -> None:
         inputs["input_ids"], min_new_tokens=5, max_new_tokens=5, do_sample=False
     )
     assert written.shape[1] == kept + 5
+
+
+def test_test_part_is_measured_where_it_is_asked_for(trained: RunConfig) -> None:
+    store = open_store(trained.run_uri, trained.storage)
+    dataset = open_run_dataset(store, trained)
+    with pytest.raises(StoreError, match=r"no test part, which evaluation\.split asks for"):
+        choose_split(dataset, HeldOut.TEST)
+    with_test = replace(dataset, test=dataset.train)
+    assert choose_split(with_test, HeldOut.TEST) is dataset.train
+    assert choose_split(with_test, HeldOut.VALIDATION) is dataset.validation
 
 
 def test_damaged_or_missing_export_is_named(trained: RunConfig) -> None:

@@ -21,7 +21,9 @@ from llmtrain_api.records import StageResult
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.data import Dataset, open_dataset
 from llmtrain_trainer.failures import DataError
-from llmtrain_trainer.prepare import run_prepare
+from llmtrain_trainer.preparation.marks import Role
+from llmtrain_trainer.preparation.sources import find_inputs
+from llmtrain_trainer.prepare import compute_fingerprint, run_prepare
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.shards import DatasetManifest
 from llmtrain_trainer.store import BucketMissingError, open_store
@@ -120,7 +122,7 @@ def test_folder_and_minio_give_the_same_data(
         assert sorted(train + held_out) == sorted(DOCUMENTS)
         assert [text for text in DOCUMENTS if text in set(train)] == train
         assert 0.02 < len(held_out) / len(DOCUMENTS) < 0.25
-        assert dataset.validation_bytes == sum(len(text.encode()) for text in held_out)
+        assert dataset.validation.num_bytes == sum(len(text.encode()) for text in held_out)
         assert dataset.unigram_counts.sum() == dataset.train.num_tokens == result.train_tokens
         assert dataset.unigram_counts[dataset.end_of_text] == len(train)
         assert dataset.validation.num_tokens == result.validation_tokens
@@ -178,6 +180,23 @@ def test_tail_split_holds_out_the_end_of_each_document(
     assert share == pytest.approx(0.25, abs=0.001)
 
 
+def test_test_part_is_a_third_file_and_changes_no_other_fingerprint(
+    configure_folder: ConfigureAt, tmp_path: Path
+) -> None:
+    data = {**JSONL_DATA, "tokenizer": {"kind": "byte"}}
+    split = {**JSONL_DATA["split"], "testFraction": 0.2}
+    config = configure_folder("tested", data={**data, "split": split})
+    result = prepare(config)
+    assert result.dataset != prepare(configure_folder("untested", data=data)).dataset
+    dataset = open_result(config, result, tmp_path / "cache")
+    assert dataset.test is not None
+    train, held_out = list_documents(dataset, tmp_path / "tokenizer")
+    last = dataset.test.num_documents
+    assert len(train) + len(held_out) + last == len(DOCUMENTS)
+    assert 0.1 < last / len(DOCUMENTS) < 0.35
+    assert dataset.unigram_counts.sum() == dataset.train.num_tokens
+
+
 @pytest.mark.fault(21, world="ranks")
 def test_bad_line_stops_the_stage_and_leaves_no_dataset(
     configure_folder: ConfigureAt, fault: FaultWatch
@@ -211,7 +230,7 @@ def test_split_of_one_document_is_refused(configure_folder: ConfigureAt) -> None
         data={"sources": [{"uri": "s3://tiny-bucket/one.txt"}], "split": {"method": "document"}},
     )
     open_store("s3://tiny-bucket", config.storage).write_bytes("one.txt", b"one document")
-    with pytest.raises(DataError, match="all documents on one side") as failed:
+    with pytest.raises(DataError, match=r"data\.split leaves no document for") as failed:
         prepare(config)
     assert "method: tail" in failed.value.next_step
 
@@ -427,3 +446,124 @@ def test_documents_to_be_erased_are_not_used(configure_folder: ConfigureAt, tmp_
     with pytest.raises(DataError, match=r"erase/list\.txt:1: not a SHA-256") as failed:
         prepare(config)
     assert "jane" not in failed.value.message
+
+
+CHATS = [
+    [
+        {"role": "system", "content": "Explain Python."},
+        {"role": "user", "content": f"What is {name}? "},
+        {"role": "assistant", "content": text[:400]},
+    ]
+    for name, text in zip(sorted(topics), DOCUMENTS, strict=False)
+]
+
+
+@pytest.mark.parametrize("kind", ["byte", "character", "bpe", "wordpiece"])
+def test_conversations_are_tokens_as_transformers_make_them(
+    configure_folder: ConfigureAt, tmp_path: Path, kind: str
+) -> None:
+    records = [{"chat": chat, "topic": f"t{i % 2}"} for i, chat in enumerate(CHATS)]
+    uri = write_lines(configure_folder(), "chats.jsonl", records)
+    fields = {"messages": "chat", "label": "topic", "id": "topic"}
+    data = {
+        "sources": [{"uri": uri, "fields": fields}],
+        "tokenizer": {"kind": kind, "vocabularySize": 900},
+        "split": {"method": "document", "validationFraction": 0.1},
+    }
+    config = configure_folder(f"chats-{kind}", data=data)
+    result = prepare(config)
+    dataset = open_result(config, result, tmp_path / "cache")
+    (tmp_path / "tokenizer").mkdir()
+    dataset.save_tokenizer(tmp_path / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    expected = [
+        tokenizer.apply_chat_template(chat, tokenize=True, return_dict=False) for chat in CHATS
+    ]
+    found = [
+        split.read_document(i).tolist()
+        for split in (dataset.train, dataset.validation)
+        for i in range(split.num_documents)
+    ]
+    assert sorted(found) == sorted(expected)
+
+    manifest = read_manifest(config, result)
+    assert manifest.labels == ["t0", "t1"]
+    shard = manifest.train.shards[0]
+    roles = np.fromfile(dataset.folder / str(shard.roles), np.uint8)
+    tokens = np.fromfile(dataset.folder / shard.tokens, manifest.token_type)
+    spoken = str(tokenizer.decode(tokens[roles == Role.ASSISTANT]))
+    *words, rest = spoken.split("<|im_end|>")
+    assert (len(words), rest) == (dataset.train.num_documents, "")
+    assert set(words) <= {chat[2]["content"].strip() for chat in CHATS}
+    lines = (dataset.folder / str(shard.facts)).read_text().splitlines()
+    assert len(lines) == dataset.train.num_documents
+    assert json.loads(lines[0])["label"] in {"t0", "t1"}
+
+
+def test_label_that_is_only_held_out_is_refused(configure_folder: ConfigureAt) -> None:
+    records = [{"text": text, "topic": f"topic {i}"} for i, text in enumerate(DOCUMENTS)]
+    uri = write_lines(configure_folder(), "labels.jsonl", records)
+    data = {
+        "sources": [{"uri": uri, "fields": {"label": "topic"}}],
+        "split": {"method": "document", "validationFraction": 0.2},
+    }
+    with pytest.raises(DataError, match=r"labels of validation are not trained on") as failed:
+        prepare(configure_folder("labels", data=data))
+    assert failed.value.reason == "LabelUnseen"
+
+
+def test_rows_budget_and_copies_are_counted(configure_folder: ConfigureAt, tmp_path: Path) -> None:
+    data = {
+        **JSONL_DATA,
+        "augment": {"synonym": 0.3, "typo": 0.1, "fillInMiddle": 0.5},
+        "reduce": {"tokens": 60_000, "typicalShare": 0.9, "minNovelty": 0.1},
+        "pack": {"sequenceLength": 128},
+        "shardMebibytes": 1,
+    }
+    config = configure_folder("shaped", data=data)
+    result = prepare(config)
+    manifest = read_manifest(config, result)
+    train = manifest.train
+    assert train.num_tokens % 128 == 0
+    assert train.num_tokens - train.num_padding <= 60_000
+    assert train.num_padding < 0.05 * train.num_tokens
+    steps = {step.step: step for step in manifest.steps}
+    assert steps["typical"].documents_out < steps["typical"].documents_in
+    assert steps["augment"].rules["copy"].count > 0
+    assert steps["budget"].rules["above the budget of tokens"].count > 0
+    dataset = open_result(config, result, tmp_path / "cache")
+    (tmp_path / "tokenizer").mkdir()
+    dataset.save_tokenizer(tmp_path / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    assert manifest.vocabulary_size == 1000
+    counts = dataset.train.count_tokens(manifest.vocabulary_size)
+    assert counts[tokenizer.convert_tokens_to_ids("<|fim_middle|>")] > 0
+    held_out = dataset.validation.count_tokens(manifest.vocabulary_size)
+    assert held_out[tokenizer.convert_tokens_to_ids("<|fim_middle|>")] == 0
+    assert dataset.unigram_counts.sum() == train.num_tokens - train.num_padding
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"split": {**JSONL_DATA["split"], "testFraction": 0.1}},
+        {"reduce": {"tokens": 10_000}},
+        {"augment": {"typo": 0.1}},
+        {"augment": {"typo": 0.1, "seed": 1}},
+        {"pack": {"sequenceLength": 64}},
+        {"pack": {"sequenceLength": 64, "overlong": "truncate"}},
+        {"shardMebibytes": 1},
+        {"sources": [{**JSONL_DATA["sources"][0], "fields": {"id": "body"}}]},
+    ],
+)
+def test_fingerprint_follows_what_changes_the_data(
+    configure_folder: ConfigureAt, changed: dict[str, Any]
+) -> None:
+    def fingerprint(data: dict[str, Any]) -> str:
+        config = configure_folder("fingerprint", data=data)
+        inputs = find_inputs(config.data, config.storage)
+        return compute_fingerprint(config.data, inputs, config.storage)
+
+    assert fingerprint({**JSONL_DATA, **changed}) != fingerprint(JSONL_DATA)
+    absent = dict.fromkeys(["reduce", "augment", "pack", "shardMebibytes"])
+    assert fingerprint({**JSONL_DATA, **absent}) == fingerprint(JSONL_DATA)

@@ -13,6 +13,7 @@ from llmtrain_trainer.rendezvous import (
     MemberState,
     RoundPhase,
     SupersededError,
+    count_starts,
 )
 
 LEASE = 10.0
@@ -212,6 +213,14 @@ def test_random_histories_never_mix_rounds_and_always_come_to_an_end(seed: int) 
         for worker in workers:
             follow(worker, leader, lose=False)
     assert leader.view.phase is COMPLETE
+
+
+@pytest.mark.parametrize(
+    ("round_number", "starts"),
+    [(1, 1), (4, 4), (ROUNDS_PER_INCARNATION + 1, 2), (3 * ROUNDS_PER_INCARNATION + 2, 5)],
+)
+def test_starts_are_counted_over_replacements_of_the_leader(round_number: int, starts: int) -> None:
+    assert count_starts(round_number) == starts
 
 
 def follow(worker: Worker, leader: Leader, *, lose: bool) -> None:

@@ -15,6 +15,7 @@ from llmtrain_trainer.learning import END_OF_TEXT, cut_at_lines
 from llmtrain_trainer.store.folder import FolderStore
 from llmtrain_trainer.tokenization import (
     fetch_tokenizer,
+    load_encoder,
     make_tokenizer,
 )
 
@@ -42,6 +43,19 @@ def test_text_survives_and_transformers_agrees(kind: TokenizerKind, tmp_path: Pa
         assert theirs.decode(tokens[:-1]) == text
         if END_OF_TEXT not in text:
             assert theirs.encode(text) == tokens[:-1].tolist()
+
+
+@pytest.mark.parametrize("kind", ["byte", "character", "bpe", "wordpiece"])
+def test_a_tokenizer_that_is_loaded_again_makes_the_same_tokens(
+    kind: TokenizerKind, tmp_path: Path
+) -> None:
+    spec = Tokenizer(kind=kind, vocabulary_size=600)
+    made = make_tokenizer(spec, TEXTS, tmp_path / "kept")
+    loaded = load_encoder(spec, FolderStore(tmp_path, "kept", ""), tmp_path / "loaded")
+    facts = [(e.end_of_text, e.unknown, e.vocabulary_size, e.token_type) for e in (made, loaded)]
+    assert facts[0] == facts[1]
+    for tokens, again in zip(made.encode(TEXTS), loaded.encode(TEXTS), strict=True):
+        assert tokens.tolist() == again.tolist()
 
 
 def test_long_text_is_cut_and_whole() -> None:

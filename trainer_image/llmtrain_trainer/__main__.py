@@ -4,7 +4,7 @@
     python -m llmtrain_trainer checkpoints list --run-uri s3://… --storage '{"uri": …}'
 
 Below: `agent`, and `init` where this is process 1; its exit code is the exit record's code.
-`inspection` and `dataset_inspection` are what `llmtrain checkpoints` and `llmtrain data` call,
+`inspection` and `dataset_commands` are what `llmtrain checkpoints` and `llmtrain data` call,
 which know no store themselves.
 """
 
@@ -23,7 +23,7 @@ from rich.console import Console
 from llmtrain_api.records import ExitRecord, Stage
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_trainer.agent import run_agent
-from llmtrain_trainer.dataset_inspection import print_dataset, print_lineage
+from llmtrain_trainer.dataset_commands import add_data_commands, handle_data
 from llmtrain_trainer.exit_record import describe_failure, write_exit_record
 from llmtrain_trainer.failures import ConfigurationError, StageError
 from llmtrain_trainer.init import run_as_init
@@ -35,7 +35,6 @@ from llmtrain_trainer.inspection import (
 )
 from llmtrain_trainer.rank_process import describe_unforeseen
 from llmtrain_trainer.settings import AgentSettings
-from llmtrain_trainer.shards import DATASET, RunDataset
 from llmtrain_trainer.stages import STAGES, StageEntry
 from llmtrain_trainer.store import open_store
 
@@ -69,17 +68,15 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     checkpoints.add_argument("--keep-last", type=int, default=1, help="for prune (%(default)s)")
     checkpoints.add_argument("--refused", action="store_true", help="for prune: these, too")
     checkpoints.add_argument("--step", type=int, default=0, help="for pin and unpin")
-    data = commands.add_parser("data", help="look at datasets")
-    data.add_argument("action", choices=["inspect", "lineage"])
-    data.add_argument("--uri", required=True, help="of a dataset; for lineage, of the storage")
-    data.add_argument("--storage", required=True, help="a StorageConfig as JSON")
-    data.add_argument("--run", action="store_true", help="for inspect: --uri is that of a run")
-    data.add_argument("--source", default="", help="for lineage: URI, glob or SHA-256")
+    add_data_commands(commands)
     agent = commands.add_parser("agent", help="supervise the ranks of one worker")
     agent.add_argument("--config", type=Path, required=True, help="the RunConfig as JSON")
     agent.add_argument("--stage", type=Stage, choices=list(Stage), required=True)
     agent.add_argument("--index", type=int, required=True, help="which worker this is, from 0")
     agent.add_argument("--incarnation", type=int, required=True, help="which life of that worker")
+    agent.add_argument(
+        "--workers", type=int, help="how many workers train; absent: as the RunConfig says"
+    )
     agent.add_argument("--host", default="0.0.0.0", help="address to listen at (%(default)s)")
     agent.add_argument(
         "--termination-log", type=Path, help="file for the exit record; absent: only the log"
@@ -93,8 +90,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def inspect(arguments: argparse.Namespace, storage: StorageConfig, console: Console) -> int:
+def inspect(arguments: argparse.Namespace, console: Console) -> int:
     """Do what `llmtrain checkpoints` asks for."""
+    storage = StorageConfig.model_validate_json(arguments.storage)
     store = open_store(arguments.run_uri, storage)
     if arguments.action == "list":
         return print_checkpoints(store, console)
@@ -108,27 +106,15 @@ def inspect(arguments: argparse.Namespace, storage: StorageConfig, console: Cons
     return pin_checkpoint(store, console, arguments.step, pinned=is_pin)
 
 
-def inspect_data(arguments: argparse.Namespace, storage: StorageConfig, console: Console) -> int:
-    """Do what `llmtrain data` asks for."""
-    store = open_store(arguments.uri, storage)
-    if arguments.action == "lineage":
-        return print_lineage(store, console, arguments.source)
-    if arguments.run:
-        record = RunDataset.model_validate_json(store.read_bytes(DATASET))
-        store = open_store(record.uri, storage)
-    return print_dataset(store, console)
-
-
-LOOKS = {"checkpoints": inspect, "data": inspect_data}
-"""Commands that only look at a store."""
+LOOKS = {"checkpoints": inspect, "data": handle_data}
+"""Commands for people, which no pod runs."""
 
 
 def look(arguments: argparse.Namespace) -> int:
-    """Look at a store; the exit code says whether all is well."""
+    """Do what a person asks for; the exit code says whether all is well."""
     console = Console()
     try:
-        storage = StorageConfig.model_validate_json(arguments.storage)
-        return LOOKS[arguments.command](arguments, storage, console)
+        return LOOKS[arguments.command](arguments, console)
     except StageError as error:
         console.print(f"{error.message}; {error.next_step}", style="red", soft_wrap=True)
         return error.code.value
@@ -162,6 +148,9 @@ def _read_settings(arguments: argparse.Namespace) -> AgentSettings:
             reason="RunConfigInvalid",
             next_step="use an operator and a trainer image of the same version",
         ) from error
+    if arguments.workers is not None:
+        # The file is the same for all pods of a run, and may be of another size than this one.
+        config = config.model_copy(update={"replicas": arguments.workers})
     return AgentSettings(
         config=config,
         stage=arguments.stage,

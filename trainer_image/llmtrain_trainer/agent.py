@@ -73,7 +73,7 @@ async def run_agent(settings: AgentSettings, stage: StageEntry) -> ExitRecord:
     rendezvous = settings.config.rendezvous
     async with AsyncExitStack() as stack:
         seat = line = None
-        if settings.index == 0:
+        if settings.member == 0:
             seat = await stack.enter_async_context(_take_seat(settings))
         else:
             line = LeaderLine(
@@ -82,7 +82,7 @@ async def run_agent(settings: AgentSettings, stage: StageEntry) -> ExitRecord:
                 hold_seconds=find_hold_seconds(settings.num_workers),
             )
             stack.push_async_callback(line.close)
-        port = rendezvous.find_port(settings.index)
+        port = settings.config.find_port(settings.stage, settings.index)
         application = build_application(board, collector, seat)
         await stack.enter_async_context(serve(application, settings.host, port))
         agent = Agent(settings, stage, board=board, seat=seat, line=line)
@@ -132,7 +132,7 @@ class Agent:
         assert leader is not None
         self._membership = Membership(
             leader.exchange,
-            index=settings.index,
+            index=settings.member,
             incarnation=settings.incarnation,
             silence_seconds=find_lease_seconds(settings.num_workers),
             on_change=self._alarm.ring,

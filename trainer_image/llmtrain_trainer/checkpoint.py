@@ -112,6 +112,9 @@ class Checkpointer:
         self._store_failure: StoreError | None = None
         self._defect: BaseException | None = None
         self._committed_step: int | None = None
+        self._begun_at = 0.0
+        self.save_seconds = 0.0
+        """On rank 0: how long the newest committed save took."""
         self.begun_step: int | None = None
         """Step of the newest checkpoint that was begun, or resumed from."""
 
@@ -128,6 +131,7 @@ class Checkpointer:
         assert not self.is_busy
         self.check()
         self._num_saves += 1
+        self._begun_at = time.monotonic()
         self.begun_step = snapshot.step
         self._store_failure = None
         failure: StoreError | None = None
@@ -240,6 +244,7 @@ class Checkpointer:
             if self._ranks.is_first:
                 self._commit(manifest, objects, messages)
                 self._area.note_commit()
+                self.save_seconds = time.monotonic() - self._begun_at
                 self._committed_step = manifest.step
                 delete_old_checkpoints(self._store, self._retention)
         except StoreError as error:

@@ -43,10 +43,15 @@ from llmtrain_trainer.store import Store, open_store
 class Split:
     """The tokens of one split."""
 
-    def __init__(self, folder: Path, manifest: SplitManifest, token_type: str) -> None:
-        """Map the split's files in `folder`."""
+    def __init__(
+        self, folder: Path, manifest: SplitManifest, token_type: str, end_of_text: int
+    ) -> None:
+        """Map the split's files in `folder`; documents end with the token `end_of_text`."""
+        self._end_of_text = end_of_text
         self.num_tokens = manifest.num_tokens
         self.num_documents = manifest.num_documents
+        self.num_bytes = manifest.num_bytes
+        """Of the text in UTF-8."""
         self._shards = [
             np.memmap(folder / shard.tokens, dtype=token_type, mode="r")
             for shard in manifest.shards
@@ -76,11 +81,11 @@ class Split:
         return sequences
 
     def read_document(self, index: int) -> NDArray[np.int64]:
-        """Return the tokens of a document, without its end of text."""
+        """Return the tokens of a document, without its end of text and padding."""
         start, end = self._offsets[index], self._offsets[index + 1]
-        document = np.empty(end - start - 1, dtype=np.int64)
+        document = np.empty(end - start, dtype=np.int64)
         self._read(int(start), document)
-        return document
+        return document[: np.flatnonzero(document != self._end_of_text).max(initial=-1) + 1]
 
     def count_tokens(self, vocabulary_size: int) -> NDArray[np.int64]:
         """Return how often each token occurs [vocabulary_size]."""
@@ -112,8 +117,8 @@ class Dataset:
 
     train: Split
     validation: Split
-    validation_bytes: int
-    """Of the held-out text in UTF-8."""
+    test: Split | None
+    """Where the recipe has a test part."""
 
     unigram_counts: NDArray[np.int64]
     """How often each token occurs in the training split [vocabulary_size]."""
@@ -178,14 +183,17 @@ def open_dataset(store: Store, cache_directory: Path) -> Dataset:
 
 
 def _map_dataset(folder: Path, manifest: DatasetManifest) -> Dataset:
+    def map_split(split: SplitManifest) -> Split:
+        return Split(folder, split, manifest.token_type, manifest.end_of_text)
+
     return Dataset(
         fingerprint=manifest.fingerprint,
         vocabulary_size=manifest.vocabulary_size,
         end_of_text=manifest.end_of_text,
         special=manifest.special,
-        train=Split(folder, manifest.train, manifest.token_type),
-        validation=Split(folder, manifest.validation, manifest.token_type),
-        validation_bytes=manifest.validation.num_bytes,
+        train=map_split(manifest.train),
+        validation=map_split(manifest.validation),
+        test=None if manifest.test is None else map_split(manifest.test),
         unigram_counts=np.fromfile(folder / TRAIN_COUNTS, dtype=COUNT_TYPE),
         folder=folder,
     )

@@ -1,6 +1,6 @@
 """`llmtrain data`: what a dataset was made of and by what, and who used a source.
 
-Below: `shards`, `store`. Above: `__main__`. Only manifests are read, no data.
+Below: `shards`, `store`. Above: `dataset_commands`. Only manifests are read, no data.
 """
 
 from __future__ import annotations
@@ -20,20 +20,29 @@ DATASETS, RUNS = "datasets/", "runs/"
 MEBIBYTE = 1024**2
 
 
-def print_dataset(store: Store, console: Console) -> int:
-    """Print what the dataset that `store` is rooted at was made of; the exit code is 0.
+def read_dataset_manifest(store: Store) -> DatasetManifest:
+    """Return the manifest of the dataset that `store` is rooted at.
 
     Raises:
-        StoreError: where there is none, or its manifest cannot be read.
+        StoreError: where there is none, or it cannot be read.
     """
     try:
-        manifest = DatasetManifest.model_validate_json(store.read_bytes(MANIFEST))
+        return DatasetManifest.model_validate_json(store.read_bytes(MANIFEST))
     except ValidationError as error:
         raise StoreError(
             f"{store.uri}/{MANIFEST} is of another version of llmtrain",
             reason="DatasetDamaged",
             next_step="use the version that made the dataset",
         ) from error
+
+
+def print_dataset(store: Store, console: Console) -> int:
+    """Print what the dataset that `store` is rooted at was made of; the exit code is 0.
+
+    Raises:
+        StoreError: where there is none, or its manifest cannot be read.
+    """
+    manifest = read_dataset_manifest(store)
     console.print(f"{store.uri}\n", highlight=False, soft_wrap=True)
     sources = Table("source", "MiB", "SHA-256", box=None)
     for source in manifest.sources:
@@ -44,7 +53,10 @@ def print_dataset(store: Store, console: Console) -> int:
         counts = (step.documents_in, step.documents_out, step.documents_changed)
         steps.add_row(step.step, *map(str, counts), rules)
     splits = Table("split", "documents", "tokens", "MiB of text", box=None)
-    for name, split in (("train", manifest.train), ("validation", manifest.validation)):
+    parts = {"train": manifest.train, "validation": manifest.validation, "test": manifest.test}
+    for name, split in parts.items():
+        if split is None:
+            continue
         size = f"{split.num_bytes / MEBIBYTE:.1f}"
         splits.add_row(name, str(split.num_documents), str(split.num_tokens), size)
     for table in (sources, steps, splits):

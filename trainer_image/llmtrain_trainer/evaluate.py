@@ -19,8 +19,10 @@ from transformers import AutoTokenizer
 from llmtrain_api.objective import Objective, count_spans
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.data import open_run_dataset
+from llmtrain_api.training import HeldOut
+from llmtrain_trainer.data import Dataset, Split, open_run_dataset
 from llmtrain_trainer.export import download_export, load_export, locate_export
+from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.manifest import CURVES
 from llmtrain_trainer.measure import choose_sequences, measure
 from llmtrain_trainer.model import count_parameters
@@ -56,11 +58,12 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
 
         reporter.enter(RankPhase.EVALUATING)
         sequence_length = config.training.sequence_length
-        num_sequences = dataset.validation.num_sequences(sequence_length)
+        held_out = choose_split(dataset, config.evaluation.split)
+        num_sequences = held_out.num_sequences(sequence_length)
         measured = measure(
             model,
             objective,
-            dataset.validation,
+            held_out,
             choose_sequences(num_sequences, num_sequences),
             ranks,
             sequence_length=sequence_length,
@@ -68,7 +71,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         )
         loss = measured.loss
         reporter.report(validation_loss=loss)
-        samples = write_samples(config, dataset, dataset.validation, objective, model, tokenizer)
+        samples = write_samples(config, dataset, held_out, objective, model, tokenizer)
 
     curve = json.loads(store.read_bytes(CURVES))
     report = Report(
@@ -79,13 +82,13 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         perplexity=math.exp(loss),
         accuracy=measured.accuracy,
         bits_per_byte=convert_to_bits_per_byte(
-            loss, num_tokens=dataset.validation.num_tokens, num_bytes=dataset.validation_bytes
+            loss, num_tokens=held_out.num_tokens, num_bytes=held_out.num_bytes
         )
         if config.objective is Objective.CAUSAL
         else None,
         unigram_loss=count_text_share(config)
         * compute_unigram_loss(
-            dataset.unigram_counts, dataset.validation.count_tokens(dataset.vocabulary_size)
+            dataset.unigram_counts, held_out.count_tokens(dataset.vocabulary_size)
         ),
         held_out_tokens=measured.num_targets,
         curve=curve,
@@ -103,6 +106,23 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         export_uri=locate_export(config),
         report_uri=f"{config.run_uri}/{REPORT}",
     )
+
+
+def choose_split(dataset: Dataset, held_out: HeldOut) -> Split:
+    """Return the part of the data to measure on.
+
+    Raises:
+        StoreError: where the dataset has no such part.
+    """
+    if held_out is HeldOut.VALIDATION:
+        return dataset.validation
+    if dataset.test is None:
+        raise StoreError(
+            "the dataset of the run has no test part, which evaluation.split asks for",
+            reason="DatasetDamaged",
+            next_step="give data.split.testFraction in a new job",
+        )
+    return dataset.test
 
 
 def compute_unigram_loss(

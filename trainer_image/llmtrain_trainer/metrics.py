@@ -35,6 +35,10 @@ RUN_GAUGES = {
         "checkpoint_stall_seconds",
         "How long training waited for the newest save.",
     ),
+    "llmtrain_checkpoint_save_seconds": (
+        "checkpoint_save_seconds",
+        "How long the newest committed save took, from its beginning on.",
+    ),
     "llmtrain_checkpoint_interval_seconds": (
         "checkpoint_interval_seconds",
         "Seconds between saves, where the clock decides.",

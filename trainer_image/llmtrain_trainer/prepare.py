@@ -1,75 +1,113 @@
 """The preparation stage: from sources in the store to a dataset in the store.
 
-Below: `preparation`, one module for each step of the recipe; `tokenization`, and `shards` for how
-tokens lie in the store. Above: the agent calls `run_prepare` in one process; `train` and
-`evaluate` find the data through the run's `dataset.json`.
+Below: `preparation`, one module for each step of the recipe; `writing` and `shards` for how tokens
+lie in the store; `data_report` for what people want to know of them. Above: the agent calls
+`run_prepare` in one process of each task; `train` and `evaluate` find the data through the run's
+`dataset.json`.
 
 A dataset is addressed by a digest of all that it follows from, so that jobs that want the same
 data prepare it once. Its manifest is created last: two jobs that prepare it at the same time
 write the same bytes, and one of them commits.
+
+Two passes are divided over all tasks, through the store: documents are read and refined
+(`reading`), and pieces of text encoded (`encoding`). What lies between and behind is about all
+documents together, and done by task 0.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from llmtrain_api.data import DataSpec, TokenizerKind
 from llmtrain_api.naming import locate_dataset
 from llmtrain_api.objective import Objective
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig, StorageConfig
+from llmtrain_trainer.data_report.publishing import publish_report
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.learning import TRAINERS
-from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.manifest import ManifestObject, describe_file
+from llmtrain_trainer.preparation.claims import Pace
 from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
+from llmtrain_trainer.preparation.encoding import (
+    SecondPass,
+    keeps_roles,
+    obtain_encoder,
+)
+from llmtrain_trainer.preparation.marks import show_text
+from llmtrain_trainer.preparation.reading import FirstPass
 from llmtrain_trainer.preparation.sources import Inputs, SourceFile, find_inputs
 from llmtrain_trainer.preparation.splits import (
-    Piece,
+    Part,
+    Parts,
     choose_held_out,
-    divide_into_batches,
     sample_pieces,
-    split_documents,
 )
+from llmtrain_trainer.preparation.tally import Tally
+from llmtrain_trainer.preparation.tasks import UnitSizes, assist, find_place
+from llmtrain_trainer.preparation.team import OvertakenError, Team, join_team, sweep_work
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.shards import (
-    COUNT_TYPE,
     DATASET,
     MANIFEST,
     REJECTED,
     TOKENIZER,
-    TRAIN_COUNTS,
     DatasetManifest,
     RunDataset,
-    ShardWriter,
-    SplitManifest,
-    TokenizerRecord,
-    count_tokens,
 )
 from llmtrain_trainer.special_tokens import OBJECTIVE_TOKENS
-from llmtrain_trainer.store import ObjectExistsError, Store, open_store
-from llmtrain_trainer.tokenization import TextEncoder, fetch_tokenizer, make_tokenizer
+from llmtrain_trainer.store import ObjectExistsError, ObjectMissingError, Store, open_store
+from llmtrain_trainer.tokenization import (
+    TextEncoder,
+    fetch_tokenizer,
+    list_special_tokens,
+    make_tokenizer,
+)
+from llmtrain_trainer.writing import (
+    Selection,
+    check_labels,
+    choose_parts,
+    describe_tokenizer,
+    list_pieces,
+    make_budget,
+    open_writer,
+    write_splits,
+)
+
+logger = logging.getLogger(__name__)
 
 RECIPE_VERSION = 2
 """Raise it with every change after which the same text becomes other tokens."""
 
-PROCESS_BYTES = 8 * 1024 * 1024
-"""Of sources, packed or not: as much takes a process seconds, and its start takes one."""
-
 FINGERPRINT_CHARACTERS = 32
 """128 bits: no two recipes will ever share one by chance."""
 
+PACE = Pace()
+UNIT_SIZES = UnitSizes()
 
-def run_prepare(config: RunConfig, reporter: Reporter) -> StageResult:
-    """Prepare the run's data, or find it prepared.
+
+def run_prepare(
+    config: RunConfig,
+    reporter: Reporter,
+    task: int = 0,
+    *,
+    pace: Pace = PACE,
+    sizes: UnitSizes = UNIT_SIZES,
+) -> StageResult:
+    """Prepare the run's data as one of its tasks, or find it prepared.
+
+    Args:
+        config: the run.
+        reporter: hears now and then that work goes on.
+        task: its number, from 0 on. Task 0 puts together what all of them did.
+        pace: how often tasks look at each other.
+        sizes: of the units of their work.
 
     Raises:
         DataError: where a source holds nothing, or what cannot be read, or too little to split.
@@ -82,26 +120,20 @@ def run_prepare(config: RunConfig, reporter: Reporter) -> StageResult:
     store = open_store(uri, config.storage)
     reused = store.find_object(MANIFEST) is not None
     if not reused:
-        with tempfile.TemporaryDirectory(prefix="llmtrain-prepare-") as name:
-            scratch, output = Path(name), Path(name) / "dataset"
-            output.mkdir()
-            with open_corpus(
-                data,
-                inputs,
-                scratch,
-                output / REJECTED,
-                reporter.report,
-                choose_num_processes(inputs.documents),
-            ) as corpus:
-                manifest = build_dataset(config, corpus, fingerprint, store, output, reporter)
         try:
-            store.create_bytes(MANIFEST, manifest.model_dump_json(by_alias=True).encode())
-        except ObjectExistsError:
-            reused = True
+            with join_team(store, find_place(config, task), pace, reporter.report) as team:
+                reused = not team.await_turn() or not take_part(
+                    config, inputs, fingerprint, team, sizes, reporter
+                )
+        except DataError:
+            sweep_work(store)  # the same sources will never make a dataset
+            raise
     manifest = DatasetManifest.model_validate_json(store.read_bytes(MANIFEST))
-    record = RunDataset(fingerprint=fingerprint, uri=uri)
-    run_store = open_store(config.run_uri, config.storage)
-    run_store.write_bytes(DATASET, record.model_dump_json(by_alias=True).encode())
+    sweep_work(store)
+    if task == 0:
+        record = RunDataset(fingerprint=fingerprint, uri=uri)
+        run_store = open_store(config.run_uri, config.storage)
+        run_store.write_bytes(DATASET, record.model_dump_json(by_alias=True).encode())
     reporter.enter(RankPhase.FINISHED)
     return StageResult(
         dataset=fingerprint,
@@ -113,10 +145,43 @@ def run_prepare(config: RunConfig, reporter: Reporter) -> StageResult:
     )
 
 
-def choose_num_processes(files: list[SourceFile]) -> int:
-    """Return how many processes are worth their start for so much text."""
-    size = sum(file.stored.size for file in files)
-    return max(1, min(count_usable_cores(), size // PROCESS_BYTES))
+def take_part(
+    config: RunConfig,
+    inputs: Inputs,
+    fingerprint: str,
+    team: Team,
+    sizes: UnitSizes,
+    reporter: Reporter,
+) -> bool:
+    """Do this task's part until the dataset is there; return whether it is this run that made it.
+
+    Raises:
+        DataError, StoreError: see `run_prepare`.
+    """
+    with tempfile.TemporaryDirectory(prefix="llmtrain-prepare-") as name:
+        scratch, output = Path(name), Path(name) / "dataset"
+        output.mkdir()
+        first = FirstPass(config.data, inputs, team, scratch, sizes.read_bytes)
+        second = SecondPass(
+            team, with_roles=keeps_roles(config.data), unit_characters=sizes.encode_characters
+        )
+        try:
+            if team.place.task > 0:
+                assist(config, team, first, second, scratch)
+                return True
+            with open_corpus(
+                config.data, inputs, scratch, output / REJECTED, reporter.report, first.finish()
+            ) as corpus:
+                manifest = build_dataset(config, corpus, fingerprint, team, second, output)
+            logger.info("begins to commit")
+            team.store.create_bytes(MANIFEST, manifest.model_dump_json(by_alias=True).encode())
+        except (ObjectExistsError, OvertakenError):
+            return False
+        except ObjectMissingError:
+            if not team.is_complete():
+                raise
+            return False  # overtaken, too: what was to be read has been swept
+    return True
 
 
 def compute_fingerprint(
@@ -133,8 +198,13 @@ def compute_fingerprint(
     }
     facts: dict[str, Any] = {
         "version": RECIPE_VERSION,
-        # How sources were named does not matter, which objects they named does.
-        "recipe": data.model_copy(update=recipe).dump(),
+        # How sources were named does not matter, which objects they named does; nor by how many
+        # tasks they were read.
+        "recipe": {
+            name: value
+            for name, value in data.model_copy(update=recipe).dump().items()
+            if name != "tasks"
+        },
         "files": [_pin(file) for file in inputs.documents],
         "against": [_pin(file) for file in inputs.against],
         "erase": [_pin(file) for file in inputs.erase],
@@ -152,21 +222,33 @@ def build_dataset(
     config: RunConfig,
     corpus: Corpus,
     fingerprint: str,
-    store: Store,
+    team: Team,
+    second: SecondPass,
     output: Path,
-    reporter: Reporter,
 ) -> DatasetManifest:
-    """Make tokens of a corpus and upload them; return the manifest that is to commit them."""
+    """Make tokens of a corpus, upload them and a report; return the manifest that commits them."""
     data = config.data
+    logger.info("chooses what is held out, and makes the tokenizer")
     held_out = choose_held_out(corpus.read(), data.split)
-    encoder = _make_encoder(config, corpus, held_out, output / TOKENIZER)
-    pieces = _split(corpus, data, held_out)
-    train, validation, num_words = write_splits(pieces, encoder, output, reporter)
-    tokenizer = describe_tokenizer(encoder, train, num_words, output)
-    steps = corpus.record_steps()
-    return DatasetManifest(
+    encoder = obtain_encoder(
+        team,
+        data.tokenizer,
+        config.storage,
+        output / TOKENIZER,
+        lambda folder: _make_encoder(config, corpus, held_out, folder),
+    )
+    budget = make_budget(corpus, data, held_out, encoder)
+    logger.info("writes tokens")
+    selection = Selection(corpus, data, held_out, budget)
+    pieces = second.encode(selection, encoder, corpus.count_characters())
+    writers = {part: open_writer(data, part, encoder, output) for part in choose_parts(data)}
+    splits, num_words = write_splits(pieces, writers, budget)
+    labels = check_labels(selection.survey)
+    tokenizer = describe_tokenizer(encoder, splits[Part.TRAIN], num_words, output)
+    steps = selection.record_steps()
+    manifest = DatasetManifest(
         fingerprint=fingerprint,
-        recipe=data,
+        recipe=data.model_copy(update={"tasks": 1}),  # the same whatever their number
         sources=corpus.sources,
         steps=steps,
         num_documents=steps[0].documents_out,
@@ -175,61 +257,15 @@ def build_dataset(
         end_of_text=encoder.end_of_text,
         special=encoder.special,
         token_type="<u2" if encoder.token_type.itemsize == 2 else "<u4",
-        train=train,
-        validation=validation,
-        objects=upload_folder(store, output),
+        train=splits[Part.TRAIN],
+        validation=splits[Part.VALIDATION],
+        test=splits.get(Part.TEST),
+        labels=labels,
+        objects=upload_folder(team.store, output),
     )
-
-
-def write_splits(
-    pieces: Iterable[Piece], encoder: TextEncoder, output: Path, reporter: Reporter
-) -> tuple[SplitManifest, SplitManifest, int]:
-    """Encode the pieces; write the shards of training and held-out text.
-
-    Returns:
-        The two splits, and the number of words of the training split.
-
-    Raises:
-        DataError: where one of the two is empty.
-    """
-    train, validation = ShardWriter(output, "train"), ShardWriter(output, "validation")
-    num_words = 0
-    for batch in divide_into_batches(pieces):
-        reporter.report()
-        encoded = encoder.encode([piece.text for piece in batch])
-        for piece, tokens in zip(batch, encoded, strict=True):
-            writer = validation if piece.is_validation else train
-            num_words += 0 if piece.is_validation else piece.copies * len(piece.text.split())
-            for _ in range(piece.copies):
-                writer.append(tokens, num_bytes=len(piece.text.encode()))
-    train_split, validation_split = train.finish(), validation.finish()
-    if train_split is None or validation_split is None:
-        raise DataError(
-            "data.split puts all documents on one side",
-            reason="SplitEmpty",
-            next_step="hold out the ends of documents by data.split.method: tail, or add text",
-        )
-    return train_split, validation_split, num_words
-
-
-def describe_tokenizer(
-    encoder: TextEncoder, train: SplitManifest, num_words: int, output: Path
-) -> TokenizerRecord:
-    """Write how often each token occurs in the training split; return what that says."""
-    shards = [
-        np.memmap(output / shard.tokens, dtype=encoder.token_type, mode="r")
-        for shard in train.shards
-    ]
-    counts = count_tokens(shards, encoder.vocabulary_size)
-    (output / TRAIN_COUNTS).write_bytes(counts.astype(COUNT_TYPE).data)
-    num_tokens = train.num_tokens - train.num_documents
-    num_unknown = 0 if encoder.unknown is None else int(counts[encoder.unknown])
-    return TokenizerRecord(
-        tokens_per_word=num_tokens / max(num_words, 1),
-        bytes_per_token=train.num_bytes / max(num_tokens, 1),
-        unknown_rate=num_unknown / max(num_tokens, 1),
-        tokens_used=int((counts > 0).sum()),
-    )
+    logger.info("makes the report")
+    publish_report(team.store, selection.survey, manifest, output, team.report)
+    return manifest
 
 
 def upload_folder(store: Store, folder: Path) -> list[ManifestObject]:
@@ -240,11 +276,6 @@ def upload_folder(store: Store, folder: Path) -> list[ManifestObject]:
         store.upload(item.key, path)
         objects.append(item)
     return objects
-
-
-def _split(corpus: Corpus, data: DataSpec, held_out: NDArray[np.bool_] | None) -> Iterator[Piece]:
-    weights = [source.weight for source in data.sources]
-    return split_documents(corpus.read(), data.split, weights, held_out)
 
 
 def _pin(file: SourceFile) -> dict[str, Any]:
@@ -258,14 +289,18 @@ def _pin(file: SourceFile) -> dict[str, Any]:
 
 
 def _make_encoder(
-    config: RunConfig, corpus: Corpus, held_out: NDArray[np.bool_] | None, folder: Path
+    config: RunConfig, corpus: Corpus, held_out: Parts | None, folder: Path
 ) -> TextEncoder:
-    spec, special = config.data.tokenizer, OBJECTIVE_TOKENS[config.objective]
+    spec = config.data.tokenizer
+    special = [*list_special_tokens(config.data), *OBJECTIVE_TOKENS[config.objective]]
     if spec.kind is TokenizerKind.PRETRAINED:
         assert spec.uri is not None
         return fetch_tokenizer(open_store(spec.uri, config.storage), folder, special)
+    pieces = list_pieces(corpus, config.data, held_out, Tally("augment"))
     if spec.kind in TRAINERS:
         share = spec.sample_characters / max(corpus.count_characters(), 1)
-        pieces = _split(corpus, config.data, held_out)
-        return make_tokenizer(spec, sample_pieces(pieces, share), folder, special)
-    return make_tokenizer(spec, (document.text for document in corpus.read()), folder, special)
+        return make_tokenizer(spec, map(show_text, sample_pieces(pieces, share)), folder, special)
+    # A weight below one leaves documents out, whose characters are known all the same.
+    documents = (document.text for document in corpus.read())
+    texts = documents if config.data.augment is None else chain(documents, (p.text for p in pieces))
+    return make_tokenizer(spec, map(show_text, texts), folder, special)

@@ -45,6 +45,8 @@ class RankGroup:
     store_host: str = "127.0.0.1"
     store_port: int = 0
     """Where rank 0 of this round serves the torch TCPStore; fresh for each round. 0: alone."""
+    worker: int = 0
+    """Index of its worker: the task of a stage whose workers run no rounds together."""
     staging: tuple[str, ...] = ()
     """Folders of this host to stage checkpoints in, the best first; they outlive the round."""
 

@@ -28,6 +28,15 @@ ROUNDS_PER_INCARNATION = 1000
 goes on into the next one's, which hears of it from the workers."""
 
 
+def count_starts(round_number: int) -> int:
+    """Return how often the ranks of a run were started, up to a round, as far as its number tells.
+
+    Of earlier incarnations of the leader each counts once.
+    """
+    incarnation, within = divmod(round_number, ROUNDS_PER_INCARNATION)
+    return incarnation + within
+
+
 class MemberState(StrEnum):
     """What a worker is at. Each but `LEFT` speaks of the round in the same report."""
 

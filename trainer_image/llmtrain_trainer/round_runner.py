@@ -213,13 +213,14 @@ class RoundRunner:
         store_port = view.store_port if view is not None else None
         return [
             RankGroup(
-                rank=settings.index * settings.num_ranks + local_rank,
+                rank=settings.member * settings.num_ranks + local_rank,
                 world_size=settings.num_workers * settings.num_ranks,
                 local_rank=local_rank,
                 local_world_size=settings.num_ranks,
                 round=number,
                 store_host=store_host,
                 store_port=store_port or 0,
+                worker=settings.index,
                 staging=tuple(map(str, self._memory.folders)),
             )
             for local_rank in range(settings.num_ranks)

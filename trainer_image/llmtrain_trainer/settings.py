@@ -27,8 +27,15 @@ class AgentSettings:
 
     @property
     def num_workers(self) -> int:
-        """Workers of the stage: only training has more than one."""
+        """Workers that run rounds together. Only those of training do: a task of preparation is
+        alone, so that the end of one ends no other.
+        """
         return self.config.replicas if self.stage is Stage.TRAIN else 1
+
+    @property
+    def member(self) -> int:
+        """Which of these this is; 0 leads."""
+        return self.index if self.stage is Stage.TRAIN else 0
 
     @property
     def num_ranks(self) -> int:

@@ -4,11 +4,16 @@ Below: numpy, the contract's base model. Above: `prepare` writes shards here, `d
 
     datasets/<fingerprint>/train-00000.tokens    uint16 or uint32, little endian
                            train-00000.offsets   uint64: where its documents begin
+                           train-00000.roles     uint8: whose words each token is (see `marks`)
+                           train-00000.facts     JSON lines: label, language and id of documents
                            train.counts          int64: how often each token occurs in training
                            validation-00000.…    the same of the held-out split
+                           test-00000.…          the same of the test split, where there is one
                            tokenizer/            a Hugging Face tokenizer
                            rejected.jsonl        records left out, by place and reason
+                           report.json, .html    what it is like (see `data_report`); no part of it
                            manifest.json         last
+                           work/                 of tasks at work, until the manifest is there
 
 The tokens of a split are one stream over its shards; every document ends with the end-of-text
 token, and offsets count from the start of the stream.
@@ -16,7 +21,9 @@ token, and offsets count from the start of the stream.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -27,6 +34,7 @@ from pydantic import Field
 from llmtrain_api.base import Model
 from llmtrain_api.data import DataSpec
 from llmtrain_trainer.manifest import ManifestObject
+from llmtrain_trainer.preparation.document import NO_FACTS, Facts
 from llmtrain_trainer.preparation.tally import StepRecord
 from llmtrain_trainer.special_tokens import SpecialTokens
 
@@ -37,6 +45,8 @@ MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
 TRAIN_COUNTS = "train.counts"
 TOKENIZER = "tokenizer/"
+WORK = "work/"
+"""Prefix of what tasks leave for each other; no part of the dataset."""
 
 SHARD_TOKENS = 64 * 1024 * 1024
 """A shard is closed when it holds this many tokens: 128 MiB where a token takes two bytes."""
@@ -46,6 +56,9 @@ SMALL_VOCABULARY = 1 << 16
 
 TokenArray = NDArray[np.unsignedinteger[Any]]
 """Tokens as they are stored: uint16 or uint32."""
+
+RoleArray = NDArray[np.uint8]
+"""A `Role` for each token."""
 
 OFFSET_TYPE = np.dtype("<u8")
 COUNT_TYPE = np.dtype("<i8")
@@ -84,6 +97,12 @@ class Shard(Model):
     offsets: str
     """Key of the offsets of the documents that begin in this shard."""
 
+    roles: str | None = None
+    """Key of the role of each token, where not all are plain text."""
+
+    facts: str | None = None
+    """Key of what records say of the documents that begin in this shard, one line for each."""
+
     num_tokens: int = Field(ge=1)
 
 
@@ -96,6 +115,15 @@ class SplitManifest(Model):
 
     num_bytes: int = Field(ge=1)
     """Of the split's text in UTF-8."""
+
+    num_padding: int = Field(default=0, ge=0)
+    """Of the tokens: those that fill rows and belong to no document."""
+
+    num_truncated: int = Field(default=0, ge=0)
+    """Documents that lost their end, being longer than a row."""
+
+    num_divided: int = Field(default=0, ge=0)
+    """Documents that go on in another row; each part counts as a document."""
 
     shards: list[Shard] = Field(min_length=1)
 
@@ -146,6 +174,12 @@ class DatasetManifest(Model):
 
     train: SplitManifest
     validation: SplitManifest
+    test: SplitManifest | None = None
+    """Where the recipe has a test part."""
+
+    labels: list[str] = Field(default_factory=list)
+    """Of the documents that are trained on, sorted; empty: they have none."""
+
     objects: list[ManifestObject]
     """Every object but this one, keys relative to the dataset."""
 
@@ -153,32 +187,92 @@ class DatasetManifest(Model):
 class ShardWriter:
     """Writes the documents of one split to files of a folder."""
 
-    def __init__(self, folder: Path, split: str, *, shard_tokens: int = SHARD_TOKENS) -> None:
-        """Write to `folder`; the files are called after `split`."""
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        *,
+        shard_tokens: int = SHARD_TOKENS,
+        with_roles: bool = False,
+        with_facts: bool = False,
+    ) -> None:
+        """Write to `folder`; the files are called after `split`.
+
+        Args:
+            folder: of the dataset.
+            split: its name.
+            shard_tokens: after how many a shard is closed.
+            with_roles: whether the role of each token is kept.
+            with_facts: whether facts of each document are kept.
+        """
         self._folder = folder
+        self.with_roles = with_roles
+        self._with_facts = with_facts
+        self._roles: BinaryIO | None = None
+        self._facts: list[Facts] = []
         self._split = split
         self._shard_tokens = shard_tokens
         self._file: BinaryIO | None = None
         self._offsets: list[int] = []
         self._shards: list[Shard] = []
-        self._num_tokens = 0
+        self.num_tokens = 0
+        """Written so far, padding included."""
+
+        self.num_padding = 0
         self._shard_start = 0
         self._num_documents = 0
         self._num_bytes = 0
 
-    def append(self, document: TokenArray, *, num_bytes: int) -> None:
-        """Append a document's tokens, which end with end of text, of `num_bytes` of UTF-8."""
+    def append(
+        self,
+        document: TokenArray,
+        *,
+        num_bytes: int,
+        roles: RoleArray | None = None,
+        facts: Facts = NO_FACTS,
+    ) -> None:
+        """Append a document's tokens, which end with end of text.
+
+        Args:
+            document: its tokens.
+            num_bytes: of its text in UTF-8.
+            roles: of its tokens, where the writer keeps them.
+            facts: of it, where the writer keeps them.
+        """
+        file = self._file_or_open()
+        self._offsets.append(self.num_tokens)
+        file.write(document.data)
+        if self._roles is not None:
+            assert roles is not None
+            assert len(roles) == len(document)
+            self._roles.write(roles.data)
+        if self._with_facts:
+            self._facts.append(facts)
+        self.num_tokens += len(document)
+        self._num_documents += 1
+        self._num_bytes += num_bytes
+        if self.num_tokens - self._shard_start >= self._shard_tokens:
+            self._close_shard()
+
+    def append_padding(self, tokens: TokenArray, roles: RoleArray) -> None:
+        """Append tokens that belong to no document, behind one that does."""
+        self._file_or_open().write(tokens.data)
+        if self._roles is not None:
+            self._roles.write(roles.data)
+        self.num_tokens += len(tokens)
+        self.num_padding += len(tokens)
+        if self.num_tokens - self._shard_start >= self._shard_tokens:
+            self._close_shard()
+
+    def _file_or_open(self) -> BinaryIO:
+        """Return the file of the shard at hand, begun where there is none."""
         if self._file is None:
             name = f"{self._split}-{len(self._shards):05d}"
             self._file = (self._folder / f"{name}.tokens").open("wb")
-            self._shard_start = self._num_tokens
-        self._offsets.append(self._num_tokens)
-        self._file.write(document.data)
-        self._num_tokens += len(document)
-        self._num_documents += 1
-        self._num_bytes += num_bytes
-        if self._num_tokens - self._shard_start >= self._shard_tokens:
-            self._close_shard()
+            if self.with_roles:
+                self._roles = (self._folder / f"{name}.roles").open("wb")
+            self._shard_start = self.num_tokens
+        return self._file
 
     def finish(self) -> SplitManifest | None:
         """Close the last shard; return what was written, or None where nothing was."""
@@ -187,8 +281,9 @@ class ShardWriter:
             return None
         return SplitManifest(
             num_documents=self._num_documents,
-            num_tokens=self._num_tokens,
+            num_tokens=self.num_tokens,
             num_bytes=self._num_bytes,
+            num_padding=self.num_padding,
             shards=self._shards,
         )
 
@@ -201,13 +296,26 @@ class ShardWriter:
         offsets = np.array(self._offsets, dtype=OFFSET_TYPE)
         (self._folder / f"{name}.offsets").write_bytes(offsets.data)
         self._offsets.clear()
+        if self._roles is not None:
+            self._roles.close()
+            self._roles = None
+        if self._with_facts:
+            lines = "".join(_write_facts(facts) for facts in self._facts)
+            (self._folder / f"{name}.facts").write_text(lines, encoding="utf-8")
+            self._facts.clear()
         self._shards.append(
             Shard(
                 tokens=f"{name}.tokens",
                 offsets=f"{name}.offsets",
-                num_tokens=self._num_tokens - self._shard_start,
+                roles=f"{name}.roles" if self.with_roles else None,
+                facts=f"{name}.facts" if self._with_facts else None,
+                num_tokens=self.num_tokens - self._shard_start,
             )
         )
+
+
+def _write_facts(facts: Facts) -> str:
+    return json.dumps(asdict(facts), ensure_ascii=False) + "\n"
 
 
 def choose_token_type(vocabulary_size: int) -> np.dtype[np.unsignedinteger[Any]]:

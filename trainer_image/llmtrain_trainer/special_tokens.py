@@ -40,7 +40,7 @@ class SpecialTokens(Model):
     """All that there are, in order, or none."""
 
 
-def add_special_tokens(tokenizer: Tokenizer, names: Sequence[str]) -> None:
+def add_lacking_tokens(tokenizer: Tokenizer, names: Sequence[str]) -> None:
     """Add those of `names` that the tokenizer has under no name, behind its vocabulary."""
     lacking = [name for name in names if find_name(tokenizer, name) is None]
     tokenizer.add_special_tokens(

@@ -9,7 +9,9 @@ The agent imports this module, so nothing here may import torch.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +70,13 @@ def _prepare(
 ) -> StageResult:
     from llmtrain_trainer.prepare import run_prepare
 
-    return run_prepare(config, reporter)
+    # What it does comes and goes in minutes: its log says at which unit of work it is.
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format=f"%(asctime)s %(levelname)s prepare-{group.worker} %(message)s",
+    )
+    return run_prepare(config, reporter, group.worker)
 
 
 def _train(

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
+from llmtrain_api.data import DataSpec, TokenizerKind
 from llmtrain_api.data import Tokenizer as TokenizerSpec
-from llmtrain_api.data import TokenizerKind
 from llmtrain_trainer.failures import ConfigurationError
 from llmtrain_trainer.learning import (
     END_OF_TEXT,
@@ -29,11 +29,18 @@ from llmtrain_trainer.learning import (
     finish_byte_level,
     list_byte_characters,
 )
-from llmtrain_trainer.shards import TokenArray, choose_token_type
+from llmtrain_trainer.preparation.marks import (
+    CHAT_TEMPLATE,
+    CHAT_TOKENS,
+    INFILL_TOKENS,
+    Role,
+    divide_text,
+)
+from llmtrain_trainer.shards import RoleArray, TokenArray, choose_token_type
 from llmtrain_trainer.special_tokens import (
     MASK,
     PADDING,
-    add_special_tokens,
+    add_lacking_tokens,
     find_name,
     find_special_tokens,
 )
@@ -41,7 +48,8 @@ from llmtrain_trainer.store import Store
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
-PRETRAINED_FILES = (TOKENIZER_FILE, CONFIG_FILE, "special_tokens_map.json", "chat_template.jinja")
+CHAT_FILE = "chat_template.jinja"
+PRETRAINED_FILES = (TOKENIZER_FILE, CONFIG_FILE, "special_tokens_map.json", CHAT_FILE)
 
 PRETRAINED_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")
 """End-of-text tokens of well-known tokenizers, for one whose configuration names none."""
@@ -61,6 +69,11 @@ class TextEncoder:
         self.end_of_text = number
         self.unknown = tokenizer.token_to_id(UNKNOWN)
         """The token for what the tokenizer cannot write, where it has one of that name."""
+        self._special = {
+            name: number
+            for name in (*CHAT_TOKENS, *INFILL_TOKENS)
+            if (number := tokenizer.token_to_id(name)) is not None
+        }
         self.special = find_special_tokens(tokenizer)
         """Tokens that objectives need, of those that it has."""
         self.vocabulary_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
@@ -71,6 +84,25 @@ class TextEncoder:
         """Yield the tokens of each text, end of text included."""
         for tokens in self._encode(texts):
             yield np.append(tokens, self.end_of_text).astype(self.token_type)
+
+    def encode_marked(self, texts: Sequence[str]) -> Iterator[tuple[TokenArray, RoleArray]]:
+        """Yield the tokens of each text, marks made special tokens, and the role of each token."""
+        divided = [divide_text(text) for text in texts]
+        plain = [segment.text for part in divided for segment in part if not segment.is_special]
+        encoded = self._encode(plain)
+        for segments in divided:
+            tokens = [
+                np.array([self._special[segment.text]]) if segment.is_special else next(encoded)
+                for segment in segments
+            ]
+            roles = np.repeat(
+                np.array([segment.role for segment in segments], dtype=np.uint8),
+                [len(part) for part in tokens],
+            )
+            # Text ends as it is text; a conversation has ended with its last turn.
+            last = Role.TEXT if segments[-1].role is Role.TEXT else Role.TEMPLATE
+            whole = np.concatenate([*tokens, [self.end_of_text]]).astype(self.token_type)
+            yield whole, np.append(roles, np.uint8(last))
 
 
 def make_tokenizer(
@@ -92,9 +124,33 @@ def make_tokenizer(
         tokenizer = TRAINERS[spec.kind](texts, spec.vocabulary_size - len(special))
         encode = partial(encode_with, tokenizer, cut_at_lines)
     folder.mkdir()
-    add_special_tokens(tokenizer, special)
+    add_special_tokens(tokenizer, special, folder)
     tokenizer.save(str(folder / TOKENIZER_FILE))
     (folder / CONFIG_FILE).write_text(json.dumps(_describe(tokenizer), indent=1), encoding="utf-8")
+    return TextEncoder(tokenizer, END_OF_TEXT, encode)
+
+
+def load_encoder(spec: TokenizerSpec, store: Store, folder: Path) -> TextEncoder:
+    """Copy a tokenizer that was made for `spec` from the root of `store` to `folder`.
+
+    Raises:
+        StoreError: where the store fails or lacks it.
+    """
+    if spec.kind is TokenizerKind.PRETRAINED:
+        return fetch_tokenizer(store, folder)
+    folder.mkdir()
+    for name in (TOKENIZER_FILE, CONFIG_FILE):
+        store.download(name, folder / name)
+    if store.find_object(CHAT_FILE) is not None:
+        store.download(CHAT_FILE, folder / CHAT_FILE)
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    encode: EncodeTexts = partial(encode_with, tokenizer, cut_at_lines)
+    if spec.kind is TokenizerKind.BYTE:
+        encode = encode_bytes
+    elif spec.kind is TokenizerKind.CHARACTER:
+        vocabulary = tokenizer.get_vocab(with_added_tokens=False)
+        characters = "".join(sorted(vocabulary.keys() - {UNKNOWN, END_OF_TEXT}))
+        encode = partial(encode_characters, characters)
     return TextEncoder(tokenizer, END_OF_TEXT, encode)
 
 
@@ -151,6 +207,23 @@ def make_character_tokenizer(characters: str) -> Tokenizer:
     return tokenizer
 
 
+def list_special_tokens(data: DataSpec) -> list[str]:
+    """Return the special tokens that a recipe needs beside the end of text."""
+    fills = data.augment is not None and data.augment.fill_in_middle > 0.0
+    return [
+        *(CHAT_TOKENS if data.has_conversations else ()),
+        *(INFILL_TOKENS if fills else ()),
+    ]
+
+
+def add_special_tokens(tokenizer: Tokenizer, special: Sequence[str], folder: Path) -> None:
+    """Add special tokens that the tokenizer lacks; with those of turns, a template to `folder`."""
+    add_lacking_tokens(tokenizer, special)
+    template = folder / CHAT_FILE
+    if CHAT_TOKENS[0] in special and not template.exists():
+        template.write_text(CHAT_TEMPLATE, encoding="utf-8")
+
+
 def fetch_tokenizer(store: Store, folder: Path, special: Sequence[str] = ()) -> TextEncoder:
     """Copy the tokenizer that `store` is rooted at into `folder`, and find its end of text.
 
@@ -182,7 +255,7 @@ def fetch_tokenizer(store: Store, folder: Path, special: Sequence[str] = ()) -> 
             tokenizer.no_truncation()
             tokenizer.no_padding()
             if special:
-                add_special_tokens(tokenizer, special)
+                add_special_tokens(tokenizer, special, folder)
                 tokenizer.save(str(path))
                 config = json.loads(config_path.read_text("utf-8")) | _name_tokens(tokenizer)
                 config_path.write_text(json.dumps(config, indent=1), "utf-8")

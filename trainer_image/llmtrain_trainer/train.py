@@ -257,7 +257,11 @@ def _watch_checkpointer(run: TrainingRun) -> None:
     step = run.checkpointer.take_committed_step()
     if step is not None:
         run.schedule.note_committed()
-        run.reporter.report(checkpoint_step=step, checkpoint_failure="")
+        run.reporter.report(
+            checkpoint_step=step,
+            checkpoint_failure="",
+            checkpoint_save_seconds=run.checkpointer.save_seconds,
+        )
     failure = run.checkpointer.store_failure
     if failure is not None and failure is not run.reported_failure:
         run.reported_failure = failure

@@ -19,7 +19,7 @@ from torch import nn
 
 from llmtrain_api.records import RankPhase
 from llmtrain_api.run import RunConfig
-from llmtrain_api.training import DivergenceAction
+from llmtrain_api.training import DivergenceAction, HeldOut
 from llmtrain_trainer.checkpoint import Checkpointer, RunFacts, Snapshot
 from llmtrain_trainer.curve import list_newest_losses
 from llmtrain_trainer.data import Dataset, find_cache_directory, find_dataset, open_run_dataset
@@ -35,6 +35,7 @@ from llmtrain_trainer.parallel import Ranks, find_plain_model, forget_gathered, 
 from llmtrain_trainer.part_file import name_part
 from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
 from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.rendezvous import count_starts
 from llmtrain_trainer.restore import (
     Checkpoint,
     fetch_newest_checkpoint,
@@ -151,7 +152,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             ),
             schedule=SaveSchedule(
                 config.checkpoint,
-                interruptions=ranks.group.round - 1,
+                interruptions=count_starts(ranks.group.round) - 1,
                 run_seconds=checkpoint.manifest.run_seconds if checkpoint is not None else 0.0,
             ),
             step=0,
@@ -256,7 +257,7 @@ def _open_dataset(config: RunConfig, store: Store, checkpoint: Checkpoint | None
         if dataset is not None:
             return dataset
     dataset = open_run_dataset(store, config)
-    _check_splits(dataset, config.training.sequence_length)
+    _check_splits(dataset, config.training.sequence_length, config.evaluation.split)
     if checkpoint is not None and checkpoint.manifest.dataset != dataset.fingerprint:
         raise DataError(
             f"the checkpoint of step {checkpoint.manifest.step} was trained on dataset "
@@ -297,8 +298,11 @@ def _build_model(
     return model
 
 
-def _check_splits(dataset: Dataset, sequence_length: int) -> None:
-    for name, split in (("training", dataset.train), ("held-out", dataset.validation)):
+def _check_splits(dataset: Dataset, sequence_length: int, final: HeldOut) -> None:
+    splits = [("training", dataset.train), ("held-out", dataset.validation)]
+    if final is HeldOut.TEST and dataset.test is not None:
+        splits.append(("test", dataset.test))
+    for name, split in splits:
         if split.num_sequences(sequence_length) < 1:
             raise DataError(
                 f"the {name} text has no sequence of training.sequenceLength "

@@ -12,21 +12,13 @@ from pathlib import Path
 
 import click
 
-DEFAULT_STORE = Path("llmtrain-store")
-DEFAULT_NAMESPACE = "default"
-
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
-
-store_option = click.option(
-    "--store",
-    type=FOLDER,
-    default=DEFAULT_STORE,
-    show_default=True,
-    help="Folder that takes the place of the object store: s3://bucket/key is STORE/bucket/key.",
-)
-namespace_option = click.option(
-    "--namespace", "-n", default=None, help="Namespace of the job, as in a cluster."
+from llmtrain_operator.cli.data_commands import data
+from llmtrain_operator.cli.options import (
+    DEFAULT_NAMESPACE,
+    FILE,
+    namespace_option,
+    s3_options,
+    store_option,
 )
 
 
@@ -184,9 +176,7 @@ def doctor(cluster: bool, store: Path, namespace: str | None) -> None:
 @store_option
 @namespace_option
 @click.option("--uri", default=None, help="In place of NAME: where the run lies, as s3://…")
-@click.option("--endpoint", default=None, help="The S3 server of --uri.  [default: AWS]")
-@click.option("--credentials", type=FOLDER, default=None, help="Folder: accessKey, secretKey.")
-@click.option("--ca-file", type=FILE, default=None, help="The authority of --endpoint.")
+@s3_options
 @click.option(
     "--keep-last", type=click.IntRange(min=1), default=1, show_default=True, help="For prune."
 )
@@ -232,45 +222,4 @@ def checkpoints(
     )
 
 
-@main.command()
-@click.argument("action", type=click.Choice(["inspect", "lineage"]))
-@click.argument("name", required=False)
-@store_option
-@namespace_option
-@click.option("--uri", default=None, help="In place of NAME: a dataset; for lineage, the storage.")
-@click.option("--endpoint", default=None, help="The S3 server of --uri.  [default: AWS]")
-@click.option("--credentials", type=FOLDER, default=None, help="Folder: accessKey, secretKey.")
-@click.option("--ca-file", type=FILE, default=None, help="The authority of --endpoint.")
-@click.option("--source", default=None, help="For lineage: a URI, a glob, or a SHA-256.")
-def data(
-    action: str,
-    name: str | None,
-    store: Path,
-    namespace: str | None,
-    uri: str | None,
-    endpoint: str | None,
-    credentials: Path | None,
-    ca_file: Path | None,
-    source: str | None,
-) -> None:
-    """Say what the dataset of the job NAME was made of, or who used a source.
-
-    inspect prints sources, what each step left out and why, splits and tokenizer. lineage prints
-    the datasets that were made of a source, and the runs that were trained on them; its exit code
-    is 1 where there are none.
-    """
-    from llmtrain_operator.cli.checkpoints import describe_storage, find_local_run
-    from llmtrain_operator.cli.data import inspect_dataset, trace_source
-
-    if (source is None) == (action == "lineage"):
-        raise click.UsageError("lineage needs --source, and nothing else takes it")
-    if (name is None) == (uri is None):
-        raise click.UsageError("say either the NAME of a job of this machine, or --uri")
-    if name is not None:
-        place, storage = find_local_run(name, namespace or DEFAULT_NAMESPACE, store)
-    else:
-        assert uri is not None
-        place, storage = uri, describe_storage(uri, endpoint, credentials, ca_file)
-    if source is None:
-        sys.exit(inspect_dataset(place, storage, is_run=name is not None))
-    sys.exit(trace_source(storage.uri, storage, source))
+main.add_command(data)

@@ -2,8 +2,9 @@
 
 Below, in the order of the story: `stages` (where the job is), `workers` (which incarnation of
 each should exist), `attempts`, `failures` and `ladder` (what ended, why, and what follows), then
-one of `at_work`, `suspension` and `endings`; they say it by `status`, `waiting`, `conditions` and
-`ledger`. `types` has the words. Above: `reconcile`, which observes, asks here, and carries out.
+one of `at_work` (with `staffing` and `resizing`), `suspension` and `endings`; they say it by
+`status`, `waiting`, `telling`, `conditions` and `ledger`. `types` has the words. Above:
+`reconcile`, which observes, asks here, and carries out.
 
 Nothing in this package reads a clock, an environment, a file or a network, and nothing is
 remembered between two calls: the same facts give the same plan.
@@ -25,7 +26,12 @@ from llmtrain_operator.plan.endings import (
     plan_success,
 )
 from llmtrain_operator.plan.ledger import charge_usage
-from llmtrain_operator.plan.stages import count_workers, find_stage, were_all_there
+from llmtrain_operator.plan.stages import (
+    count_extra_workers,
+    count_workers,
+    find_stage,
+    were_all_there,
+)
 from llmtrain_operator.plan.status import find_checkpoint_step
 from llmtrain_operator.plan.suspension import plan_suspension
 from llmtrain_operator.plan.types import Observed, Plan
@@ -55,9 +61,10 @@ def _plan_unfinished(job: LLMTrainingJob, observed: Observed, now: datetime) -> 
     workers = group_workers(
         job.metadata.name,
         stage,
-        count_workers(job.spec, stage),
+        count_workers(job, stage),
         job.status,
         observed.processes,
+        num_extra=count_extra_workers(job, stage),
     )
     toll = count_toll(
         job,
@@ -79,7 +86,7 @@ def misses_workers(job: LLMTrainingJob, observed: Observed) -> bool:
     stage = job.status.stage
     if stage is None or not were_all_there(job.status, stage):
         return False
-    num_workers = count_workers(job.spec, stage)
+    num_workers = count_workers(job, stage)
     name, status = job.metadata.name, job.status
     workers = group_workers(name, stage, num_workers, status, observed.processes)
     return any(has_vanished(worker, True) for worker in workers)

@@ -26,6 +26,7 @@ from llmtrain_operator.plan.types import Event, EventKind, ObservedProcess, Proc
 from llmtrain_operator.plan.workers import (
     LIVE_STATES,
     Worker,
+    do_meet,
     find_uncounted_failures,
     has_vanished,
     list_outlived,
@@ -84,8 +85,7 @@ def count_toll(
             if end is None and not verdict.retry:
                 end = End(reason=verdict.reason, message=verdict.message)
             end = end or find_early_end(attempts, policy)
-            has_peers = len(workers) > 1
-            restarts_group = restarts_group or (has_peers and must_restart_group(attempts))
+            restarts_group = restarts_group or (do_meet(workers) and must_restart_group(attempts))
             events.append(
                 Event(kind=EventKind.WARNING, reason=verdict.reason, message=verdict.message)
             )

@@ -35,6 +35,9 @@ CLASS_OF_INFRASTRUCTURE = {
 ABSENT_PEER_REASONS = frozenset({"Superseded", "PeersMissing"})
 """Reasons of lost peers in which no peer ever failed: it is replaced, or has no place yet."""
 
+UNSAVED = "PreemptedUnsaved"
+"""Reason of a process that was told to leave and ended without having saved."""
+
 SIGNAL_EXIT_CODE_BASE = 128
 """A shell or the kubelet adds the signal's number to this."""
 
@@ -104,10 +107,21 @@ def _judge_preemption(ended: ObservedProcess, spec: JobSpec) -> Verdict | None:
     record = ended.exit_record
     if record is None or record.code is not ExitCode.PREEMPTED:
         return None
+    where = f" (on {ended.node})" if ended.node else ""
+    why = INFRASTRUCTURE_REASONS.get(ended.ended_by, "")
+    if ended.ended_by == "NodeLost":
+        why = "its node is to be left"  # it was there to say so
+    who = f"{ended.process.name}{where} was told to leave{f', since {why}' if why else ''}"
+    if record.reason == UNSAVED:
+        return Verdict(
+            failure_class=FailureClass.PREEMPTED,
+            reason="PreemptedUnsaved",
+            message=f"{who}, and did not save: {record.message}",
+        )
     return Verdict(
         failure_class=FailureClass.PREEMPTED,
         reason="PreemptedSaved",
-        message=f"{ended.process.name} was asked to leave and saved its state first",
+        message=f"{who}, and saved its state first",
     )
 
 
@@ -200,10 +214,10 @@ def _judge_unknown(ended: ObservedProcess, spec: JobSpec) -> Verdict:
 POLICIES: tuple[Policy, ...] = (
     # The kubelet evicts for two things: the node's want of room, and a pod that wrote too much.
     _judge_space,
+    # It left because it was told to, whoever told it: by a drain, a taint, or a more important pod.
+    _judge_preemption,
     # The platform took the process away: whatever else it left is a consequence.
     _judge_infrastructure,
-    # It left because it was told to, with its state saved.
-    _judge_preemption,
     # It ended because another one did: that one is judged for it.
     _judge_lost_peer,
     # The kernel's word on memory beats an agent that could not write a record any more.

@@ -16,7 +16,7 @@ from llmtrain_api import JobStatus
 from llmtrain_api.workers import RunPolicy
 from llmtrain_operator.plan.conditions import format_time, parse_time
 from llmtrain_operator.plan.types import ObservedProcess, ProcessState
-from llmtrain_operator.plan.workers import Worker
+from llmtrain_operator.plan.workers import Worker, do_meet
 
 RETRY_SECONDS = 300.0
 """How long nothing is held, before all workers are tried again."""
@@ -37,6 +37,8 @@ def find_hold(
     """Return that all workers are to be released, or still are; None where they are wanted."""
     if status.held_until is not None and now < parse_time(status.held_until):
         return Hold(until=status.held_until, message=status.message)
+    if not do_meet(workers):
+        return None
     unplaced = [w.newest for w in workers if w.newest is not None and _is_unplaced(w.newest)]
     placed = sum(w.newest is not None and w.newest.state is ProcessState.RUNNING for w in workers)
     since = max((o.created_at for o in unplaced if o.created_at is not None), default=now)

@@ -40,14 +40,26 @@ def is_at_work(record: ProgressRecord) -> bool:
 
 
 def describe_progress(
-    spec: JobSpec, before: Progress | None, record: ProgressRecord | None, now: datetime
+    spec: JobSpec,
+    before: Progress | None,
+    record: ProgressRecord | None,
+    now: datetime,
+    *,
+    committed_step: int | None = None,
 ) -> Progress | None:
     """Return the progress that worker 0 of the training stage reports, or the last known.
 
     A round that has not restored yet tells nothing: its step is not where training is.
+    `committed_step` is that of the newest checkpoint that any worker has told of.
     """
     if record is None or not is_at_work(record):
-        return before
+        if before is None or before.steps_at_risk is None or committed_step is None:
+            return before
+        # Workers that were told to leave have saved since.
+        at_risk = max(0, before.step - committed_step)
+        return before.model_copy(update={"steps_at_risk": at_risk})
+    if committed_step is None:
+        committed_step = record.checkpoint_step or record.resumed_step or 0
     total = spec.training.steps
     tokens_left = (total - record.step) * spec.training.batch_size * spec.training.sequence_length
     speed = record.tokens_per_second
@@ -66,6 +78,7 @@ def describe_progress(
         loss_spikes=record.loss_spikes,
         rollbacks=record.rollbacks,
         skipped_batches=record.skipped_batches,
+        steps_at_risk=max(0, record.step - committed_step),
         straggler=record.straggler,
         incarnation=record.incarnation,
         round=record.round,
@@ -81,6 +94,7 @@ def complete_progress(
     step = results.step or total  # early stopping ends before
     values = before.model_dump() if before else {}
     values |= {"step": step, "total_steps": total, "percent": PERCENT, "remaining_seconds": None}
+    values["steps_at_risk"] = 0
     if results.train_loss is not None:
         values["loss"] = _round_loss(results.train_loss)
     if before is None or before.step != step:

@@ -8,7 +8,7 @@ data's manifest, the export, the report) as its last act, so its success is the 
 
 from __future__ import annotations
 
-from llmtrain_api import JobSpec, JobStatus
+from llmtrain_api import JobStatus, LLMTrainingJob
 from llmtrain_api.records import Stage, StageResult
 from llmtrain_api.status import ConditionType, Phase
 from llmtrain_operator.plan.types import Observed, ObservedProcess, ProcessState
@@ -21,9 +21,21 @@ PHASE_OF_STAGE = {
 }
 
 
-def count_workers(spec: JobSpec, stage: Stage) -> int:
-    """Return how many processes a stage has."""
-    return spec.workers.replicas if stage is Stage.TRAIN else 1
+def count_workers(job: LLMTrainingJob, stage: Stage) -> int:
+    """Return how many workers of a stage work together, as it was decided last."""
+    if stage is Stage.PREPARE:
+        return job.spec.data.tasks
+    if stage is not Stage.TRAIN:
+        return 1
+    size = job.status.size
+    return job.spec.workers.replicas if size is None else size.workers
+
+
+def count_extra_workers(job: LLMTrainingJob, stage: Stage) -> int:
+    """Return how many more are asked for, and may wait beside them."""
+    if stage is not Stage.TRAIN:
+        return 0
+    return max(0, job.spec.workers.replicas - count_workers(job, stage))
 
 
 def find_stage(status: JobStatus, observed: Observed) -> Stage | None:

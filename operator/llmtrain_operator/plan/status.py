@@ -41,7 +41,13 @@ def describe_common(
         spec.storage.uri, job.metadata.namespace, job.metadata.name, job.metadata.uid
     )
     results = merge_results(before, observed)
-    progress = describe_progress(spec, before.progress, find_record(observed, Stage.TRAIN), now)
+    progress = describe_progress(
+        spec,
+        before.progress,
+        find_record(observed, Stage.TRAIN),
+        now,
+        committed_step=find_checkpoint_step(before, observed),
+    )
     if results is not None and results.export_uri is not None:
         progress = complete_progress(spec, progress, results, now)
     update: dict[str, object] = {
@@ -84,9 +90,10 @@ def describe_checkpoint(
         )
     record = find_record(observed, Stage.TRAIN)
     if record is not None:
-        interval = record.checkpoint_interval_seconds
+        interval, save = record.checkpoint_interval_seconds, record.checkpoint_save_seconds
         said = {
             "interval_seconds": None if interval is None else round(interval),
+            "save_seconds": status.save_seconds if save is None else round(save, 1),
             "skipped": record.checkpoint_skips,
             "refused": record.checkpoint_refused or status.refused,
         }
@@ -109,13 +116,13 @@ def find_checkpoint_step(status: JobStatus, observed: Observed) -> int | None:
     return max((step for step in told if step is not None), default=None)
 
 
-def describe_workers(workers: Sequence[Worker]) -> WorkersStatus:
-    """Count the processes of a stage."""
+def describe_workers(workers: Sequence[Worker], desired: int) -> WorkersStatus:
+    """Count the processes of a stage that work together, beside how many are asked for."""
     running = sum(
         worker.newest is not None and worker.newest.state is ProcessState.RUNNING
         for worker in workers
     )
-    return WorkersStatus(desired=len(workers), running=running, summary=f"{running}/{len(workers)}")
+    return WorkersStatus(desired=desired, running=running, summary=f"{running}/{desired}")
 
 
 def describe_provenance(
@@ -131,9 +138,17 @@ def describe_provenance(
 
 
 def state_active(
-    conditions: ConditionSet, stage: Stage, workers: Sequence[Worker], waiting: Waiting
+    conditions: ConditionSet,
+    stage: Stage,
+    workers: Sequence[Worker],
+    waiting: Waiting,
+    *,
+    fewer: str = "",
 ) -> None:
-    """State the conditions of a job whose stage is under way, and what that waits for."""
+    """State the conditions of a job whose stage is under way, and what that waits for.
+
+    `fewer` says why not so many workers as were asked for train; empty: they do.
+    """
     reason, message = waiting.reason, waiting.message
     conditions.set(ConditionType.SUCCEEDED, "Unknown", PHASE_OF_STAGE[stage].value)
     if any(worker.newest is None for worker in workers):
@@ -146,6 +161,8 @@ def state_active(
         conditions.set(ConditionType.STALLED, "False", "Progressing")
     if reason:
         conditions.set(ConditionType.WORKERS_READY, "False", reason, message)
+    elif fewer:
+        conditions.set(ConditionType.WORKERS_READY, "True", "FewerThanAsked", fewer)
     else:
         conditions.set(ConditionType.WORKERS_READY, "True", "AllRunning")
 

@@ -52,6 +52,8 @@ def plan_suspension(
             "message": "Suspended by runPolicy.suspend; set it to false to go on",
             "conditions": conditions.list_all(),
             "incarnations": incarnations,
+            # Nothing runs that another number of workers would cost: all are tried again.
+            "size": None,
             "workers": WorkersStatus(summary="0/0"),
         }
     )

@@ -14,6 +14,11 @@ from llmtrain_api.naming import name_process, name_worker
 from llmtrain_api.records import ExitRecord, ProgressRecord, Stage
 from llmtrain_api.status import JobStatus
 
+MEETING_STAGES = frozenset({Stage.TRAIN})
+"""Stages whose workers meet and can only work all together. Tasks of preparation share what they
+do through the store: each works for itself, and what is left of one that ended is done by others.
+"""
+
 
 class ProcessState(StrEnum):
     """Where a process is in its life. `LEAVING` has been told to stop and may still run."""
@@ -33,6 +38,8 @@ class Process:
     stage: Stage
     index: int
     incarnation: int
+    workers: int | None = field(default=None, compare=False)
+    """How many workers it is told that there are; None: `workers.replicas`, which is fixed."""
 
     @property
     def name(self) -> str:
@@ -59,6 +66,8 @@ class ObservedProcess:
     avoids: frozenset[str] = frozenset()
     """Nodes that it was told to keep away from."""
     created_at: datetime | None = None
+    started_at: datetime | None = None
+    """When its node took it up."""
     finished_at: datetime | None = None
     exit_code: int | None = None
     exit_record: ExitRecord | None = None

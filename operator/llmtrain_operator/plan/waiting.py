@@ -20,6 +20,9 @@ from llmtrain_operator.plan.workers import Worker
 STARTING = "Starting"
 """Why workers are not ready where nothing is the matter: they start."""
 
+CREATION_REFUSED = "CreationRefused"
+"""Why workers that should exist do not: a quota or an admission rule is against it."""
+
 STALL_SECONDS = 600.0
 """A worker that cannot start for so long, for want of a place aside, makes the job `Stalled`."""
 
@@ -102,9 +105,13 @@ def explain_refusals(status: JobStatus, refusals: tuple[str, ...], now: datetime
     if not refusals:
         return status
     message = f"The platform refuses to start workers: {refusals[0]}"
+    ready = status.find_condition(ConditionType.WORKERS_READY)
+    if ready is not None and ready.status == "True":
+        # They would have joined those that train, and these go on.
+        return status.model_copy(update={"message": f"{status.message} {message}".strip()})
     conditions = ConditionSet(status.conditions, now, max(0, status.observed_generation))
-    conditions.set(ConditionType.WORKERS_READY, "False", "CreationRefused", message)
-    conditions.set(ConditionType.RECONCILING, "True", "CreationRefused", message)
+    conditions.set(ConditionType.WORKERS_READY, "False", CREATION_REFUSED, message)
+    conditions.set(ConditionType.RECONCILING, "True", CREATION_REFUSED, message)
     usage = status.usage and status.usage.model_copy(update={"activity": Activity.QUEUED})
     return status.model_copy(
         update={"message": message, "conditions": conditions.list_all(), "usage": usage}

@@ -11,13 +11,18 @@ failure exactly once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from llmtrain_api.records import Stage
 from llmtrain_api.status import JobStatus
-from llmtrain_operator.plan.types import ObservedProcess, Process, ProcessState
+from llmtrain_operator.plan.types import (
+    MEETING_STAGES,
+    ObservedProcess,
+    Process,
+    ProcessState,
+)
 
 LIVE_STATES = frozenset({ProcessState.WAITING, ProcessState.RUNNING, ProcessState.LEAVING})
 """States in which a process is, or may still be, at work."""
@@ -34,6 +39,8 @@ class Worker:
     """The incarnation that the status counts it at."""
     seen: tuple[ObservedProcess, ...]
     """Its processes, oldest incarnation first."""
+    is_extra: bool = False
+    """It does not train yet: it may wait beside those that do (see `resizing`)."""
 
     @property
     def key(self) -> str:
@@ -57,9 +64,15 @@ class Worker:
         """Its newest incarnation did what it was for."""
         return self.newest is not None and self.newest.state is ProcessState.SUCCEEDED
 
-    def start(self, incarnation: int) -> Process:
-        """Name the process of an incarnation of this worker."""
-        return Process(job=self.job, stage=self.stage, index=self.index, incarnation=incarnation)
+    def start(self, incarnation: int, told: int | None = None) -> Process:
+        """Name the process of an incarnation of this worker, told of so many workers."""
+        return Process(
+            job=self.job,
+            stage=self.stage,
+            index=self.index,
+            incarnation=incarnation,
+            workers=told,
+        )
 
 
 def group_workers(
@@ -68,12 +81,20 @@ def group_workers(
     num_workers: int,
     status: JobStatus,
     processes: Iterable[ObservedProcess],
+    *,
+    num_extra: int = 0,
 ) -> tuple[Worker, ...]:
-    """Return the workers of a stage, by index, each with the processes that can be seen."""
-    seen: dict[int, list[ObservedProcess]] = {index: [] for index in range(num_workers)}
-    for observed in processes:
-        if observed.process.stage is stage and observed.process.index in seen:
-            seen[observed.process.index].append(observed)
+    """Return the workers of a stage, by index, each with the processes that can be seen.
+
+    The first `num_workers` work together. After them come `num_extra` that may join, and whoever
+    else there is: of a greater number that was asked for before.
+    """
+    present = [observed for observed in processes if observed.process.stage is stage]
+    last = max((observed.process.index for observed in present), default=0)
+    indices = range(max(num_workers + num_extra, last + 1))
+    seen: dict[int, list[ObservedProcess]] = {index: [] for index in indices}
+    for observed in present:
+        seen[observed.process.index].append(observed)
     return tuple(
         Worker(
             job=job,
@@ -81,6 +102,7 @@ def group_workers(
             index=index,
             incarnation=status.incarnations.get(f"{stage}-{index}", 0),
             seen=tuple(sorted(found, key=lambda o: o.process.incarnation)),
+            is_extra=index >= num_workers,
         )
         for index, found in seen.items()
     )
@@ -107,7 +129,13 @@ def list_outlived(worker: Worker) -> tuple[int, ...]:
 
 def has_vanished(worker: Worker, were_all_there: bool) -> bool:
     """Tell whether the worker's present incarnation was there once and left without a trace."""
-    return were_all_there and worker.newest is None and not worker.is_live
+    is_missed = were_all_there and not worker.is_extra
+    return is_missed and worker.newest is None and not worker.is_live
+
+
+def do_meet(workers: Sequence[Worker]) -> bool:
+    """Tell whether the workers of a stage are several that can only work all together."""
+    return len(workers) > 1 and workers[0].stage in MEETING_STAGES
 
 
 def must_run_again(worker: Worker, leader: Worker) -> bool:
@@ -117,7 +145,9 @@ def must_run_again(worker: Worker, leader: Worker) -> bool:
     needed as well.
     """
     ended, lead = worker.newest, leader.newest
-    if ended is None or not worker.has_succeeded or worker.index == leader.index:
+    if ended is None or not worker.has_succeeded or not do_meet((leader, worker)):
+        return False
+    if worker.index == leader.index:
         return False
     if lead is None or lead.state not in LIVE_STATES:
         return leader.incarnation > 0 and not leader.has_succeeded

@@ -9,13 +9,15 @@ from typing import Any
 
 from llmtrain_api import LLMTrainingJob
 from llmtrain_api.base import API_VERSION, GROUP, KIND
+from llmtrain_api.naming import JOB_LABEL as JOB_LABEL
+from llmtrain_api.naming import STAGE_LABEL as STAGE_LABEL
 from llmtrain_api.records import Stage
 from llmtrain_operator.plan.types import Process
 
-JOB_LABEL = f"{GROUP}/job"
-STAGE_LABEL = f"{GROUP}/stage"
 INDEX_LABEL = f"{GROUP}/index"
 INCARNATION_LABEL = f"{GROUP}/incarnation"
+WORKERS_LABEL = f"{GROUP}/workers"
+"""Of pods of which there may be more or fewer: how many they were told that there are."""
 
 
 def label_job(job: LLMTrainingJob) -> dict[str, str]:
@@ -31,12 +33,15 @@ def label_job(job: LLMTrainingJob) -> dict[str, str]:
 
 def label_process(job: LLMTrainingJob, process: Process) -> dict[str, str]:
     """Return the labels of a worker pod."""
-    return label_job(job) | {
+    labels = label_job(job) | {
         "app.kubernetes.io/component": process.stage,
         STAGE_LABEL: process.stage,
         INDEX_LABEL: str(process.index),
         INCARNATION_LABEL: str(process.incarnation),
     }
+    if process.workers is not None:
+        labels[WORKERS_LABEL] = str(process.workers)
+    return labels
 
 
 def select_stage(job: LLMTrainingJob, stage: Stage) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """A worker pod: one incarnation of one worker, under Pod Security `restricted`.
 
-Below: `labels`, `avoidance`. Above: `world.cluster`, which creates it.
+Below: `labels`, `avoidance`, `plan.grace`. Above: `world.cluster`, which creates it.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ from llmtrain_api.run import (
     CREDENTIALS_DIRECTORY,
     TERMINATION_LOG,
 )
-from llmtrain_operator.plan.types import Process
+from llmtrain_operator.plan.grace import compute_grace_seconds
+from llmtrain_operator.plan.stages import count_extra_workers, count_workers
+from llmtrain_operator.plan.types import MEETING_STAGES, Process
 from llmtrain_operator.render.avoidance import render_avoidance
 from llmtrain_operator.render.labels import (
     label_process,
     refer_to_owner,
     select_stage,
 )
-from llmtrain_operator.render.services import MEETING_STAGES
 
 CONTAINER = "trainer"
 USER_ID = 65532
-GRACE_SECONDS = 120
-"""Between SIGTERM and SIGKILL: time to save a checkpoint."""
 LEAVE_SECONDS = 10
-"""How much of that the agent keeps to end ranks that did not save in time, and to say so."""
+"""How much of its grace the agent keeps to end ranks that did not save in time, and to say so."""
 LOST_NODE_SECONDS = 30
 """How long a pod stays bound to a node that answers no more; Kubernetes' default is 300."""
 PROBE_SECONDS = 5
@@ -55,7 +54,7 @@ def render_pod(
         "hostname": process.worker,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": compute_grace_seconds(job.status.checkpoint),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER_ID,
@@ -69,8 +68,8 @@ def render_pod(
     }
     if process.stage in MEETING_STAGES:
         pod["subdomain"] = name_service(process.job, process.stage)
-        if workers.replicas > 1:
-            pod["topologySpreadConstraints"] = [_spread_over_nodes(job, process.stage)]
+    if count_workers(job, process.stage) + count_extra_workers(job, process.stage) > 1:
+        pod["topologySpreadConstraints"] = [_spread_over_nodes(job, process.stage)]
     if workers.node_selector:
         pod["nodeSelector"] = dict(workers.node_selector)
     if nodes := tuple(avoided_nodes):
@@ -106,7 +105,8 @@ def _render_container(job: LLMTrainingJob, process: Process, pull_policy: str) -
             f"--index={process.index}",
             f"--incarnation={process.incarnation}",
             f"--termination-log={TERMINATION_LOG}",
-            f"--grace-seconds={GRACE_SECONDS - LEAVE_SECONDS}",
+            f"--grace-seconds={compute_grace_seconds(job.status.checkpoint) - LEAVE_SECONDS}",
+            *([f"--workers={process.workers}"] if process.workers is not None else []),
         ],
         # The root file system is read-only: whatever wants a home or a cache gets scratch space.
         "env": [

@@ -13,9 +13,6 @@ from llmtrain_api.records import Stage
 from llmtrain_api.run import AGENT_PORT
 from llmtrain_operator.render.labels import label_job, refer_to_owner, select_stage
 
-MEETING_STAGES = frozenset({Stage.TRAIN})
-"""Stages whose workers look each other up."""
-
 
 def render_service(job: LLMTrainingJob, stage: Stage) -> dict[str, Any]:
     """Return the Service under which `<worker>.<service>` is the address of a worker's pod."""

@@ -189,6 +189,8 @@ class JobFolder:
 def list_changes(present: LLMTrainingJob, wanted: LLMTrainingJob) -> list[str]:
     """Return `spec.field: old → new` for everything fixed that differs."""
     before, after = present.spec.dump(), wanted.spec.dump()
+    if present.spec.workers.elastic is not None and wanted.spec.workers.elastic is not None:
+        after["workers"]["replicas"] = before["workers"]["replicas"]
     return [
         change
         for field in FIXED_SPEC_FIELDS

@@ -19,7 +19,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from llmtrain_api import JobStatus, LLMTrainingJob, ProgressRecord
+from llmtrain_api import JobStatus, LLMTrainingJob, ProgressRecord, RunConfig
 from llmtrain_api.run import Rendezvous, StorageConfig
 from llmtrain_operator.plan.run_config import build_run_config
 from llmtrain_operator.plan.types import (
@@ -27,6 +27,7 @@ from llmtrain_operator.plan.types import (
     Observed,
     ObservedProcess,
     Plan,
+    Process,
     ProcessState,
 )
 from llmtrain_operator.plan.workers import LIVE_STATES
@@ -71,7 +72,7 @@ class LocalWorld:
         self._clock = clock
         self._publish = publish
         self._processes = AgentProcesses(folder, trainer, clock)
-        self._first_port = 0
+        self._config: RunConfig | None = None
         self.is_suspended = False
         """Reads as runPolicy.suspend: true, so that the plan itself stops the run (Ctrl-C)."""
         self.progress: ProgressRecord | None = None
@@ -85,13 +86,14 @@ class LocalWorld:
         """
         # Runs that start together look in different places first.
         offset = os.getpid() % ((LAST_PORT - FIRST_PORT) // 2)
-        self._first_port = find_free_ports(job.spec.workers.replicas, FIRST_PORT + offset)
-        config = build_run_config(
+        num_ports = job.spec.workers.replicas + job.spec.data.tasks - 1
+        first_port = find_free_ports(num_ports, FIRST_PORT + offset)
+        self._config = build_run_config(
             job,
             storage=StorageConfig(uri=job.spec.storage.uri, local_root=str(self._folder.store)),
-            rendezvous=Rendezvous(leader_host=HOST, port=self._first_port, port_per_worker=True),
+            rendezvous=Rendezvous(leader_host=HOST, port=first_port, port_per_worker=True),
         )
-        replace_file(self._folder.config_path, json.dumps(config.dump(), indent=1))
+        replace_file(self._folder.config_path, json.dumps(self._config.dump(), indent=1))
 
     def has_live_processes(self) -> bool:
         """Tell whether some process is, or may still be, at work."""
@@ -134,11 +136,15 @@ class LocalWorld:
         refusals = []
         for process in plan.start:
             try:
-                self._processes.start(process, host=HOST, port=self._first_port + process.index)
+                self._processes.start(process, host=HOST, port=self._find_port(process))
             except OSError as error:
                 self._processes.forget(process)
                 refusals.append(f"{process.name}: {error}")
         return tuple(refusals)
+
+    def _find_port(self, process: Process) -> int:
+        assert self._config is not None, "configure comes first"
+        return self._config.find_port(process.stage, process.index)
 
     async def write_status(self, job: LLMTrainingJob, status: JobStatus) -> None:
         """Replace the job's status.

@@ -21,6 +21,7 @@ from llmtrain_operator.render.labels import (
     INDEX_LABEL,
     JOB_LABEL,
     STAGE_LABEL,
+    WORKERS_LABEL,
 )
 
 STATE_OF_PHASE = {
@@ -102,6 +103,7 @@ def _read_process(labels: dict[str, str]) -> Process | None:
             stage=Stage(labels[STAGE_LABEL]),
             index=int(labels[INDEX_LABEL]),
             incarnation=int(labels[INCARNATION_LABEL]),
+            workers=int(labels[WORKERS_LABEL]) if WORKERS_LABEL in labels else None,
         )
     except (KeyError, ValueError):
         return None
@@ -126,6 +128,7 @@ def _observe(process: Process, pod: dict[str, Any]) -> ObservedProcess:
         node=spec.get("nodeName"),
         avoids=read_avoided_nodes(spec),
         created_at=_parse_time(metadata["creationTimestamp"]),
+        started_at=_parse_time(status.get("startTime")),
         finished_at=finished_at,
         exit_code=ended.get("exitCode"),
         exit_record=_read_exit_record(ended.get("message")),

@@ -69,6 +69,7 @@ class AgentProcesses:
             "--incarnation", str(process.incarnation),
             "--termination-log", str(self._locate(process, "exit.json")),
             "--host", host,
+            *(["--workers", str(process.workers)] if process.workers is not None else []),
         ]
         # fmt: on
         with self.locate_log(process.name).open("ab") as log:
@@ -212,6 +213,7 @@ class AgentProcesses:
             "stage": process.stage.value,
             "index": process.index,
             "incarnation": process.incarnation,
+            "workers": process.workers,
             "createdAt": record.created_at.isoformat(),
             "address": record.address,
             "finishedAt": record.finished_at.isoformat() if record.finished_at else None,
@@ -232,6 +234,7 @@ def _read_record(path: Path) -> ProcessRecord:
             stage=Stage(data["stage"]),
             index=data["index"],
             incarnation=data["incarnation"],
+            workers=data.get("workers"),
         ),
         created_at=datetime.fromisoformat(data["createdAt"]),
         address=data["address"],

@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import base64
 import json
+import os
 import signal
 import sys
 import time
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from llmtrain_api.run import AGENT_PORT
-from llmtrain_operator.render.labels import INDEX_LABEL, JOB_LABEL
+from llmtrain_operator.render.labels import INDEX_LABEL, JOB_LABEL, STAGE_LABEL
 from llmtrain_operator.world.kube import ApiError, KubeClient, open_client
 from testbed.processes import ServerProcess, accepts_connections
 
@@ -189,7 +190,10 @@ class AgentKubelet:
         # Every worker of a job has an address of its own, as a Service would give it a name.
         block = self._blocks.setdefault(labels[JOB_LABEL], len(self._blocks))
         first = block * MAX_WORKERS + 1
-        address = f"{self._network}.{first + int(labels[INDEX_LABEL])}"
+        # Tasks of preparation may still end where workers of training begin.
+        is_task = labels[STAGE_LABEL] == "prepare" and labels[INDEX_LABEL] != "0"
+        number = int(labels[INDEX_LABEL]) + (MAX_WORKERS // 2 if is_task else 0)
+        address = f"{self._network}.{first + number}"
         config["rendezvous"]["leaderHost"] = f"{self._network}.{first}"
         secret = volumes.get("credentials", {}).get("secret", {}).get("secretName")
         run = Run(
@@ -212,7 +216,8 @@ class AgentKubelet:
         if run.kill_at is None:
             grace = pod["metadata"].get("deletionGracePeriodSeconds", 0)
             run.kill_at = time.monotonic() + grace
-            run.process.signal(signal.SIGTERM)
+            # The first process of a container alone: what it started is for it to end.
+            os.kill(run.process.pid, signal.SIGTERM)
         elif time.monotonic() > run.kill_at:
             run.process.kill()
 

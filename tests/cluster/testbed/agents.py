@@ -46,7 +46,7 @@ class AgentProcess:
         name = f"{config.name}-{stage.value}-{index}-{incarnation}"
         folder.mkdir(parents=True, exist_ok=True)
         self._record_path = folder / f"{name}.exit.json"
-        self._port = config.rendezvous.find_port(index)
+        self._port = config.find_port(stage, index)
         config_path = folder / f"{name}.json"
         config_path.write_text(json.dumps(config.dump()))
         self._process = ServerProcess(

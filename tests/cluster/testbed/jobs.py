@@ -18,6 +18,7 @@ def make_job(
     replicas: int = 2,
     status: JobStatus | None = None,
     run_policy: dict[str, Any] | None = None,
+    elastic: dict[str, Any] | None = None,
 ) -> LLMTrainingJob:
     """Return a valid job of that many workers."""
     return LLMTrainingJob.model_validate(
@@ -28,7 +29,7 @@ def make_job(
             "spec": {
                 "data": {"sources": [{"uri": "s3://corpus/texts/"}]},
                 "training": {"steps": 100, "batchSize": 8},
-                "workers": {"replicas": replicas},
+                "workers": {"replicas": replicas, "elastic": elastic},
                 "storage": {"uri": "s3://models/team", "endpoint": "http://minio:9000"},
                 "runPolicy": run_policy or {},
             },

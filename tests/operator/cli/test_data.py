@@ -48,12 +48,76 @@ def test_source_that_nobody_used(llmtrain: CommandLine, job: list[str]) -> None:
     assert run.stdout.strip() == "no dataset in s3://tiny-bucket was made of s3://elsewhere/a.txt"
 
 
+MANIFEST = """
+apiVersion: llmtrain.dev/v1alpha1
+kind: LLMTrainingJob
+metadata:
+  name: by-hand
+spec:
+  data:
+    sources:
+      - uri: s3://tiny-bucket/topics.txt
+    tokenizer:
+      kind: bpe
+      vocabularySize: 400
+    split:
+      method: tail
+  training:
+    steps: 1
+  storage:
+    uri: s3://tiny-bucket
+"""
+
+
+def test_data_is_prepared_by_hand_explained_and_compared(
+    llmtrain: CommandLine, job: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "job.yaml").write_text(MANIFEST)
+    store = ["--store", str(tmp_path / "store")]
+    runs = [llmtrain("data", "prepare", "job.yaml", *store) for _ in range(2)]
+    assert [run.returncode for run in runs] == [0, 0], runs[0].stderr + runs[0].stdout
+    assert "reads s3://tiny-bucket/topics.txt (1 of 1)" in runs[0].stdout
+    _, fingerprint, *said = next(
+        line.split() for line in runs[1].stdout.splitlines() if line.startswith("dataset ")
+    )
+    assert said == ["was", "there", "already"]
+
+    report = llmtrain("data", "report", fingerprint, *store)
+    assert report.returncode == 0, report.stderr
+    page = Path(report.stdout.strip())
+    assert page.parent.name == fingerprint
+    assert page.read_text().startswith("<!doctype html>")
+    copied = llmtrain("data", "report", *job, "--output", "copy.html")
+    assert copied.stdout.strip() == "copy.html"
+    assert (tmp_path / "copy.html").read_text().startswith("<!doctype html>")
+
+    same = llmtrain("data", "diff", fingerprint, fingerprint, *store)
+    assert (same.returncode, same.stdout.splitlines()[-1]) == (0, "no difference")
+    differs = llmtrain("data", "diff", fingerprint, *job)
+    assert differs.returncode == 1, differs.stderr
+    words = [line.split() for line in differs.stdout.splitlines()]
+    assert ["recipe", "tokenizer.kind", '"bpe"', '"byte"'] in words
+    assert any(line[:2] == ["splits", "train"] for line in words)
+    assert any(line[:3] == ["vocabulary", "only", "here"] for line in words)
+
+
+def test_dataset_without_a_report_is_named(llmtrain: CommandLine, job: list[str]) -> None:
+    store = Path(job[-1])
+    (page,) = store.glob("tiny-bucket/datasets/*/report.html")
+    page.unlink()
+    run = llmtrain("data", "report", *job)
+    assert run.returncode == 22
+    assert "has no report; prepare it by a version of llmtrain that makes reports" in run.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["inspect"], "say either the NAME of a job of this machine, or --uri"),
-        (["lineage", "tiny"], "lineage needs --source"),
+        (["inspect"], "Missing argument 'DATASET'"),
+        (["lineage", "tiny"], "Missing option '--source'"),
         (["inspect", "nobody"], "no job default/nobody has run in"),
+        (["report", "0" * 32], f"no dataset {'0' * 32} in llmtrain-store"),
+        (["prepare", "absent.yaml"], "File 'absent.yaml' does not exist"),
     ],
 )
 def test_mistakes_are_named(llmtrain: CommandLine, arguments: list[str], said: str) -> None:

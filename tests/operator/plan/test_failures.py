@@ -36,6 +36,24 @@ SPEC = make_job("tiny").spec
             True,
         ),
         ({"code": ExitCode.PREEMPTED}, F.PREEMPTED, "PreemptedSaved", True, False),
+        (
+            {"code": ExitCode.PREEMPTED, "said": "PreemptedUnsaved"},
+            F.PREEMPTED,
+            "PreemptedUnsaved",
+            True,
+            False,
+        ),
+        # Whoever told it to leave: a drain, a taint of its node, a shutdown.
+        *(
+            (
+                {"ended_by": by, "code": ExitCode.PREEMPTED},
+                F.PREEMPTED,
+                "PreemptedSaved",
+                True,
+                False,
+            )
+            for by in ("Evicted", "NodeLost", "NodeShutdown", "Preempted", "Deleted")
+        ),
         ({"code": ExitCode.PEER_LOST}, F.PEER_LOST, "Said", True, False),
         ({"code": ExitCode.CONFIGURATION}, F.CONFIGURATION, "Said", False, True),
         ({"code": ExitCode.DATA}, F.DATA, "Said", False, True),
@@ -88,8 +106,10 @@ SPEC = make_job("tiny").spec
 def test_verdicts(
     facts: dict[str, Any], failure_class: F, reason: str, retry: bool, counts: bool
 ) -> None:
+    facts = dict(facts)
+    said = facts.pop("said", "Said")
     if code := facts.pop("code", None):
-        facts["exit_record"] = record_failure(code, "Said")
+        facts["exit_record"] = record_failure(code, said)
     ended = observe_process("tiny", Stage.TRAIN, 0, 0, ProcessState.FAILED, **facts)
 
     verdict = judge_failure(ended, SPEC)

@@ -235,6 +235,7 @@ def test_progress_is_told(job: LLMTrainingJob, now: datetime) -> None:
     assert progress is not None
     assert (progress.step, progress.percent, progress.remaining_seconds) == (25, 25, 150)
     assert progress.loss == 3.1416
+    assert progress.steps_at_risk == 5
     assert plan.status.checkpoint is not None
     assert plan.status.checkpoint.uri == (
         "s3://models/team/runs/team/tiny-01234567/checkpoints/step-00000020"
@@ -329,6 +330,41 @@ def test_a_worker_that_saved_as_it_left_tells_of_the_checkpoint(now: datetime) -
 
     assert checkpoint is not None
     assert checkpoint.step == 31
+
+
+def test_steps_at_risk_are_those_since_the_newest_checkpoint(
+    job: LLMTrainingJob, now: datetime
+) -> None:
+    job = reach_training(job, now)
+    workers = train(0, 0, RUNNING), train(1, 0, RUNNING)
+    told = []
+    for step, checkpoint, resumed in ((7, None, None), (25, 20, None), (41, None, 40)):
+        record = tell_rounds(0, 1).model_copy(
+            update={"step": step, "checkpoint_step": checkpoint, "resumed_step": resumed}
+        )
+        status = plan_job(job, see(*workers, progress=record), now).status
+        assert status.progress is not None
+        told.append(status.progress.steps_at_risk)
+        if checkpoint is not None:
+            job = with_status(job, status)
+            # What it saved as it left is at risk no more.
+            left = record_failure(ExitCode.PREEMPTED, "Preempted")
+            left = left.model_copy(update={"checkpoint_step": 25})
+            gone = plan_job(job, see(train(0, 0, FAILED, exit_record=left)), now).status
+            assert gone.progress is not None
+            told.append(gone.progress.steps_at_risk)
+    assert told == [7, 5, 0, 21]
+
+
+def test_how_long_a_save_takes_is_kept(job: LLMTrainingJob, now: datetime) -> None:
+    job = reach_training(job, now)
+    workers = train(0, 0, RUNNING), train(1, 0, RUNNING)
+    kept = []
+    for seconds in (None, 12.345, None):
+        record = tell_rounds(0, 1).model_copy(update={"checkpoint_save_seconds": seconds})
+        job = with_status(job, plan_job(job, see(*workers, progress=record), now).status)
+        kept.append(job.status.checkpoint and job.status.checkpoint.save_seconds)
+    assert kept == [None, 12.3, 12.3]
 
 
 def test_suspension_frees_the_workers_and_resumption_starts_new_ones(now: datetime) -> None:

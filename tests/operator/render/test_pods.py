@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
-from llmtrain_api import LLMTrainingJob
+from llmtrain_api import JobStatus, LLMTrainingJob
 from llmtrain_api.records import Stage
+from llmtrain_api.status import CheckpointStatus
 from llmtrain_operator.plan.types import Process
 from llmtrain_operator.render.avoidance import read_avoided_nodes
 from llmtrain_operator.render.pods import render_pod
 from llmtrain_operator.render.services import render_service
+from llmtrain_operator.world.pod_facts import read_pod
 from llmtrain_trainer.__main__ import parse_arguments
 from testbed.control_plane import ControlPlane
 
@@ -55,6 +58,34 @@ def test_the_agent_takes_its_arguments_and_leaves_its_record_where_the_kubelet_l
     # Kubernetes' default for terminationMessagePath.
     assert str(told.termination_log) == "/dev/termination-log"
     assert told.grace_seconds < pod["terminationGracePeriodSeconds"]
+
+
+def test_a_pod_of_a_run_that_may_be_resized_is_told_of_how_many_it_is_one() -> None:
+    for workers in (None, 3):
+        process = replace(name_trainer(), workers=workers)
+        pod = render_pod(make_job(), process, pull_policy="Never")
+        assert parse_arguments(pod["spec"]["containers"][0]["args"]).workers == workers
+        seen = read_pod(
+            pod
+            | {
+                "metadata": pod["metadata"]
+                | {
+                    "uid": "1",
+                    "resourceVersion": "1",
+                    "creationTimestamp": "2026-11-24T12:00:00Z",
+                }
+            }
+        )
+        assert seen is not None
+        assert seen.observed.process.workers == workers
+
+
+def test_the_grace_follows_what_a_save_takes() -> None:
+    status = JobStatus(checkpoint=CheckpointStatus(save_seconds=200.0))
+    job = make_job().model_copy(update={"status": status})
+    pod = render_pod(job, name_trainer(), pull_policy="Never")["spec"]
+    assert pod["terminationGracePeriodSeconds"] == 630
+    assert parse_arguments(pod["containers"][0]["args"]).grace_seconds == 620
 
 
 def test_only_stages_that_train_get_gpus() -> None:

@@ -36,6 +36,7 @@ def main() -> int:
     parser.add_argument("--incarnation", type=int)
     parser.add_argument("--termination-log", type=Path)
     parser.add_argument("--host")
+    parser.add_argument("--workers", type=int)
     options = parser.parse_args()
     config = RunConfig.model_validate_json(options.config.read_text())
     leave = threading.Event()

@@ -18,6 +18,7 @@ import pytest
 
 from llmtrain_api import ExitCode, LLMTrainingJob
 from llmtrain_api.records import Stage
+from llmtrain_api.size import ElasticSpec
 from llmtrain_api.status import Phase
 from llmtrain_operator.plan.types import ObservedProcess, ProcessState
 from llmtrain_operator.plan.workers import LIVE_STATES
@@ -53,17 +54,25 @@ def _read_manifest(**training: int) -> LLMTrainingJob:
     return job.model_copy(update={"spec": job.spec.model_copy(update={"training": section})})
 
 
+def _read_elastic(replicas: int) -> LLMTrainingJob:
+    job = read_tiny_job()
+    workers = job.spec.workers.model_copy(
+        update={"replicas": replicas, "elastic": ElasticSpec(snooze_seconds=1)}
+    )
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"workers": workers})})
+
+
 class Run:
     """One job in one store, reconciled by hand."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, job: LLMTrainingJob | None = None) -> None:
         self.store = store
         self.folder = JobFolder(store, "default", "tiny")
         self.told: list[str] = []
         self.clock = Clock()
         self._hold = self.folder.hold()
         self._hold.__enter__()
-        self.folder.submit(_read_manifest(), _now())
+        self.folder.submit(job or _read_manifest(), _now())
         self.world = LocalWorld(
             self.folder,
             clock=self.clock,
@@ -219,6 +228,23 @@ def test_suspension_lets_agents_save_and_a_second_run_goes_on(run: Run) -> None:
     assert run.job.status.incarnations == {"train-0": 1, "train-1": 1}
 
 
+def test_a_run_goes_on_with_another_number_of_workers(tmp_path: Path) -> None:
+    run = Run(tmp_path, _read_elastic(2))
+    try:
+        for name in ("train-0-0", "train-1-0", "train-0-1", "train-1-1", "train-0-2"):
+            run.behave(name, "wait")
+        run.step_until(lambda: len(_find_pids(run)) == 2)
+        run.folder.submit(_read_elastic(1), _now())
+        run.step_until(lambda: _list_told(run) == {"tiny-train-0-1": 1})
+        run.folder.submit(_read_elastic(2), _now())
+        run.step_until(lambda: _list_told(run) == {"tiny-train-0-2": 2, "tiny-train-1-1": 2})
+        assert (run.job.status.restarts, run.told.count("Resized")) == (0, 2)
+        with pytest.raises(JobChangedError, match=r"spec\.workers\.elastic"):
+            run.folder.submit(_read_manifest(), _now())
+    finally:
+        run.close()
+
+
 def test_second_run_refuses_another_spec_and_names_the_field(run: Run) -> None:
     with pytest.raises(JobChangedError, match=r"spec\.training\.steps: 10 → 11"):
         run.folder.submit(_read_manifest(steps=11), _now())
@@ -279,6 +305,12 @@ def test_ports_in_use_are_passed_over() -> None:
 
 def _list_live(run: Run) -> list[str]:
     return [name for name, o in run.observe().items() if o.state in LIVE_STATES]
+
+
+def _list_told(run: Run) -> dict[str, int | None]:
+    """Return what the training agents that live were told: of how many workers they are one."""
+    living = {name: run.observe()[name].process for name in _list_live(run)}
+    return {name: p.workers for name, p in living.items() if p.stage is Stage.TRAIN}
 
 
 def _find_pids(run: Run) -> dict[str, int]:

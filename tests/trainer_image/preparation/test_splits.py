@@ -11,6 +11,7 @@ from llmtrain_api.data import Split, SplitMethod
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.splits import (
+    Part,
     choose_held_out,
     count_copies,
     divide_into_batches,
@@ -26,7 +27,7 @@ def test_sides_do_not_depend_on_order_or_on_the_others() -> None:
     shuffled = random.Random(0).sample(DOCUMENTS, len(DOCUMENTS))
     part = {p.text: p for p in split_documents(shuffled[:700], BY_DOCUMENT, [1.0, 2.0])}
     assert part == {text: whole[text] for text in part}
-    held_out = [piece for piece in whole.values() if piece.is_validation]
+    held_out = [piece for piece in whole.values() if piece.part is Part.VALIDATION]
     assert len(held_out) / len(DOCUMENTS) == pytest.approx(0.2, abs=0.03)
     assert {piece.copies for piece in held_out} == {1}
 
@@ -50,7 +51,7 @@ def hold_out(documents: list[Document], split: Split) -> list[bool]:
     held_out = choose_held_out(documents, split)
     pieces = list(split_documents(documents, split, [1.0, 1.0], held_out))
     assert [piece.text for piece in pieces] == [document.text for document in documents]
-    return [piece.is_validation for piece in pieces]
+    return [piece.part is Part.VALIDATION for piece in pieces]
 
 
 def test_groups_stay_together() -> None:
@@ -90,3 +91,61 @@ def test_what_is_no_time_is_named() -> None:
     split = Split(method=SplitMethod.TIME)
     with pytest.raises(DataError, match=r"^file:7: the field to split by is no time$"):
         choose_held_out([Document("text", "file:7", 0, key="yesterday")], split)
+
+
+def divide(documents: list[Document], split: Split) -> list[Part]:
+    """Return the part of each document."""
+    held_out = choose_held_out(documents, split)
+    return [piece.part for piece in split_documents(documents, split, [1.0, 1.0], held_out)]
+
+
+@pytest.mark.parametrize("method", [SplitMethod.DOCUMENT, SplitMethod.GROUP])
+def test_test_part_moves_nothing_between_the_others(method: SplitMethod) -> None:
+    documents = [Document(f"text {i}", f"file:{i}", 0, key=f"author {i}") for i in range(2000)]
+    before = divide(documents, Split(method=method, validation_fraction=0.2))
+    after = divide(documents, Split(method=method, validation_fraction=0.2, test_fraction=0.3))
+    assert {(a, b) for a, b in zip(before, after, strict=True) if a is not b} == {
+        (Part.TRAIN, Part.TEST)
+    }
+    assert after.count(Part.TEST) / len(documents) == pytest.approx(0.3, abs=0.03)
+
+
+def test_every_label_is_in_every_part_that_it_suffices_for() -> None:
+    split = Split(method=SplitMethod.STRATIFIED, validation_fraction=0.2, test_fraction=0.1)
+    counts = {"common": 500, "rare": 10, "triple": 3, "pair": 2, "single": 1}
+    labels = [label for label, count in counts.items() for _ in range(count)]
+    documents = [Document(f"text {i}", f"file:{i}", 0, key=key) for i, key in enumerate(labels)]
+    parts = divide(documents, split)
+    found = {
+        label: [parts[i : i + count].count(part) for part in Part]
+        for (label, count), i in zip(
+            counts.items(), (labels.index(label) for label in counts), strict=True
+        )
+    }
+    assert found == {
+        "common": [350, 100, 50],
+        "rare": [7, 2, 1],
+        "triple": [1, 1, 1],
+        "pair": [1, 1, 0],
+        "single": [1, 0, 0],
+    }
+
+
+def test_the_test_part_is_newer_than_validation() -> None:
+    split = Split(method=SplitMethod.TIME, validation_fraction=0.25, test_fraction=0.25)
+    days = random.Random(3).sample(range(28), 28)
+    documents = [Document(f"text {day}", f"file:{day}", 0, key=str(day)) for day in days]
+    parts = dict(zip(days, divide(documents, split), strict=True))
+    assert [parts[day] for day in range(28)] == (
+        [Part.TRAIN] * 14 + [Part.VALIDATION] * 7 + [Part.TEST] * 7
+    )
+
+
+def test_ends_of_a_text_are_validation_and_then_test() -> None:
+    split = Split(method=SplitMethod.TAIL, validation_fraction=0.2, test_fraction=0.1)
+    pieces = split_documents([Document("0123456789", "file", 0)], split, [1.0])
+    assert [(piece.part, piece.text) for piece in pieces] == [
+        (Part.TRAIN, "0123456"),
+        (Part.VALIDATION, "78"),
+        (Part.TEST, "9"),
+    ]

@@ -4,19 +4,27 @@
     unpack       gz, zst and zip, with a bound on what may come out
     erasure      documents that must not be used
     readers      text, JSON, tables and HTML as records, each with its place
-    fields       records as documents
+    records, fields, conversations   records as documents
+    marks        the turns of a conversation within its text
     refine       the steps that treat each document for itself:
       normalize    encoding, Unicode, control characters, whitespace
       selection    missing values, lengths, languages
       quality      heuristics of Gopher, C4 and FineWeb
       privacy      personal data and secrets, by the forms of `personal_data`
     workers      several processes for these steps
+    reading      all of this as the first pass, by units that several tasks divide among them
     spool        documents on the local disk between two passes
     duplicates   documents that were there before, exactly or nearly, by the keys of `minhash`
     contamination  documents that give away a set to evaluate on
     reduce       at most so much of a source
+    prune        documents unlike the others, and those that say nothing new
     paragraphs   paragraphs that were there before
-    splits       training and held-out text
+    splits       training, validation and test
+    augment      changed copies of training documents, with the lexicon of `synonyms`
+    budget       at most so many tokens to train on
+    encoding     pieces of text as tokens, the second pass that several tasks divide among them
+
+How tasks divide work is in `team`, by the claims of `claims`; `tasks` says what each does.
 
 Below: `store`, and the contract. Above: `corpus` puts the steps together, and `prepare` makes a
 dataset of what they leave. What passes between them is a `Document` of `document`.

@@ -1,11 +1,13 @@
 """Reading: every source is fetched and read, and what cannot be read meets the policy for it.
 
-Below: `sources`, `readers`. Above: `prepare`.
+Below: `sources`, `readers`. Above: `reading`, by units of files; `corpus` for what must hold of
+all of them together.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,12 +20,18 @@ from llmtrain_trainer.preparation.sources import SourceFile, fetch_source_file
 from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.shards import SourceObject
 
+logger = logging.getLogger(__name__)
+
 MIN_RECORDS = 100
 """Below so many, one broken record is no rate."""
 
+READ_STEP = "read"
+UNREADABLE = "unreadable"
+"""The rule that counts records that cannot be read."""
+
 
 class Collection:
-    """The documents of all sources, read once."""
+    """The documents of source files, read once."""
 
     def __init__(
         self,
@@ -36,7 +44,7 @@ class Collection:
         """Read `files`, in their order.
 
         Args:
-            files: of all sources.
+            files: of all sources, or a part of them.
             invalid: what becomes of records that cannot be read.
             scratch: folder for one source file at a time.
             rejected: file that lists what was left out, made where something was.
@@ -47,21 +55,20 @@ class Collection:
         self._path = scratch / "source"
         self._rejected = rejected
         self._erasures = erasures
-        self._num_rejected = 0
-        self._first: Rejection | None = None
         self.sources: list[SourceObject] = []
         """What was read so far."""
-        self.tally = Tally("read")
+        self.tally = Tally(READ_STEP)
 
     def read(self, report: Callable[[], None]) -> Iterator[Document]:
         """Yield every document; `report` is called now and then, to say that work goes on.
 
         Raises:
-            DataError: where a record cannot be read and none may be left out, or too many are;
-                where a file cannot be read on, or changed; where there is no document.
+            DataError: where a record cannot be read and none may be left out; where a file cannot
+                be read on, or changed.
             StoreError: where the store fails.
         """
-        for file in self._files:
+        for number, file in enumerate(self._files, start=1):
+            logger.info("reads %s (%d of %d)", file.uri, number, len(self._files))
             self.sources.append(fetch_source_file(file, self._path))
             report()
             for entry in read_documents(file, self._path):
@@ -74,33 +81,35 @@ class Collection:
                     self.tally.count_text(entry.text, entry.text)
                     yield entry
             self._path.unlink()
-        self._check_rate()
-        if self.tally.documents_out == 0:
-            names = dict.fromkeys(file.field for file in self._files)
-            raise DataError(
-                f"{', '.join(names)}: there is no document",
-                reason="SourceEmpty",
-                next_step="upload files that hold text",
-            )
 
     def _reject(self, rejection: Rejection) -> None:
         if self._invalid.policy is InvalidPolicy.FAIL:
             raise explain_rejection(rejection)
-        self._first = self._first or rejection
-        self._num_rejected += 1
         self.tally.documents_in += 1
-        self.tally.count_rule(rejection.place, "unreadable", rejection.why)
+        self.tally.count_rule(rejection.place, UNREADABLE, rejection.why)
         with self._rejected.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"place": rejection.place, "why": rejection.why}) + "\n")
 
-    def _check_rate(self) -> None:
-        if self._first is None:
-            return
-        total = self.tally.documents_in
-        if self._num_rejected > self._invalid.max_rate * max(total, MIN_RECORDS):
-            raise DataError(
-                f"{self._num_rejected} of {total} records cannot be read, more than"
-                f" data.invalid.maxRate allows; the first: {self._first.place}: {self._first.why}",
-                reason="TooManyInvalid",
-                next_step="mend the sources, or raise data.invalid.maxRate",
-            )
+
+def check_reading(files: list[SourceFile], invalid: Invalid, tally: Tally) -> None:
+    """Check what reading all files brought.
+
+    Raises:
+        DataError: where too many records were left out; where there is no document.
+    """
+    num_rejected, total = tally.counts.get(UNREADABLE, 0), tally.documents_in
+    if num_rejected > invalid.max_rate * max(total, MIN_RECORDS):
+        first = tally.examples[UNREADABLE][0]
+        raise DataError(
+            f"{num_rejected} of {total} records cannot be read, more than"
+            f" data.invalid.maxRate allows; the first: {first.place}: {first.measure}",
+            reason="TooManyInvalid",
+            next_step="mend the sources, or raise data.invalid.maxRate",
+        )
+    if tally.documents_out == 0:
+        names = dict.fromkeys(file.field for file in files)
+        raise DataError(
+            f"{', '.join(names)}: there is no document",
+            reason="SourceEmpty",
+            next_step="upload files that hold text",
+        )

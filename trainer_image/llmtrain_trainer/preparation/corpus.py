@@ -2,16 +2,19 @@
 
 Below: every step. Above: `prepare` makes a dataset of what is left.
 
-Two passes: the first reads, refines each document for itself and spools it; what is left out
-because of other documents is decided over all that was spooled, and the second pass skips it.
+Two passes: the first, which is that of `reading`, reads and refines each document for itself; its
+parts are spooled here in order. What is left out because of other documents is decided over all
+that was spooled, and the second pass skips it.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,29 +22,29 @@ from numpy.typing import NDArray
 from llmtrain_api.data import DataSpec
 from llmtrain_api.sources import Invalid
 from llmtrain_trainer.failures import DataError
-from llmtrain_trainer.preparation.collect import Collection
+from llmtrain_trainer.preparation.collect import Collection, check_reading
 from llmtrain_trainer.preparation.contamination import Contamination, drop_contaminated
 from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.duplicates import drop_exact_duplicates, drop_near_duplicates
-from llmtrain_trainer.preparation.erasure import read_erasures
 from llmtrain_trainer.preparation.minhash import SCHEMES, Scheme
 from llmtrain_trainer.preparation.paragraphs import RepeatedParagraphs
+from llmtrain_trainer.preparation.prune import drop_familiar, drop_unusual
+from llmtrain_trainer.preparation.reading import Part, iterate_documents, read_record
 from llmtrain_trainer.preparation.reduce import drop_surplus
 from llmtrain_trainer.preparation.refine import (
-    Refined,
     choose_steps,
     divide_documents,
     refine_documents,
 )
 from llmtrain_trainer.preparation.sources import Inputs, SourceFile
 from llmtrain_trainer.preparation.spool import Spool
-from llmtrain_trainer.preparation.step import Step
 from llmtrain_trainer.preparation.tally import StepRecord, Tally
 from llmtrain_trainer.preparation.words import Hashes
-from llmtrain_trainer.preparation.workers import map_in_order
 from llmtrain_trainer.shards import SourceObject
 
 Report = Callable[[], None]
+Prune = Callable[[Spool, NDArray[np.int64]], tuple[NDArray[np.int64], Tally]]
+"""Returns the documents that stay, and counts."""
 
 
 class Corpus:
@@ -90,9 +93,9 @@ def open_corpus(
     scratch: Path,
     rejected: Path,
     report: Report,
-    num_processes: int = 1,
+    parts: Iterable[Part],
 ) -> Iterator[Corpus]:
-    """Read the sources, apply the recipe, and give the documents that are left.
+    """Put the parts of the first pass together, and give the documents that the recipe leaves.
 
     Args:
         data: the recipe.
@@ -100,23 +103,19 @@ def open_corpus(
         scratch: folder for what is spooled, until the corpus is closed.
         rejected: file that lists records that cannot be read.
         report: called now and then, to say that work goes on.
-        num_processes: that refine documents; the result does not depend on it.
+        parts: what the first pass made of the documents, in their order; each is read before the
+            next one is asked for.
 
     Raises:
-        DataError: where a source cannot be used, or nothing is left.
+        DataError: where the sources cannot be used, or nothing is left.
         StoreError: where the store fails.
     """
     scheme = SCHEMES.get(data.deduplicate.near)
-    erasures = read_erasures(inputs.erase, scratch)
-    collection = Collection(inputs.documents, data.invalid, scratch, rejected, erasures)
     with closing(Spool(scratch / "documents")) as spool:
         keys_file = scratch / "keys"
-        batches = divide_documents(collection.read(report))
-        steps = choose_steps(data)
-        refine = partial(refine_documents, steps=steps, scheme=scheme)
-        refined = map_in_order(refine, batches, num_processes)
-        tallies = spool_refined(spool, keys_file, refined, steps, report)
-        tallies.insert(0, collection.tally)
+        tallies, sources = spool_parts(spool, keys_file, rejected, parts, report)
+        check_reading(inputs.documents, data.invalid, tallies[0])
+        _require_documents(len(spool), tallies)
 
         numbers = np.arange(len(spool))
         if data.deduplicate.exact:
@@ -138,38 +137,68 @@ def open_corpus(
             numbers, tally = drop_surplus(spool, numbers, caps)
             tallies.append(tally)
             _require_documents(len(numbers), tallies)
+        for prune in choose_pruning(data):
+            report()
+            numbers, tally = prune(spool, numbers)
+            tallies.append(tally)
+            _require_documents(len(numbers), tallies)
         paragraphs = None
         if data.deduplicate.paragraphs:
             report()
             shortest = data.deduplicate.paragraph_characters
             paragraphs = RepeatedParagraphs(spool.read(numbers), shortest)
-        yield Corpus(spool, numbers, paragraphs, tallies, collection.sources)
+        yield Corpus(spool, numbers, paragraphs, tallies, sources)
 
 
-def spool_refined(
-    spool: Spool, keys_file: Path, batches: Iterable[Refined], steps: list[Step], report: Report
-) -> list[Tally]:
-    """Spool what the steps for single documents left, and its keys; return the steps' counts.
+def choose_pruning(data: DataSpec) -> list[Prune]:
+    """Return what leaves documents out of too much text."""
+    reduce = data.reduce
+    if reduce is None:
+        return []
+    steps: list[Prune] = []
+    if reduce.typical_share is not None:
+        steps.append(partial(drop_unusual, share=reduce.typical_share))
+    if reduce.min_novelty is not None:
+        steps.append(partial(drop_familiar, min_novelty=reduce.min_novelty))
+    return steps
 
-    Raises:
-        DataError: where nothing is left.
+
+def spool_parts(
+    spool: Spool, keys_file: Path, rejected: Path, parts: Iterable[Part], report: Report
+) -> tuple[list[Tally], list[SourceObject]]:
+    """Spool the documents of the parts, and their keys; list what was left out in `rejected`.
+
+    Returns:
+        Tallies of reading and of each step for single documents; what was read.
     """
-    tallies = [Tally(step.name) for step in steps]
-    with keys_file.open("wb") as file:
-        for refined in batches:
+    tallies: list[Tally] = []
+    sources: list[SourceObject] = []
+    with keys_file.open("wb") as keys:
+        for part in parts:
             report()
-            for document in refined.documents:
+            record = read_record(part)
+            sources.extend(record.sources)
+            of_part = [Tally.restore(step) for step in record.steps]
+            tallies = tallies or [Tally(tally.step) for tally in of_part]
+            for tally, addend in zip(tallies, of_part, strict=True):
+                tally.add(addend)
+            for document in iterate_documents(part):
                 spool.append(document)
-            if refined.keys is not None:
-                file.write(refined.keys.data)
-            for tally, part in zip(tallies, refined.tallies, strict=True):
-                tally.add(part)
-    _require_documents(len(spool), tallies)
-    return tallies
+            append_file(part.keys, keys)
+            if part.rejected.exists():
+                with rejected.open("ab") as file:
+                    append_file(part.rejected, file)
+    return tallies, sources
+
+
+def append_file(path: Path, target: BinaryIO) -> None:
+    """Copy what a file holds to the end of another one."""
+    with path.open("rb") as file:
+        shutil.copyfileobj(file, target)
 
 
 def map_keys(path: Path, scheme: Scheme) -> Hashes:
-    """Return the keys that `spool_refined` wrote [documents, bands], without reading them yet."""
+    """Return the keys that `spool_parts` wrote [documents, bands], without reading them yet."""
     return np.memmap(path, dtype=np.uint64, mode="r").reshape(-1, scheme.bands)
 
 
@@ -187,9 +216,11 @@ def read_contamination(
     sets = Collection(against, Invalid(), folder, folder / "rejected")
     normalize = choose_steps(data)[:1]
     batches = divide_documents(sets.read(report))
-    return Contamination(
+    known = Contamination(
         document for batch in batches for document in refine_documents(batch, normalize).documents
     )
+    check_reading(against, Invalid(), sets.tally)
+    return known
 
 
 def _require_documents(count: int, tallies: list[Tally]) -> None:

@@ -9,6 +9,18 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What a record says of its text. Empty: nothing."""
+
+    label: str = ""
+    language: str = ""
+    id: str = ""
+
+
+NO_FACTS = Facts()
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """One text of a source."""
 
@@ -22,6 +34,9 @@ class Document:
 
     key: str = ""
     """Its group, label or time, where documents are split by one."""
+
+    facts: Facts = NO_FACTS
+    """What is kept of it beside its tokens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Documents that somebody asked to be erased: known by the digest of their text, and left out.
 
-Below: `sources`. Above: `collect` looks at every document before anything is done to it.
+Below: `sources`, `marks`. Above: `collect` looks at every document before anything is done to it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from llmtrain_trainer.failures import DataError
+from llmtrain_trainer.preparation.marks import show_text
 from llmtrain_trainer.preparation.sources import SourceFile, fetch_source_file
 
 SHA256 = re.compile(rb"[0-9a-f]{64}")
@@ -41,5 +42,5 @@ def read_erasures(files: list[SourceFile], scratch: Path) -> frozenset[bytes]:
 
 
 def is_erased(text: str, erasures: frozenset[bytes]) -> bool:
-    """Return whether a document is to be left out."""
-    return bool(erasures) and hashlib.sha256(text.encode()).digest() in erasures
+    """Return whether a document is to be left out; a conversation is one text without marks."""
+    return bool(erasures) and hashlib.sha256(show_text(text).encode()).digest() in erasures

@@ -6,20 +6,16 @@ Below: `document`. Above: `readers` gives every record to a `make_document`.
 from __future__ import annotations
 
 import string
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from typing import Any
 
 from llmtrain_api.sources import Source
 from llmtrain_trainer.failures import ConfigurationError
-from llmtrain_trainer.preparation.document import Document, Rejection
-
-NUM_SHOWN_FIELDS = 10
-
-Record = dict[str, Any]
-MakeDocument = Callable[[Any, str], Document | Rejection]
-"""Makes a document of a record (or of plain text) and its place."""
+from llmtrain_trainer.preparation.conversations import choose_conversation_maker
+from llmtrain_trainer.preparation.document import Document, Facts, Rejection
+from llmtrain_trainer.preparation.marks import remove_marks
+from llmtrain_trainer.preparation.records import MakeDocument, Record, read_field
 
 
 def choose_maker(source: Source, index: int, field: str) -> tuple[MakeDocument, list[str]]:
@@ -34,21 +30,38 @@ def choose_maker(source: Source, index: int, field: str) -> tuple[MakeDocument, 
         ConfigurationError: where the source's template is none.
     """
     make, names = _choose_text_maker(source, index, field)
-    key_field = source.split_field
-    if key_field is None:
+    values = _list_values(source)
+    if not values:
         return make, names
 
-    def make_with_key(record: Any, place: str) -> Document | Rejection:
+    def make_with_values(record: Any, place: str) -> Document | Rejection:
         document = make(record, place)
         if isinstance(document, Rejection):
             return document
-        key = _read_key(record, key_field, place)
-        return key if isinstance(key, Rejection) else replace(document, key=key)
+        read: dict[str, str] = {}
+        for use, name in values.items():
+            value = _read_value(record, name, place, use)
+            if isinstance(value, Rejection):
+                return value
+            read[use] = value
+        key = read.pop("splitField", "")
+        return replace(document, key=key, facts=Facts(**read))
 
-    return make_with_key, [*dict.fromkeys([*names, key_field])]
+    return make_with_values, [*dict.fromkeys([*names, *values.values()])]
+
+
+def _list_values(source: Source) -> dict[str, str]:
+    """Return the fields whose values are kept of a record, by what they are used for."""
+    fields = source.fields
+    wanted = {"splitField": source.split_field}
+    if fields is not None:
+        wanted |= {"label": fields.label, "language": fields.language, "id": fields.id}
+    return {use: name for use, name in wanted.items() if name is not None}
 
 
 def _choose_text_maker(source: Source, index: int, field: str) -> tuple[MakeDocument, list[str]]:
+    if source.fields is not None and source.fields.is_conversation:
+        return choose_conversation_maker(source.fields, index)
     if source.template is None:
         name = source.text_field
         return lambda record, place: _take_field(record, name, place, index), [name]
@@ -65,11 +78,11 @@ def make_text_document(text: str, place: str, index: int) -> Document | Rejectio
     """Make a document of a text that has no fields."""
     if not text:
         return Rejection(place, "the document is empty", "remove it, or give it text")
-    return Document(text, place, index)
+    return Document(remove_marks(text), place, index)
 
 
 def _take_field(record: Any, field: str, place: str, index: int) -> Document | Rejection:
-    text = _read_text(record, field, place)
+    text = read_field(record, field, place)
     return text if isinstance(text, Rejection) else make_text_document(text, place, index)
 
 
@@ -78,52 +91,27 @@ def _fill_template(
 ) -> Document | Rejection:
     values: dict[str, str] = {}
     for name in names:
-        if isinstance(value := _read_text(record, name, place), Rejection):
+        if isinstance(value := read_field(record, name, place), Rejection):
             return value
         values[name] = value
     if not any(values.values()):
         return make_text_document("", place, index)
-    return Document(template.format(**values), place, index)
+    return Document(remove_marks(template.format(**values)), place, index)
 
 
-def _read_text(record: Any, field: str, place: str) -> str | Rejection:
-    if not isinstance(record, dict):
-        return Rejection(place, "not a JSON object", "write each record as an object")
-    if field not in record:
-        shown = ", ".join(sorted(map(str, record))[:NUM_SHOWN_FIELDS]) or "none"
-        return Rejection(
-            place,
-            f"no field {field!r}; the record has {shown}",
-            "name the field that holds the text in data.sources[].textField or template",
-        )
-    text = record[field]
-    if not isinstance(text, str):
-        return Rejection(
-            place,
-            f"field {field!r} is {type(text).__name__}, not text",
-            "write the text as a string",
-        )
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return Rejection(
-            place,
-            f"field {field!r} has half of a surrogate pair, which is no text",
-            "correct the \\u escapes of the record",
-        )
-    return text
-
-
-def _read_key(record: Record, field: str, place: str) -> str | Rejection:
-    """Return what stands for a group, label or time."""
+def _read_value(record: Record, field: str, place: str, use: str) -> str | Rejection:
+    """Return what stands for a group, label, time, language or name."""
     value = record.get(field)
     if isinstance(value, date):
         return value.isoformat()
     if value is None or value == "" or isinstance(value, list | dict):
         return Rejection(
             place,
-            f"field {field!r} has no value to split by",
-            "give it one, or name another field in data.sources[].splitField",
+            f"field {field!r} has no value to split by"
+            if use == "splitField"
+            else f"field {field!r} has no value",
+            "give it one, or name another field in data.sources[]."
+            + (use if use == "splitField" else f"fields.{use}"),
         )
     return str(value)
 

@@ -19,9 +19,10 @@ from typing import BinaryIO
 from llmtrain_api.sources import SourceFormat
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.document import Document, Rejection
-from llmtrain_trainer.preparation.fields import MakeDocument, choose_maker, make_text_document
+from llmtrain_trainer.preparation.fields import choose_maker, make_text_document
 from llmtrain_trainer.preparation.html import decode_html, extract_text
 from llmtrain_trainer.preparation.json_stream import JsonStreamError, iterate_values
+from llmtrain_trainer.preparation.records import MakeDocument
 from llmtrain_trainer.preparation.sources import SourceFile
 from llmtrain_trainer.preparation.unpack import PACKED_SUFFIXES, open_members
 
@@ -87,6 +88,9 @@ def _read_whole(
     if file.source.split_field is not None:
         why = f"a text has no field {file.source.split_field!r} to split by"
         return Rejection(place, why, "choose another data.split.method, or a format with fields")
+    if file.source.fields is not None:
+        why = "a text has none of the fields of data.sources[].fields"
+        return Rejection(place, why, "remove fields, or choose a format with fields")
     text = decode(stream.read().removeprefix(BYTE_ORDER_MARK), place)
     return text if isinstance(text, Rejection) else make_text_document(text, place, file.index)
 

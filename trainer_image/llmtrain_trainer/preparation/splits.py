@@ -1,9 +1,11 @@
-"""Documents divided over training and held-out text.
+"""Documents divided over training, validation and test.
 
 Below: `document`. Above: `prepare`.
 
-By the hash of its text or group, a document's side follows from the document alone, so that it
+By the hash of its text or group, a document's part follows from the document alone, so that it
 stays where it is when a source grows. By label or time it follows from all documents together.
+Validation takes the lowest hashes and test the highest ones, so that a test part of any size moves
+no document between training and validation.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,27 +28,42 @@ BATCH_CHARACTERS = 4 * 1024 * 1024
 """Text that is encoded at once; its tokens take some hundred bytes each while that lasts."""
 
 
+class Part(IntEnum):
+    """Where a document goes; the name in small letters is that of its files."""
+
+    TRAIN = 0
+    VALIDATION = 1
+    TEST = 2
+
+
+Parts = NDArray[np.uint8]
+"""A `Part` for each document."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A document, or the part of it that is on one side of the split."""
+    """A document, or what of it is in one part of the split."""
 
     text: str
-    is_validation: bool
+    part: Part
+
+    document: Document
+    """What it was made of."""
 
     copies: int = 1
     """How often it is written."""
 
 
-def choose_held_out(documents: Iterable[Document], split: Split) -> NDArray[np.bool_] | None:
-    """Return which documents are held out [documents]; None where that follows from each alone.
+def choose_held_out(documents: Iterable[Document], split: Split) -> Parts | None:
+    """Return the part of each document [documents]; None where that follows from each alone.
 
     Raises:
         DataError: where the time of a document is none.
     """
     if split.method is SplitMethod.STRATIFIED:
-        return _choose_of_each_label(documents, split.validation_fraction)
+        return _choose_of_each_label(documents, split)
     if split.method is SplitMethod.TIME:
-        return _choose_newest(documents, split.validation_fraction)
+        return _choose_newest(documents, split)
     return None
 
 
@@ -53,9 +71,9 @@ def split_documents(
     documents: Iterable[Document],
     split: Split,
     weights: list[float],
-    held_out: NDArray[np.bool_] | None = None,
+    held_out: Parts | None = None,
 ) -> Iterator[Piece]:
-    """Divide documents over the two sides; pieces come in the order of the text.
+    """Divide documents over the parts; pieces come in the order of the text.
 
     Args:
         documents: in their order.
@@ -66,64 +84,94 @@ def split_documents(
     for number, document in enumerate(documents):
         text = document.text
         draws = hashlib.sha256(text.encode()).digest()
-        copies = count_copies(weights[document.source], _read_share(draws[8:16]))
+        copies = count_copies(weights[document.source], read_share(draws[8:16]))
         if split.method is SplitMethod.TAIL:
-            cut = len(text) - round(len(text) * split.validation_fraction)
-            if cut > 0 and copies:
-                yield Piece(text=text[:cut], is_validation=False, copies=copies)
-            if cut < len(text):
-                yield Piece(text=text[cut:], is_validation=True)
+            yield from _cut_text(document, split, copies)
             continue
         if held_out is not None:
-            is_validation = bool(held_out[number])
+            part = Part(held_out[number])
         elif split.method is SplitMethod.GROUP:
-            is_validation = draw_share(document.key) < split.validation_fraction
+            part = choose_part(draw_share(document.key), split)
         else:
-            is_validation = _read_share(draws[:8]) < split.validation_fraction
-        if is_validation or copies:
+            part = choose_part(read_share(draws[:8]), split)
+        if part is not Part.TRAIN or copies:
             yield Piece(
-                text=text, is_validation=is_validation, copies=1 if is_validation else copies
+                text=text,
+                part=part,
+                document=document,
+                copies=copies if part is Part.TRAIN else 1,
             )
+
+
+def choose_part(share: float, split: Split) -> Part:
+    """Return the part that a uniform number in [0, 1) falls into."""
+    if share < split.validation_fraction:
+        return Part.VALIDATION
+    return Part.TEST if share >= 1.0 - (split.test_fraction or 0.0) else Part.TRAIN
 
 
 def sample_pieces(pieces: Iterable[Piece], share: float) -> Iterator[str]:
     """Yield the text of about a share of the training pieces, chosen by its hash."""
     for piece in pieces:
-        if piece.is_validation:
+        if piece.part is not Part.TRAIN:
             continue
         digest = hashlib.sha256(piece.text.encode()).digest()
-        if _read_share(digest[16:24]) < share:
+        if read_share(digest[16:24]) < share:
             yield piece.text
 
 
 def draw_share(text: str) -> float:
     """Return a number in [0, 1) that follows from a text, uniform over texts."""
-    return _read_share(hashlib.sha256(text.encode()).digest()[:8])
+    return read_share(hashlib.sha256(text.encode()).digest()[:8])
 
 
-def _choose_of_each_label(documents: Iterable[Document], fraction: float) -> NDArray[np.bool_]:
+def _cut_text(document: Document, split: Split, copies: int) -> Iterator[Piece]:
+    """Yield the beginning of a document for training, then what is held out of its end."""
+    text = document.text
+    end = len(text) - round(len(text) * (split.test_fraction or 0.0))
+    cut = max(0, end - round(len(text) * split.validation_fraction))
+    if cut > 0 and copies:
+        yield Piece(text=text[:cut], part=Part.TRAIN, document=document, copies=copies)
+    for part, start, stop in ((Part.VALIDATION, cut, end), (Part.TEST, end, len(text))):
+        if start < stop:
+            yield Piece(text=text[start:stop], part=part, document=document)
+
+
+def _choose_of_each_label(documents: Iterable[Document], split: Split) -> Parts:
     """Hold out the same share of each label, at least one document of those with several."""
     labels: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
     count = 0
     for count, document in enumerate(documents, start=1):
         labels[document.key].append((draw_share(document.text), count - 1))
-    held_out = np.zeros(count, dtype=np.bool_)
+    parts = np.zeros(count, dtype=np.uint8)
     for members in labels.values():
-        share = max(round(fraction * len(members)), 1 if len(members) > 1 else 0)
-        held_out[[number for _, number in sorted(members)[:share]]] = True
-    return held_out
+        numbers = [number for _, number in sorted(members)]
+        share = max(round(split.validation_fraction * len(members)), int(len(members) > 1))
+        parts[numbers[:share]] = Part.VALIDATION
+        if split.test_fraction is not None:
+            # Never all that is left: a label that is not trained on cannot be told.
+            most = max(len(members) - share - 1, 0)
+            share = min(max(round(split.test_fraction * len(members)), 1), most)
+            parts[numbers[len(numbers) - share :]] = Part.TEST
+    return parts
 
 
-def _choose_newest(documents: Iterable[Document], fraction: float) -> NDArray[np.bool_]:
-    """Hold out the newest documents; of those of one time, by their hash."""
+def _choose_newest(documents: Iterable[Document], split: Split) -> Parts:
+    """Hold out the newest documents for test and those before them for validation.
+
+    Of those of one time it is by their hash.
+    """
     ages = sorted(
         (_read_time(document), draw_share(document.text), number)
         for number, document in enumerate(documents)
     )
-    held_out = np.zeros(len(ages), dtype=np.bool_)
-    newest = ages[len(ages) - round(fraction * len(ages)) :]
-    held_out[[number for _, _, number in newest]] = True
-    return held_out
+    parts = np.zeros(len(ages), dtype=np.uint8)
+    numbers = np.array([number for _, _, number in ages], dtype=np.int64)
+    end = len(ages) - round((split.test_fraction or 0.0) * len(ages))
+    cut = max(0, end - round(split.validation_fraction * len(ages)))
+    parts[numbers[cut:end]] = Part.VALIDATION
+    parts[numbers[end:]] = Part.TEST
+    return parts
 
 
 def _read_time(document: Document) -> float:
@@ -153,20 +201,22 @@ def count_copies(weight: float, share: float) -> int:
     return int(weight + share)
 
 
-def divide_into_batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Gather pieces until a batch holds about `BATCH_CHARACTERS`."""
+def divide_into_batches(
+    pieces: Iterable[Piece], characters: int = BATCH_CHARACTERS
+) -> Iterator[list[Piece]]:
+    """Gather pieces until a batch holds about so many characters."""
     batch: list[Piece] = []
     size = 0
     for piece in pieces:
         batch.append(piece)
         size += len(piece.text)
-        if size >= BATCH_CHARACTERS:
+        if size >= characters:
             yield batch
             batch, size = [], 0
     if batch:
         yield batch
 
 
-def _read_share(draw: bytes) -> float:
+def read_share(draw: bytes) -> float:
     """Return a number that is uniform in [0, 1)."""
     return int.from_bytes(draw) / 2**64

@@ -9,8 +9,10 @@ disk.
 from __future__ import annotations
 
 import hashlib
+import json
 from array import array
 from collections.abc import Iterable, Iterator
+from dataclasses import astuple
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmtrain_trainer.preparation.document import Document
+from llmtrain_trainer.preparation.document import NO_FACTS, Document, Facts
 
 BUFFER_BYTES = 1024 * 1024
+
+PARTS = 4
+"""Of a document in the file."""
 
 DIGEST_BYTES = 16
 """128 bits: no two texts will ever share a digest by chance."""
@@ -34,7 +39,7 @@ class Spool:
         self._path = path
         self._file = path.open("wb", buffering=BUFFER_BYTES)
         self._ends = array("Q", [0])
-        """Where each place, key and text ends, in turn."""
+        """Where each place, key, set of facts and text ends, in turn."""
         self._sources = array("H")
         self._lengths = array("L")
         self._digests = bytearray()
@@ -61,7 +66,9 @@ class Spool:
     def append(self, document: Document) -> None:
         """Add a document."""
         text = document.text.encode()
-        for data in (document.place.encode(), document.key.encode(), text):
+        # Most have no facts, so that they take no place.
+        facts = "" if document.facts == NO_FACTS else json.dumps(astuple(document.facts))
+        for data in (document.place.encode(), document.key.encode(), facts.encode(), text):
             self._file.write(data)
             self._ends.append(self._ends[-1] + len(data))
         self._sources.append(document.source)
@@ -73,13 +80,14 @@ class Spool:
         self._file.flush()
         with self._path.open("rb", buffering=BUFFER_BYTES) as file:
             for number in range(len(self)) if numbers is None else numbers:
-                ends = self._ends[3 * number : 3 * number + 4]
+                ends = self._ends[PARTS * number : PARTS * (number + 1) + 1]
                 if file.tell() != ends[0]:
                     file.seek(ends[0])
-                place, key, text = (
+                place, key, facts, text = (
                     file.read(end - start).decode() for start, end in pairwise(ends)
                 )
-                yield Document(text, place, self._sources[number], key)
+                said = Facts(*json.loads(facts)) if facts else NO_FACTS
+                yield Document(text, place, self._sources[number], key, said)
 
     def close(self) -> None:
         """Delete the file."""

@@ -100,6 +100,16 @@ class Tally:
             examples = self.examples.setdefault(rule, [])
             examples.extend(part.examples[rule][: MAX_EXAMPLES - len(examples)])
 
+    @classmethod
+    def restore(cls, record: StepRecord) -> Self:
+        """Return the tally that `record` was made of."""
+        facts = record.model_dump(exclude={"rules"})
+        return cls(
+            **facts,
+            counts={rule: found.count for rule, found in record.rules.items()},
+            examples={rule: list(found.examples) for rule, found in record.rules.items()},
+        )
+
     def record(self) -> StepRecord:
         """Return what the manifest says of the step."""
         return StepRecord(

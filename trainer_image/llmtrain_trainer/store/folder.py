@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,9 +63,12 @@ class FolderStore:
         """Return size and etag of one object, or None."""
         path = self._locate(key)
         with self._explain(key):
-            if not path.is_file():
+            try:
+                facts = path.stat()
+            except (FileNotFoundError, NotADirectoryError):
                 return None
-            facts = path.stat()
+            if not stat.S_ISREG(facts.st_mode):
+                return None
         return StoredObject(
             key=key, size=facts.st_size, etag=f"{facts.st_size:x}-{facts.st_mtime_ns:x}"
         )

@@ -1,0 +1,276 @@
+"""The first pass: documents read, refined each for itself, and kept in the store by units.
+
+Below: `collect`, `refine`, `workers`; `team` for who does which unit. Above: `prepare`; `corpus`
+puts the parts together.
+
+    work/read/000003.documents     what is left of the unit's files, a JSON object a line
+                     .keys         keys for finding near-duplicates [documents, bands], uint64
+                     .rejected     records left out, as in the dataset's rejected.jsonl
+                     .done         last: what was read, and what each step did, as JSON
+
+A unit is as many whole source files in a row as hold 8 to 64 MiB: nothing must be known of a file
+before it is read, and a line keeps its number. A larger file is a unit of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from llmtrain_api.base import Model
+from llmtrain_api.data import DataSpec
+from llmtrain_trainer.linux import count_usable_cores
+from llmtrain_trainer.preparation.collect import Collection
+from llmtrain_trainer.preparation.document import Document, Facts
+from llmtrain_trainer.preparation.erasure import read_erasures
+from llmtrain_trainer.preparation.minhash import SCHEMES
+from llmtrain_trainer.preparation.refine import (
+    BATCH_CHARACTERS,
+    choose_steps,
+    divide_documents,
+    refine_documents,
+)
+from llmtrain_trainer.preparation.sources import Inputs, SourceFile
+from llmtrain_trainer.preparation.tally import StepRecord, Tally
+from llmtrain_trainer.preparation.team import RECORD, Team, choose_unit_size, name_unit
+from llmtrain_trainer.preparation.workers import map_in_order
+from llmtrain_trainer.shards import WORK, SourceObject
+from llmtrain_trainer.store import Store
+
+READ = "read"
+
+LARGEST_UNIT_BYTES = 64 * 1024 * 1024
+"""Of source files, packed or not: some seconds of work for each process of a task."""
+
+PROCESS_BYTES = 8 * 1024 * 1024
+"""Of all sources, packed or not: as much takes a process seconds, and the first start takes one."""
+
+
+class PartRecord(Model):
+    """What became of a unit of source files."""
+
+    sources: list[SourceObject]
+
+    steps: list[StepRecord]
+    """Of reading, and of each step for single documents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The documents of a unit, in files of a folder."""
+
+    folder: Path
+
+    @property
+    def documents(self) -> Path:
+        """One JSON object a line."""
+        return self.folder / "documents"
+
+    @property
+    def keys(self) -> Path:
+        """For finding near-duplicates; empty where they are not looked for."""
+        return self.folder / "keys"
+
+    @property
+    def rejected(self) -> Path:
+        """Records left out; not there where there is none."""
+        return self.folder / "rejected"
+
+    @property
+    def record(self) -> Path:
+        """A `PartRecord`."""
+        return self.folder / "done"
+
+    def list_files(self) -> list[Path]:
+        """Return the files that there are, the record last."""
+        files = [self.documents, self.keys, self.rejected, self.record]
+        return [path for path in files if path.exists()]
+
+    def remove(self) -> None:
+        """Delete the files and their folder."""
+        for path in self.list_files():
+            path.unlink()
+        self.folder.rmdir()
+
+
+class FirstPass:
+    """Reads units for a team, and gives what they left."""
+
+    def __init__(
+        self,
+        data: DataSpec,
+        inputs: Inputs,
+        team: Team,
+        scratch: Path,
+        unit_bytes: int | None = None,
+    ) -> None:
+        """Divide the files of `inputs` into units.
+
+        Args:
+            data: the recipe.
+            inputs: the objects that it reads.
+            team: that does the units.
+            scratch: folder for one unit at a time.
+            unit_bytes: source files of a unit hold so much; None: as their sum suggests.
+        """
+        self._data = data
+        self._inputs = inputs
+        self._team = team
+        self._scratch = scratch
+        self._total_bytes = sum(file.stored.size for file in inputs.documents)
+        self._files = divide_files(
+            inputs.documents,
+            unit_bytes or choose_unit_size(self._total_bytes, LARGEST_UNIT_BYTES),
+        )
+        self._erasures: frozenset[bytes] | None = None
+        self._is_done = False
+
+    def help(self) -> bool:
+        """Do units that nobody else does; return whether there was one."""
+        units = range(len(self._files))
+        if not self._is_done and not self._team.work_at(READ, units, self._do):
+            self._is_done = len(self._team.list_done(READ)) == len(units)
+            return False
+        return not self._is_done
+
+    def finish(self) -> Iterator[Part]:
+        """Do units until all are done, then yield their parts in order; each is for a moment.
+
+        Raises:
+            DataError: where a source cannot be used.
+            StoreError: where the store fails.
+        """
+        units = range(len(self._files))
+        self._team.finish(READ, units, self._do)
+        return (part for unit in units for part in self._fetch(unit))
+
+    def _do(self, unit: int) -> None:
+        if self._erasures is None:
+            self._erasures = read_erasures(self._inputs.erase, self._scratch)
+        folder = self._scratch / "unit"
+        files = self._files[unit]
+        part = read_part(
+            files,
+            self._data,
+            self._erasures,
+            folder,
+            self._team.report,
+            choose_num_processes(files, self._total_bytes),
+        )
+        upload_part(part, self._team, unit)
+        part.remove()
+
+    def _fetch(self, unit: int) -> Iterator[Part]:
+        part = Part(self._scratch / "part")
+        part.folder.mkdir()
+        fetch_part(part, self._team.store, unit)
+        yield part
+        part.remove()
+
+
+def divide_files(files: list[SourceFile], unit_bytes: int) -> list[list[SourceFile]]:
+    """Divide files, in their order, into units of at least `unit_bytes` but for the last."""
+    units: list[list[SourceFile]] = []
+    size = unit_bytes
+    for file in files:
+        if size >= unit_bytes:
+            units.append([])
+            size = 0
+        units[-1].append(file)
+        size += file.stored.size
+    return units
+
+
+def read_part(
+    files: list[SourceFile],
+    data: DataSpec,
+    erasures: frozenset[bytes],
+    folder: Path,
+    report: Callable[[], None],
+    num_processes: int = 1,
+) -> Part:
+    """Read source files, refine each document, and write what is left to a new folder.
+
+    Args:
+        files: in their order.
+        data: the recipe.
+        erasures: digests of documents that must not be used.
+        folder: for the part's files; made here.
+        report: called now and then, to say that work goes on.
+        num_processes: that refine documents; the result does not depend on it.
+
+    Raises:
+        DataError: where a source cannot be used.
+        StoreError: where the store fails.
+    """
+    part = Part(folder)
+    folder.mkdir()
+    collection = Collection(files, data.invalid, folder, part.rejected, erasures)
+    steps = choose_steps(data)
+    refine = partial(refine_documents, steps=steps, scheme=SCHEMES.get(data.deduplicate.near))
+    batches = divide_documents(collection.read(report))
+    tallies = [Tally(step.name) for step in steps]
+    with part.documents.open("w", encoding="utf-8") as documents, part.keys.open("wb") as keys:
+        for refined in map_in_order(refine, batches, num_processes):
+            report()
+            documents.writelines(map(write_document, refined.documents))
+            if refined.keys is not None:
+                keys.write(refined.keys.data)
+            for tally, of_batch in zip(tallies, refined.tallies, strict=True):
+                tally.add(of_batch)
+    record = PartRecord(
+        sources=collection.sources,
+        steps=[tally.record() for tally in (collection.tally, *tallies)],
+    )
+    part.record.write_text(record.model_dump_json(by_alias=True), encoding="utf-8")
+    return part
+
+
+def write_document(document: Document) -> str:
+    """Return a document as a line."""
+    return json.dumps(asdict(document), ensure_ascii=False) + "\n"
+
+
+def iterate_documents(part: Part) -> Iterator[Document]:
+    """Yield the documents of a part."""
+    # Not by splitlines: a text may hold line ends that JSON does not escape.
+    with part.documents.open(encoding="utf-8", newline="\n") as lines:
+        for line in lines:
+            record = json.loads(line)
+            yield Document(**record | {"facts": Facts(**record["facts"])})
+
+
+def read_record(part: Part) -> PartRecord:
+    """Return what became of a unit."""
+    return PartRecord.model_validate_json(part.record.read_bytes())
+
+
+def upload_part(part: Part, team: Team, unit: int) -> None:
+    """Put a part into the store, its record last."""
+    name = name_unit(READ, unit)
+    *files, record = part.list_files()
+    for path in files:
+        team.store.upload(f"{WORK}{name}.{path.name}", path)
+    team.put_record(f"{name}{RECORD}", record.read_bytes())
+
+
+def fetch_part(part: Part, store: Store, unit: int) -> None:
+    """Copy a part from the store into its folder."""
+    prefix = f"{WORK}{name_unit(READ, unit)}."
+    for item in store.list_objects(prefix):
+        store.download(item.key, part.folder / item.key.removeprefix(prefix))
+
+
+def choose_num_processes(files: list[SourceFile], total_bytes: int) -> int:
+    """Return how many processes are worth their start for a unit.
+
+    Args:
+        files: of the unit; a process works at a batch of documents at a time.
+        total_bytes: of all units: processes start faster once the first ones have.
+    """
+    size = sum(file.stored.size for file in files)
+    useful = min(total_bytes // PROCESS_BYTES, size // BATCH_CHARACTERS)
+    return max(1, min(count_usable_cores(), useful))
