@@ -51,7 +51,8 @@ def find_place(
     """Return where a dataset lies, or the run that uses it.
 
     Args:
-        dataset: name of a job that ran or was prepared here, fingerprint in the local store, or s3:// URI.
+        dataset: name of a job that ran or was prepared here, fingerprint in the local store, or
+            s3:// URI.
         namespace: of the job.
         store: folder that takes the store's place, for names and fingerprints.
         endpoint: S3 server, for URIs; None: AWS.
