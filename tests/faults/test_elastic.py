@@ -15,6 +15,9 @@ from testbed.control_plane import ControlPlane
 from testbed.fault_log import FaultWatch
 from testbed.workers import TRAINERS
 
+pytestmark = pytest.mark.patient
+"""Each trains for minutes. What they decide is held by tables and simulated worlds in make test."""
+
 STEPS = 40
 FIRST_STEPS = 3
 LOSS_TOLERANCE = 1e-6
