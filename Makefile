@@ -52,7 +52,7 @@ test: $(STAMP) build-testbed ## Every test that needs no root
 
 .PHONY: e2e
 e2e: $(STAMP) build-testbed build-nodes ## The tests that need real nodes, and so root
-	$(RUN)/pytest -m nodes tests
+	$(RUN)/pytest -m "nodes and not patient" tests
 
 .PHONY: bench-faults
 bench-faults: $(STAMP) build-testbed ## Make every fault, tear writes, kill at random; goes on where it was

@@ -148,6 +148,7 @@ def test_a_drained_node_costs_a_save_and_no_failure(job: Submitted, fault: Fault
     assert all(pod["spec"]["nodeName"] != node for pod in job.workers.list_living())
 
 
+@pytest.mark.patient
 @pytest.mark.fault(7, world="nodes")
 def test_an_elastic_job_is_scaled_and_does_without_a_drained_node(
     job: Submitted, fault: FaultWatch
