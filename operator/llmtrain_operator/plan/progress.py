@@ -36,7 +36,8 @@ def is_at_work(record: ProgressRecord) -> bool:
     """Tell whether the ranks of the training stage have come to their first step."""
     if record.stage is not Stage.TRAIN or record.round == 0:
         return False
-    return not any(rank.rank == 0 and rank.phase in UNBEGUN_PHASES for rank in record.ranks)
+    # A round has no ranks at all before the first of them has said something.
+    return any(rank.rank == 0 and rank.phase not in UNBEGUN_PHASES for rank in record.ranks)
 
 
 def describe_progress(

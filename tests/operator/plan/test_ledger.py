@@ -167,6 +167,16 @@ def test_a_worker_that_outlived_the_loss_knows_better_how_far_it_had_come(story:
     assert story.usage.lost_steps == 17
 
 
+def test_a_round_of_which_no_rank_has_spoken_has_lost_nothing_yet(story: Story) -> None:
+    story.see(PREPARED, *train(RUNNING), progress=story.tell(17, RankPhase.TRAINING))
+    begun = story.tell(17, RankPhase.RESTORING, rounds=2)
+    story.see(PREPARED, *train(RUNNING), progress=begun.model_copy(update={"ranks": []}))
+    resumed = story.tell(18, RankPhase.TRAINING, rounds=2)
+    resumed = resumed.model_copy(update={"resumed_step": 17})
+    story.see(PREPARED, *train(RUNNING), progress=resumed)
+    assert story.usage.lost_steps == 0
+
+
 def test_lost_steps_are_written_to_the_failure_that_cost_them(story: Story) -> None:
     reach_training(story)
     story.see(PREPARED, *train(RUNNING), progress=story.tell(50, RankPhase.TRAINING))

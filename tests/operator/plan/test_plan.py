@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from llmtrain_api import JobStatus, LLMTrainingJob
-from llmtrain_api.records import ExitCode, ProgressRecord, Stage
+from llmtrain_api.records import ExitCode, ProgressRecord, RankPhase, RankProgress, Stage
 from llmtrain_api.status import ConditionType, Phase
 from llmtrain_operator.plan import explain_refusals, plan_job
 from llmtrain_operator.plan.conditions import format_time
@@ -214,6 +214,9 @@ def test_failures_in_a_row_wait_longer_each_time(job: LLMTrainingJob, now: datet
     assert names(later) == ["tiny-train-1-3"]
 
 
+AT_WORK = [RankProgress(rank=0, phase=RankPhase.TRAINING, heartbeat=0.0)]
+
+
 def test_progress_is_told(job: LLMTrainingJob, now: datetime) -> None:
     job = reach_training(job, now)
     record = ProgressRecord(
@@ -226,6 +229,7 @@ def test_progress_is_told(job: LLMTrainingJob, now: datetime) -> None:
         tokens_per_second=1024.0,
         checkpoint_step=20,
         storage_safe=True,
+        ranks=AT_WORK,
         now=0.0,
     )
 
@@ -252,6 +256,7 @@ def tell_rounds(incarnation: int, rounds: int) -> ProgressRecord:
         round=rounds,
         step=25,
         last_loss="rank 1 was killed by SIGKILL" if rounds > 1 else "",
+        ranks=AT_WORK,
         now=0.0,
     )
 
