@@ -78,6 +78,7 @@ def _make_handler(options: argparse.Namespace, config: RunConfig) -> type[BaseHT
                     "stage": options.stage,
                     "index": options.index,
                     "incarnation": options.incarnation,
+                    "ranks": [{"rank": options.index, "phase": "training", "heartbeat": 0.0}],
                     "round": 1,
                     "step": 3,
                     "totalSteps": config.training.steps,
