@@ -64,7 +64,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Store:
         "tokenizer": {"kind": "bpe", "vocabularySize": 600},
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publishing, "MAP_FROM_DOCUMENTS", 100)
+        patch.setattr(publishing, "MAP_FROM_DOCUMENTS", 20)
         return prepare(tmp_path_factory.mktemp("store"), records, **data)
 
 
