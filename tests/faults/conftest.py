@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.agent_world import AgentWorld
 from testbed.api_proxy import ApiProxy
 from testbed.cluster import Cluster
 from testbed.control_plane import ControlPlane
@@ -46,6 +47,17 @@ def operator(
     operator.start()
     yield operator
     operator.process.stop()
+
+
+@pytest.fixture
+def world(server: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[AgentWorld]:
+    """A job of `namespace` whose pods are agents on this machine."""
+    world = AgentWorld(server, namespace, tmp_path)
+    try:
+        world.start()
+        yield world
+    finally:
+        world.stop()
 
 
 @pytest.fixture(scope="module")

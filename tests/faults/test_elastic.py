@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from llmtrain_api import LLMTrainingJob
 from llmtrain_api.status import ConditionType
 from testbed.agent_world import AgentWorld
-from testbed.control_plane import ControlPlane
 from testbed.fault_log import FaultWatch
 from testbed.workers import TRAINERS
 
@@ -39,16 +37,6 @@ ELASTIC = {
     "graceSeconds": GRACE_SECONDS,
     "snoozeSeconds": SNOOZE_SECONDS,
 }
-
-
-@pytest.fixture
-def world(server: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[AgentWorld]:
-    world = AgentWorld(server, namespace, tmp_path)
-    try:
-        world.start()
-        yield world
-    finally:
-        world.stop()
 
 
 def apply(world: AgentWorld, *, steps: int = STEPS, **workers: Any) -> None:

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from llmtrain_api import LLMTrainingJob
 from llmtrain_api.status import ConditionType, Phase
 from testbed.agent_world import AgentWorld
-from testbed.control_plane import ControlPlane
 from testbed.fault_log import FaultWatch
 
 STEPS = 100_000
 """More than a test waits for: each ends by deleting its job."""
-
-
-@pytest.fixture
-def world(server: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[AgentWorld]:
-    world = AgentWorld(server, namespace, tmp_path)
-    try:
-        world.start()
-        yield world
-    finally:
-        world.stop()
 
 
 @pytest.mark.fault(12, world="agents")

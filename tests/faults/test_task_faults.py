@@ -5,12 +5,9 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
-
-import pytest
 
 from llmtrain_api.naming import locate_dataset
 from llmtrain_api.run import StorageConfig
@@ -19,7 +16,6 @@ from llmtrain_trainer.prepare import run_prepare
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.store import open_store
 from testbed.agent_world import AgentWorld
-from testbed.control_plane import ControlPlane
 from testbed.small_job import BUCKET
 from testbed.tiny_run import configure_tiny_run
 
@@ -37,16 +33,6 @@ DATA: dict[str, Any] = {
     "tokenizer": {"kind": "bpe"},
     "split": {"method": "document", "validationFraction": 0.1},
 }
-
-
-@pytest.fixture
-def world(server: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[AgentWorld]:
-    world = AgentWorld(server, namespace, tmp_path)
-    try:
-        world.start()
-        yield world
-    finally:
-        world.stop()
 
 
 def write_files(world: AgentWorld) -> None:
