@@ -50,12 +50,17 @@ def write_files(world: AgentWorld) -> None:
 
 def read_digests(uri: str, fingerprint: str, storage: StorageConfig) -> dict[str, str]:
     """Return the digest of each object that the manifest of a dataset lists, and what lies there
-    beside them.
+    beside them. The last sign of life of a task may outlast the sweep: its pod is deleted once
+    task 0 is done, and a pod that is killed deletes nothing. The next job with this data does.
     """
     store = open_store(locate_dataset(uri, fingerprint), storage)
     manifest = json.loads(store.read_bytes("manifest.json"))
     listed = {item["key"]: item["sha256"] for item in manifest["objects"]}
-    others = {item.key: "" for item in store.list_objects() if item.key not in listed}
+    others = {
+        item.key: ""
+        for item in store.list_objects()
+        if item.key not in listed and not item.key.startswith(ALIVE)
+    }
     return {**listed, **others}
 
 
