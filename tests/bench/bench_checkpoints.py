@@ -40,18 +40,19 @@ from torch.nn import functional
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.run import StorageConfig
 from llmtrain_api.training import OptimizerSpec
-from llmtrain_trainer.checkpoint import Checkpointer, RunFacts, Snapshot
-from llmtrain_trainer.host_memory import HostMemory
-from llmtrain_trainer.manifest import CHECKPOINTS, ManifestObject
-from llmtrain_trainer.model import build_model
-from llmtrain_trainer.optim import AdamW
+from llmtrain_trainer.checkpoint.host_memory import HostMemory
+from llmtrain_trainer.checkpoint.manifest import CHECKPOINTS
+from llmtrain_trainer.checkpoint.part_file import name_part
+from llmtrain_trainer.checkpoint.retention import Retention
+from llmtrain_trainer.checkpoint.saving import Checkpointer, RunFacts, Snapshot
+from llmtrain_trainer.checkpoint.staging import StagingArea
+from llmtrain_trainer.checkpoint.uploader import NICENESS, Staged, Uploader
+from llmtrain_trainer.model.network import build_model
 from llmtrain_trainer.parallel import Ranks
-from llmtrain_trainer.part_file import name_part
-from llmtrain_trainer.progress import RankGroup
-from llmtrain_trainer.retention import Retention
-from llmtrain_trainer.staging import StagingArea
+from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.store import open_store
-from llmtrain_trainer.uploader import NICENESS, Staged, Uploader
+from llmtrain_trainer.store.described import ManifestObject
+from llmtrain_trainer.training.optim import AdamW
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cluster"))
 from testbed.minio import MinioServer

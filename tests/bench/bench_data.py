@@ -38,7 +38,6 @@ import numpy as np
 from llmtrain_api.data import DataSpec
 from llmtrain_api.recipe import Clean, NearMethod, PersonalData, QualityRules
 from llmtrain_api.run import StorageConfig
-from llmtrain_trainer.learning import cut_at_lines, train_bpe_tokenizer
 from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.preparation.corpus import open_corpus
 from llmtrain_trainer.preparation.document import Document
@@ -52,7 +51,8 @@ from llmtrain_trainer.preparation.reading import read_part
 from llmtrain_trainer.preparation.selection import identify_language
 from llmtrain_trainer.preparation.sources import find_inputs
 from llmtrain_trainer.preparation.spool import Spool
-from llmtrain_trainer.tokenization import encode_with
+from llmtrain_trainer.tokenizer.learning import cut_at_lines, train_bpe_tokenizer
+from llmtrain_trainer.tokenizer.tokenization import encode_with
 from testbed.personal_texts import make_texts
 
 DOCSTRING = re.compile(r'"""(.{200,20000}?)"""', re.DOTALL)

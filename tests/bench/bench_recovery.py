@@ -30,7 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from llmtrain_api.records import ProgressRecord
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.watchdog import USUAL_FACTOR
+from llmtrain_trainer.agent.watchdog import USUAL_FACTOR
 from testbed.agents import AgentProcess, give_ports, run_agents
 from testbed.processes import ServerProcess, wait_until
 from testbed.tiny_run import configure_tiny_run, prepare_tiny_run

@@ -33,12 +33,13 @@ from torch.nn import functional
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.run import RunConfig
 from llmtrain_api.training import Precision
-from llmtrain_trainer.data import Dataset, open_run_dataset
+from llmtrain_trainer.dataset.loading import Dataset, open_run_dataset
 from llmtrain_trainer.linux import count_usable_cores
-from llmtrain_trainer.model import build_model
+from llmtrain_trainer.model.network import build_model
 from llmtrain_trainer.precision import choose_arithmetic
 from llmtrain_trainer.prepare import run_prepare
-from llmtrain_trainer.progress import RankGroup, RankUpdate, Reporter
+from llmtrain_trainer.progress import RankUpdate, Reporter
+from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.store import open_store
 from llmtrain_trainer.train import run_train
 

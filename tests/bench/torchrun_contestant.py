@@ -18,7 +18,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.model import build_model, compute_token_losses
+from llmtrain_trainer.model.network import build_model, compute_token_losses
 from llmtrain_trainer.objective.batch import predict_next
 
 VOCABULARY_SIZE = 257

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llmtrain_operator.plan.failures import INFRASTRUCTURE_REASONS
-from llmtrain_trainer.metrics import RUN_GAUGES
+from llmtrain_trainer.agent.metrics import RUN_GAUGES
 from testbed.documents import list_commands, list_documents
 from testbed.requirements import find_repository
 
@@ -85,7 +85,7 @@ def test_every_reason_is_explained_and_none_is_invented() -> None:
 
 def test_every_metric_of_a_worker_is_explained() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
-    source = (TRAINER / "metrics.py").read_text()
+    source = (TRAINER / "agent/metrics.py").read_text()
     names = {*RUN_GAUGES, *re.findall(r'"(llmtrain_[a-z_]+)"', source)}
     assert [name for name in sorted(names) if f"`{name}`" not in text] == []
 

@@ -18,13 +18,14 @@ from typing import Any
 import pytest
 
 from llmtrain_api.run import RunConfig
+from llmtrain_trainer.checkpoint.manifest import MANIFEST, CheckpointManifest
 from llmtrain_trainer.failures import ConfigurationError
-from llmtrain_trainer.manifest import MANIFEST, CheckpointManifest, describe_file
 from llmtrain_trainer.prepare import run_prepare
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.store import Store, open_store
+from llmtrain_trainer.store.described import describe_file
 from llmtrain_trainer.store.folder import FolderStore
-from llmtrain_trainer.tokenization import fetch_tokenizer, make_tokenizer
+from llmtrain_trainer.tokenizer.tokenization import fetch_tokenizer, make_tokenizer
 from testbed.fault_log import FaultWatch
 from testbed.interceptor import Interceptor
 from testbed.minio import MinioServer

@@ -12,6 +12,7 @@ from typing import Any
 from llmtrain_api.naming import locate_dataset
 from llmtrain_api.run import StorageConfig
 from llmtrain_api.status import Phase
+from llmtrain_trainer.preparation.claims import ALIVE
 from llmtrain_trainer.prepare import run_prepare
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.store import open_store

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from llmtrain_api.run import RunConfig
 from llmtrain_api.training import HeldOut
-from llmtrain_trainer.data import open_run_dataset
+from llmtrain_trainer.dataset.loading import open_run_dataset
 from llmtrain_trainer.evaluate import (
     choose_split,
     compute_unigram_loss,

@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from llmtrain_api.run import RunConfig
+from llmtrain_trainer.checkpoint.manifest import CURVES
 from llmtrain_trainer.failures import PreemptedError
-from llmtrain_trainer.manifest import CURVES
 from testbed.ranks import Fate, RankLog, RunningRanks, run_ranks
 from testbed.tiny_run import find_run_folder, prepare_tiny_run
 

@@ -10,7 +10,7 @@ import torch
 
 from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.parallel import count_threads, join_ranks
-from llmtrain_trainer.progress import RankGroup
+from llmtrain_trainer.rank_group import RankGroup
 
 CORES = len(os.sched_getaffinity(0))
 

@@ -19,14 +19,14 @@ from transformers import AutoTokenizer
 from llmtrain_api.naming import locate_dataset
 from llmtrain_api.records import StageResult
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.data import Dataset, open_dataset
+from llmtrain_trainer.dataset.loading import Dataset, open_dataset
+from llmtrain_trainer.dataset.shards import DatasetManifest
 from llmtrain_trainer.failures import DataError
-from llmtrain_trainer.preparation.marks import Role
 from llmtrain_trainer.preparation.sources import find_inputs
 from llmtrain_trainer.prepare import compute_fingerprint, run_prepare
 from llmtrain_trainer.progress import Reporter
-from llmtrain_trainer.shards import DatasetManifest
 from llmtrain_trainer.store import BucketMissingError, open_store
+from llmtrain_trainer.tokenizer.marks import Role
 from testbed.fault_log import FaultWatch
 from testbed.minio import MinioServer
 from testbed.tiny_run import configure_tiny_run

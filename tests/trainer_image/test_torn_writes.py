@@ -18,23 +18,24 @@ import torch
 
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.run import RunConfig, StorageConfig
-from llmtrain_trainer.failures import StoreError
-from llmtrain_trainer.inspection import verify_checkpoints
-from llmtrain_trainer.manifest import (
+from llmtrain_trainer.checkpoint.manifest import (
     CURVE,
     MANIFEST,
     CheckpointManifest,
-    describe_file,
     locate_round,
     locate_step,
 )
+from llmtrain_trainer.checkpoint.restore import fetch_newest_checkpoint
+from llmtrain_trainer.checkpoint.uploader import Staged, Uploader
+from llmtrain_trainer.checkpoint.verification import list_steps
+from llmtrain_trainer.failures import StoreError
+from llmtrain_trainer.inspection.checkpoints import verify_checkpoints
 from llmtrain_trainer.parallel import Ranks
 from llmtrain_trainer.prepare import run_prepare
-from llmtrain_trainer.progress import RankGroup, Reporter
-from llmtrain_trainer.restore import fetch_newest_checkpoint
+from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.store import Store, open_store
-from llmtrain_trainer.uploader import Staged, Uploader
-from llmtrain_trainer.verification import list_steps
+from llmtrain_trainer.store.described import describe_file
 from testbed.fault_log import FaultWatch
 from testbed.interceptor import Interceptor, Moment
 from testbed.minio import MinioServer

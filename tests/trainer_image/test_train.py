@@ -8,13 +8,8 @@ from pathlib import Path
 import pytest
 
 from llmtrain_api.records import ExitCode
-from llmtrain_trainer.failures import (
-    ConfigurationError,
-    DivergedError,
-    PreemptedError,
-    StoreError,
-)
-from llmtrain_trainer.manifest import CheckpointManifest
+from llmtrain_trainer.checkpoint.manifest import CheckpointManifest
+from llmtrain_trainer.failures import ConfigurationError, DivergedError, PreemptedError, StoreError
 from llmtrain_trainer.progress import RankUpdate
 from testbed.fault_log import FaultWatch
 from testbed.ranks import RunningRanks, run_ranks

@@ -4,8 +4,8 @@
     python -m llmtrain_trainer checkpoints list --run-uri s3://… --storage '{"uri": …}'
 
 Below: `agent`, and `init` where this is process 1; its exit code is the exit record's code.
-`inspection` and `dataset_commands` are what `llmtrain checkpoints` and `llmtrain data` call,
-which know no store themselves.
+`inspection` is what `llmtrain checkpoints` and `llmtrain data` call, which know no store
+themselves.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from rich.console import Console
 
 from llmtrain_api.records import ExitRecord, Stage
 from llmtrain_api.run import RunConfig, StorageConfig
-from llmtrain_trainer.agent import run_agent
-from llmtrain_trainer.dataset_commands import add_data_commands, handle_data
-from llmtrain_trainer.exit_record import describe_failure, write_exit_record
+from llmtrain_trainer.agent.exit_record import describe_failure, write_exit_record
+from llmtrain_trainer.agent.init import run_as_init
+from llmtrain_trainer.agent.rank_process import describe_unforeseen
+from llmtrain_trainer.agent.settings import AgentSettings
+from llmtrain_trainer.agent.supervision import run_agent
 from llmtrain_trainer.failures import ConfigurationError, StageError
-from llmtrain_trainer.init import run_as_init
-from llmtrain_trainer.inspection import (
+from llmtrain_trainer.inspection.checkpoints import (
     pin_checkpoint,
     print_checkpoints,
     print_verification,
     prune_checkpoints,
 )
-from llmtrain_trainer.rank_process import describe_unforeseen
-from llmtrain_trainer.settings import AgentSettings
+from llmtrain_trainer.inspection.data_commands import add_data_commands, handle_data
 from llmtrain_trainer.stages import STAGES, StageEntry
 from llmtrain_trainer.store import open_store
 

@@ -20,17 +20,18 @@ from llmtrain_api.objective import Objective, count_spans
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig
 from llmtrain_api.training import HeldOut
-from llmtrain_trainer.data import Dataset, Split, open_run_dataset
-from llmtrain_trainer.export import download_export, load_export, locate_export
+from llmtrain_trainer.checkpoint.manifest import CURVES
+from llmtrain_trainer.dataset.loading import Dataset, Split, open_run_dataset
+from llmtrain_trainer.evaluation.measure import choose_sequences, measure
+from llmtrain_trainer.evaluation.report import Report, render_report
+from llmtrain_trainer.evaluation.samples import write_samples
 from llmtrain_trainer.failures import StoreError
-from llmtrain_trainer.manifest import CURVES
-from llmtrain_trainer.measure import choose_sequences, measure
-from llmtrain_trainer.model import count_parameters
+from llmtrain_trainer.model.export import download_export, load_export, locate_export
+from llmtrain_trainer.model.network import count_parameters
 from llmtrain_trainer.objective.choosing import choose_objective
 from llmtrain_trainer.parallel import count_threads, join_ranks, place_model
-from llmtrain_trainer.progress import RankGroup, Reporter
-from llmtrain_trainer.report import Report, render_report
-from llmtrain_trainer.samples import write_samples
+from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.store import open_store
 
 REPORT = "evaluation/report.html"

@@ -31,7 +31,7 @@ from transformers.modeling_utils import PreTrainedModel
 from llmtrain_api.workers import Strategy
 from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.precision import Arithmetic
-from llmtrain_trainer.progress import RankGroup
+from llmtrain_trainer.rank_group import RankGroup
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 """Longest wait for a peer in a collective. Agents end a round long before, when a rank dies."""

@@ -30,30 +30,7 @@ from llmtrain_api.objective import Objective
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_trainer.data_report.publishing import publish_report
-from llmtrain_trainer.failures import DataError
-from llmtrain_trainer.learning import TRAINERS
-from llmtrain_trainer.manifest import ManifestObject, describe_file
-from llmtrain_trainer.preparation.claims import Pace
-from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
-from llmtrain_trainer.preparation.encoding import (
-    SecondPass,
-    keeps_roles,
-    obtain_encoder,
-)
-from llmtrain_trainer.preparation.marks import show_text
-from llmtrain_trainer.preparation.reading import FirstPass
-from llmtrain_trainer.preparation.sources import Inputs, SourceFile, find_inputs
-from llmtrain_trainer.preparation.splits import (
-    Part,
-    Parts,
-    choose_held_out,
-    sample_pieces,
-)
-from llmtrain_trainer.preparation.tally import Tally
-from llmtrain_trainer.preparation.tasks import UnitSizes, assist, find_place
-from llmtrain_trainer.preparation.team import OvertakenError, Team, join_team, sweep_work
-from llmtrain_trainer.progress import Reporter
-from llmtrain_trainer.shards import (
+from llmtrain_trainer.dataset.shards import (
     DATASET,
     MANIFEST,
     REJECTED,
@@ -61,15 +38,17 @@ from llmtrain_trainer.shards import (
     DatasetManifest,
     RunDataset,
 )
-from llmtrain_trainer.special_tokens import OBJECTIVE_TOKENS
-from llmtrain_trainer.store import ObjectExistsError, ObjectMissingError, Store, open_store
-from llmtrain_trainer.tokenization import (
-    TextEncoder,
-    fetch_tokenizer,
-    list_special_tokens,
-    make_tokenizer,
-)
-from llmtrain_trainer.writing import (
+from llmtrain_trainer.failures import DataError
+from llmtrain_trainer.preparation.claims import Pace
+from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
+from llmtrain_trainer.preparation.encoding import SecondPass, keeps_roles, obtain_encoder
+from llmtrain_trainer.preparation.reading import FirstPass
+from llmtrain_trainer.preparation.sources import Inputs, SourceFile, find_inputs
+from llmtrain_trainer.preparation.splits import Part, Parts, choose_held_out, sample_pieces
+from llmtrain_trainer.preparation.tally import Tally
+from llmtrain_trainer.preparation.tasks import UnitSizes, assist, find_place
+from llmtrain_trainer.preparation.team import OvertakenError, Team, join_team, sweep_work
+from llmtrain_trainer.preparation.writing import (
     Selection,
     check_labels,
     choose_parts,
@@ -78,6 +57,18 @@ from llmtrain_trainer.writing import (
     make_budget,
     open_writer,
     write_splits,
+)
+from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.store import ObjectExistsError, ObjectMissingError, Store, open_store
+from llmtrain_trainer.store.described import ManifestObject, describe_file
+from llmtrain_trainer.tokenizer.learning import TRAINERS
+from llmtrain_trainer.tokenizer.marks import show_text
+from llmtrain_trainer.tokenizer.special_tokens import OBJECTIVE_TOKENS
+from llmtrain_trainer.tokenizer.tokenization import (
+    TextEncoder,
+    fetch_tokenizer,
+    list_special_tokens,
+    make_tokenizer,
 )
 
 logger = logging.getLogger(__name__)

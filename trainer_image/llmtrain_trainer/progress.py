@@ -32,25 +32,6 @@ class RankUpdate:
     """Seconds that this rank has spent in each phase of this round."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankGroup:
-    """The place of a rank among the ranks of one round."""
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-    local_world_size: int = 1
-    round: int = 1
-    """Counts the starts of the ranks of this run, over restarts of pods too."""
-    store_host: str = "127.0.0.1"
-    store_port: int = 0
-    """Where rank 0 of this round serves the torch TCPStore; fresh for each round. 0: alone."""
-    worker: int = 0
-    """Index of its worker: the task of a stage whose workers run no rounds together."""
-    staging: tuple[str, ...] = ()
-    """Folders of this host to stage checkpoints in, the best first; they outlive the round."""
-
-
 class Reporter:
     """A rank's line to its agent."""
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from llmtrain_api.records import Stage, StageResult
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.progress import RankGroup, Reporter
+from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.rank_group import RankGroup
 
 RunStage = Callable[[RunConfig, RankGroup, Reporter, Callable[[], bool]], StageResult]
 

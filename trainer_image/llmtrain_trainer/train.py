@@ -1,7 +1,7 @@
 """The training stage: one rank's way from prepared data to an exported model.
 
-Below, in the order of use: `parallel` (meet the other ranks), `training_run` (open the data, build
-the model, resume), `training_step`, `divergence`, `checkpoint`, `measure`, `export`. Above: the
+Below, in the order of use: `parallel` (meet the other ranks), `training.run` (open the data, build
+the model, resume), `training.step`, `divergence`, `checkpoint`, `measure`, `export`. Above: the
 agent forks one process for each rank and calls `run_train`.
 
 A step is a function of (weights, seed, step, rank, world size) and of nothing that came before,
@@ -24,15 +24,8 @@ from contextlib import contextmanager
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig
 from llmtrain_api.training import DivergenceAction
-from llmtrain_trainer.curve import note_loss
-from llmtrain_trainer.divergence import (
-    ADVICE,
-    LOSS_SPIKE,
-    Divergence,
-    roll_back,
-)
-from llmtrain_trainer.early_stopping import Verdict, judge_evaluations
-from llmtrain_trainer.export import ExportFacts, export_model, locate_export
+from llmtrain_trainer.checkpoint.manifest import CURVES
+from llmtrain_trainer.evaluation.measure import choose_sequences, measure
 from llmtrain_trainer.failures import (
     ConfigurationError,
     DivergedError,
@@ -40,17 +33,16 @@ from llmtrain_trainer.failures import (
     RolledBackError,
     StageError,
 )
-from llmtrain_trainer.manifest import CURVES
-from llmtrain_trainer.measure import choose_sequences, measure
-from llmtrain_trainer.parallel import (
-    count_threads,
-    gather_parameters,
-    join_ranks,
-)
-from llmtrain_trainer.progress import RankGroup, Reporter
-from llmtrain_trainer.speedometer import Speedometer
-from llmtrain_trainer.training_run import TrainingRun, load_weights, open_run
-from llmtrain_trainer.training_step import (
+from llmtrain_trainer.model.export import ExportFacts, export_model, locate_export
+from llmtrain_trainer.parallel import count_threads, gather_parameters, join_ranks
+from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.rank_group import RankGroup
+from llmtrain_trainer.training.curve import note_loss
+from llmtrain_trainer.training.divergence import ADVICE, LOSS_SPIKE, Divergence, roll_back
+from llmtrain_trainer.training.early_stopping import Verdict, judge_evaluations
+from llmtrain_trainer.training.run import TrainingRun, load_weights, open_run
+from llmtrain_trainer.training.speedometer import Speedometer
+from llmtrain_trainer.training.step import (
     Agreed,
     StepNumbers,
     count_step_tokens,

@@ -89,7 +89,7 @@ def measure_rank(job: LLMTrainingJob, outlook: Outlook) -> dict[str, Any]:
         "threads": count_threads(job),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "llmtrain_trainer.trial"],
+        [sys.executable, "-m", "llmtrain_trainer.training.trial"],
         input=json.dumps(request),
         capture_output=True,
         text=True,

@@ -4,9 +4,9 @@ Below: the attempts of the status, the budgets of `runPolicy`. Above: `attempts`
 of each failure, `plan_job` whether to end, `at_work` how long to wait.
 
 The first rung is not here: ranks are started anew within their pods by the agent
-(`llmtrain_trainer.rounds`), which gives its place free where that does not help. What then recurs
-in the same worker, for the same cause and without a newer checkpoint, climbs: twice another pod,
-then all workers anew, since what is wrong may be in a peer that looks healthy, and at last the
+(`llmtrain_trainer.agent.rounds`), which gives its place free where that does not help. What then
+recurs in the same worker, for the same cause and without a newer checkpoint, climbs: twice another
+pod, then all workers anew, since what is wrong may be in a peer that looks healthy, and at last the
 end, because one more attempt would cost time and nodes and end alike.
 """
 

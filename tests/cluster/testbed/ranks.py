@@ -23,7 +23,8 @@ from typing import Any
 
 from llmtrain_api.records import StageResult
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.progress import RankGroup, RankUpdate, Reporter
+from llmtrain_trainer.progress import RankUpdate, Reporter
+from llmtrain_trainer.rank_group import RankGroup
 
 DEADLINE_SECONDS = 120.0
 
@@ -198,8 +199,9 @@ class _SamplesRead:
 def _run_rank(
     config: RunConfig, group: RankGroup, stop: Event, line: Connection, fate: Fate | None
 ) -> None:
-    from llmtrain_trainer import train, training_step
-    from llmtrain_trainer.model import compute_token_losses
+    from llmtrain_trainer import train
+    from llmtrain_trainer.model.network import compute_token_losses
+    from llmtrain_trainer.training import step
 
     should_stop: Callable[[], bool] = stop.is_set
     if fate is not None and fate.rank == group.rank:
@@ -211,7 +213,7 @@ def _run_rank(
                     os.kill(os.getpid(), signal.SIGKILL)
                 return compute_token_losses(*arguments)
 
-            _replace(training_step, "compute_token_losses", compute_or_die)
+            _replace(step, "compute_token_losses", compute_or_die)
         if fate.leaves_in_step is not None:
             should_stop = _count_calls(fate.leaves_in_step)
     _tell_samples(line)
@@ -223,8 +225,8 @@ def _run_rank(
 
 def _tell_samples(line: Connection) -> None:
     """Have every read of a split for training told; those for evaluations are another split's."""
-    from llmtrain_trainer import training_run
-    from llmtrain_trainer.data import Dataset, open_run_dataset
+    from llmtrain_trainer.dataset.loading import Dataset, open_run_dataset
+    from llmtrain_trainer.training import run
 
     def open_and_listen(*arguments: Any) -> Dataset:
         dataset = open_run_dataset(*arguments)
@@ -237,7 +239,7 @@ def _tell_samples(line: Connection) -> None:
         _replace(dataset.train, "read_sequences", read_and_tell)
         return dataset
 
-    _replace(training_run, "open_run_dataset", open_and_listen)
+    _replace(run, "open_run_dataset", open_and_listen)
 
 
 def _replace(owner: object, name: str, function: Callable[..., Any]) -> None:

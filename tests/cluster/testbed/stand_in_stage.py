@@ -15,7 +15,8 @@ from typing import Any
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.failures import DataError, PreemptedError
-from llmtrain_trainer.progress import RankGroup, Reporter
+from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.stages import StageEntry
 
 

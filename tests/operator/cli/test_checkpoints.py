@@ -10,15 +10,14 @@ from pathlib import Path
 import pytest
 
 from llmtrain_api.run import StorageConfig
-from llmtrain_trainer.manifest import (
+from llmtrain_trainer.checkpoint.manifest import (
     CURVE,
     MANIFEST,
     CheckpointManifest,
-    ManifestObject,
-    describe_file,
     locate_round,
     locate_step,
 )
+from llmtrain_trainer.store.described import ManifestObject, describe_file
 from testbed.command_line import CommandLine
 from testbed.minio import MinioServer
 from testbed.tiny_run import configure_tiny_run

@@ -12,9 +12,9 @@ from llmtrain_api.training import TrainingSpec
 from llmtrain_operator.forecast.activations import RankWork
 from llmtrain_operator.forecast.memory import RankMemory, compute_rank_memory
 from llmtrain_operator.forecast.size import compute_size
-from llmtrain_trainer.model import build_model, compute_token_losses
+from llmtrain_trainer.model.network import build_model, compute_token_losses
 from llmtrain_trainer.objective.choosing import make_objective
-from llmtrain_trainer.special_tokens import SENTINELS, SpecialTokens
+from llmtrain_trainer.tokenizer.special_tokens import SENTINELS, SpecialTokens
 
 SEQUENCES, LENGTH, VOCABULARY = 2, 64, 500
 SPECIAL = SpecialTokens(mask=1, padding=2, sentinels=list(range(3, 3 + len(SENTINELS))))

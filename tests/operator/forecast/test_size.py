@@ -6,7 +6,7 @@ import pytest
 
 from llmtrain_api.network import ModelSpec
 from llmtrain_operator.forecast.size import compute_size
-from llmtrain_trainer.model import build_model, count_parameters
+from llmtrain_trainer.model.network import build_model, count_parameters
 
 MODELS = [
     ModelSpec(layers=2, heads=4, hidden_size=32),

@@ -7,9 +7,10 @@ import random
 from llmtrain_api.data import DataSpec
 from llmtrain_trainer.data_report import survey as survey_module
 from llmtrain_trainer.data_report.survey import OTHER_LABELS, SAMPLE_CHARACTERS, Survey
-from llmtrain_trainer.preparation.document import Document, Facts
-from llmtrain_trainer.preparation.marks import write_conversation
+from llmtrain_trainer.dataset.facts import Facts
+from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.splits import Part, Piece
+from llmtrain_trainer.tokenizer.marks import write_conversation
 
 DATA = DataSpec.model_validate({"sources": [{"uri": "s3://bucket/a/"}, {"uri": "s3://bucket/b/"}]})
 

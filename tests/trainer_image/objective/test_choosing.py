@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from llmtrain_trainer.data import open_run_dataset
+from llmtrain_trainer.dataset.loading import open_run_dataset
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.objective.choosing import choose_objective
 from llmtrain_trainer.store import open_store

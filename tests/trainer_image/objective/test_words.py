@@ -10,8 +10,8 @@ import pytest
 from llmtrain_api.data import Tokenizer, TokenizerKind
 from llmtrain_api.objective import Objective
 from llmtrain_trainer.objective.words import read_word_table
-from llmtrain_trainer.special_tokens import OBJECTIVE_TOKENS
-from llmtrain_trainer.tokenization import make_tokenizer
+from llmtrain_trainer.tokenizer.special_tokens import OBJECTIVE_TOKENS
+from llmtrain_trainer.tokenizer.tokenization import make_tokenizer
 
 TEXT = "Ships sailed, 20 of them; größer\nthan houses."
 WORDS = ["Ships", "sailed", "20", "of", "them", "größer", "than", "houses"]

@@ -8,14 +8,18 @@ from typing import Any
 import pytest
 
 from llmtrain_api.shaping import Augment
+from llmtrain_trainer.dataset.facts import Facts
 from llmtrain_trainer.preparation.augment import (
     augment_pieces,
     change_text,
     make_draws,
     move_middle,
 )
-from llmtrain_trainer.preparation.document import Document, Facts
-from llmtrain_trainer.preparation.marks import (
+from llmtrain_trainer.preparation.document import Document
+from llmtrain_trainer.preparation.splits import Part, Piece
+from llmtrain_trainer.preparation.synonyms import SYNONYMS
+from llmtrain_trainer.preparation.tally import Tally
+from llmtrain_trainer.tokenizer.marks import (
     MIDDLE,
     PREFIX,
     SUFFIX,
@@ -23,9 +27,6 @@ from llmtrain_trainer.preparation.marks import (
     show_text,
     write_conversation,
 )
-from llmtrain_trainer.preparation.splits import Part, Piece
-from llmtrain_trainer.preparation.synonyms import SYNONYMS
-from llmtrain_trainer.preparation.tally import Tally
 
 TEXT = "The quick answer: buy a large house, and begin to repair the road.\n\nThen rest."
 

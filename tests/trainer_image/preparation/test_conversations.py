@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from llmtrain_api.sources import Source
-from llmtrain_trainer.preparation.document import Document, Facts, Rejection
+from llmtrain_trainer.dataset.facts import Facts
+from llmtrain_trainer.preparation.document import Document, Rejection
 from llmtrain_trainer.preparation.fields import choose_maker
-from llmtrain_trainer.preparation.marks import TURN, show_text
+from llmtrain_trainer.tokenizer.marks import TURN, show_text
 
 ANSWER = {"role": "assistant", "content": "Hello"}
 

@@ -11,11 +11,7 @@ from hypothesis import strategies as st
 
 from llmtrain_api.recipe import PersonalData, Privacy, PrivacyAction
 from llmtrain_trainer.preparation.personal_data import FORMS
-from llmtrain_trainer.preparation.privacy import (
-    may_hold,
-    protect_text,
-    replace_personal_data,
-)
+from llmtrain_trainer.preparation.privacy import may_hold, protect_text, replace_personal_data
 from llmtrain_trainer.preparation.tally import Tally
 from testbed.personal_texts import KINDS, make_text, make_texts
 

@@ -11,11 +11,7 @@ from llmtrain_api.records import ExitCode
 from llmtrain_api.run import StorageConfig
 from llmtrain_api.sources import Source
 from llmtrain_trainer.failures import DataError
-from llmtrain_trainer.preparation.sources import (
-    SourceFile,
-    fetch_source_file,
-    find_source_files,
-)
+from llmtrain_trainer.preparation.sources import SourceFile, fetch_source_file, find_source_files
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 
 from llmtrain_api.data import Tokenizer, TokenizerKind
 from llmtrain_api.sources import Source
-from llmtrain_trainer.preparation.document import Document, Facts
+from llmtrain_trainer.dataset.facts import Facts
+from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.encoding import encode_texts, pack_tokens, unpack_tokens
-from llmtrain_trainer.preparation.marks import CHAT_TOKENS, write_conversation
 from llmtrain_trainer.preparation.reading import (
     Part,
     divide_files,
@@ -23,7 +23,8 @@ from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.preparation.team import choose_unit_size
 from llmtrain_trainer.store import StoredObject
 from llmtrain_trainer.store.folder import FolderStore
-from llmtrain_trainer.tokenization import make_tokenizer
+from llmtrain_trainer.tokenizer.marks import CHAT_TOKENS, write_conversation
+from llmtrain_trainer.tokenizer.tokenization import make_tokenizer
 
 MIB = 1024 * 1024
 

@@ -13,7 +13,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from llmtrain_trainer.data_report.record import PartRecord, Point
-from llmtrain_trainer.preparation.tally import StepRecord
+from llmtrain_trainer.dataset.step_record import StepRecord
 
 KEPT_COLOUR = "#1f5fa8"
 LEFT_OUT_COLOUR = "#e3b08f"

@@ -9,8 +9,8 @@ from itertools import groupby
 
 from llmtrain_trainer.data_report.drawing import draw_counts, draw_flow, draw_lengths, draw_maps
 from llmtrain_trainer.data_report.record import DataReport
+from llmtrain_trainer.dataset.shards import DatasetManifest
 from llmtrain_trainer.rendering import render_template
-from llmtrain_trainer.shards import DatasetManifest
 
 
 def render_page(report: DataReport, manifest: DatasetManifest) -> str:

@@ -32,11 +32,11 @@ from llmtrain_trainer.data_report.record import (
 )
 from llmtrain_trainer.data_report.survey import Survey
 from llmtrain_trainer.data_report.vocabulary import describe_vocabulary
+from llmtrain_trainer.dataset.shards import OFFSET_TYPE, DatasetManifest, SplitManifest
 from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.privacy import replace_personal_data
 from llmtrain_trainer.preparation.selection import identify_language
 from llmtrain_trainer.preparation.splits import Part
-from llmtrain_trainer.shards import OFFSET_TYPE, DatasetManifest, SplitManifest
 from llmtrain_trainer.store import Store
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from llmtrain_api.base import Model
-from llmtrain_trainer.preparation.tally import StepRecord
+from llmtrain_trainer.dataset.step_record import StepRecord
 
 REPORT = "report.json"
 REPORT_PAGE = "report.html"

@@ -17,8 +17,8 @@ from dataclasses import replace
 
 from llmtrain_api.data import DataSpec, SplitMethod
 from llmtrain_trainer.preparation.document import Document
-from llmtrain_trainer.preparation.marks import show_text
 from llmtrain_trainer.preparation.splits import Part, Piece
+from llmtrain_trainer.tokenizer.marks import show_text
 
 SAMPLE_DOCUMENTS = 2000
 SAMPLE_CHARACTERS = 4000

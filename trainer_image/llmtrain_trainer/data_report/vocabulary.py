@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from llmtrain_trainer.data_report.record import TokenCount, VocabularyRecord
-from llmtrain_trainer.shards import COUNT_TYPE, TOKENIZER, TRAIN_COUNTS, DatasetManifest
+from llmtrain_trainer.dataset.shards import COUNT_TYPE, TOKENIZER, TRAIN_COUNTS, DatasetManifest
 
 SHOWN_TOKENS = 40
 COVERING = (10, 100, 1000, 10_000)

@@ -1,7 +1,7 @@
 """The objective of a run.
 
-Below: the objectives, `data` for the tokens they need. Above: `training_run`, `evaluate`; `trial`
-chooses for made-up tokens.
+Below: the objectives, `dataset` for the tokens they need. Above: `training.run`, `evaluate`;
+`trial` chooses for made-up tokens.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from llmtrain_api.objective import Objective as Kind
 from llmtrain_api.run import RunConfig
 from llmtrain_api.training import TrainingSpec
-from llmtrain_trainer.data import Dataset
+from llmtrain_trainer.dataset.loading import Dataset
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.objective.batch import NextToken, Objective
 from llmtrain_trainer.objective.masking import HiddenTokens
 from llmtrain_trainer.objective.spans import CutSpans
 from llmtrain_trainer.objective.words import WordTable, read_word_table
-from llmtrain_trainer.special_tokens import SpecialTokens
+from llmtrain_trainer.tokenizer.special_tokens import SpecialTokens
 
 
 def choose_objective(config: RunConfig, dataset: Dataset) -> Objective:

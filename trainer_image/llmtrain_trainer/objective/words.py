@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from llmtrain_trainer.learning import list_byte_characters
+from llmtrain_trainer.tokenizer.learning import list_byte_characters
 
 ASCII_BYTES = 0x80
 """Bytes from here on are parts of characters, most of them letters."""

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from llmtrain_api.shaping import Augment
-from llmtrain_trainer.preparation.marks import MARKS, MIDDLE, PREFIX, SUFFIX
 from llmtrain_trainer.preparation.splits import Part, Piece
 from llmtrain_trainer.preparation.synonyms import SYNONYMS
 from llmtrain_trainer.preparation.tally import Tally
+from llmtrain_trainer.tokenizer.marks import MARKS, MIDDLE, PREFIX, SUFFIX
 
 WORDS_AND_SPACES = re.compile(r"\S+|\s+")
 WORD = re.compile(r"(\W*)(\w(?:[\w'-]*\w)?)(.*)", re.DOTALL)

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from llmtrain_api.sources import Invalid, InvalidPolicy
+from llmtrain_trainer.dataset.shards import SourceObject
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.document import Document, Rejection
 from llmtrain_trainer.preparation.erasure import is_erased
 from llmtrain_trainer.preparation.readers import explain_rejection, read_documents
 from llmtrain_trainer.preparation.sources import SourceFile, fetch_source_file
 from llmtrain_trainer.preparation.tally import Tally
-from llmtrain_trainer.shards import SourceObject
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from llmtrain_api.sources import Fields
 from llmtrain_trainer.preparation.document import Document, Rejection
-from llmtrain_trainer.preparation.marks import SPEAKERS, write_conversation
 from llmtrain_trainer.preparation.records import MakeDocument, read_field
+from llmtrain_trainer.tokenizer.marks import SPEAKERS, write_conversation
 
 ALIASES = {"human": "user", "gpt": "assistant", "bot": "assistant", "function": "tool"}
 """Names of roles in well-known sets of conversations."""

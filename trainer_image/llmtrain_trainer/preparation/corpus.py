@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from llmtrain_api.data import DataSpec
 from llmtrain_api.sources import Invalid
+from llmtrain_trainer.dataset.shards import SourceObject
+from llmtrain_trainer.dataset.step_record import StepRecord
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.collect import Collection, check_reading
 from llmtrain_trainer.preparation.contamination import Contamination, drop_contaminated
@@ -31,16 +33,11 @@ from llmtrain_trainer.preparation.paragraphs import RepeatedParagraphs
 from llmtrain_trainer.preparation.prune import drop_familiar, drop_unusual
 from llmtrain_trainer.preparation.reading import Part, iterate_documents, read_record
 from llmtrain_trainer.preparation.reduce import drop_surplus
-from llmtrain_trainer.preparation.refine import (
-    choose_steps,
-    divide_documents,
-    refine_documents,
-)
+from llmtrain_trainer.preparation.refine import choose_steps, divide_documents, refine_documents
 from llmtrain_trainer.preparation.sources import Inputs, SourceFile
 from llmtrain_trainer.preparation.spool import Spool
-from llmtrain_trainer.preparation.tally import StepRecord, Tally
+from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.preparation.words import Hashes
-from llmtrain_trainer.shards import SourceObject
 
 Report = Callable[[], None]
 Prune = Callable[[Spool, NDArray[np.int64]], tuple[NDArray[np.int64], Tally]]

@@ -7,17 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a record says of its text. Empty: nothing."""
-
-    label: str = ""
-    language: str = ""
-    id: str = ""
-
-
-NO_FACTS = Facts()
+from llmtrain_trainer.dataset.facts import NO_FACTS, Facts
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,12 @@ import numpy as np
 from llmtrain_api.data import DataSpec
 from llmtrain_api.data import Tokenizer as TokenizerSpec
 from llmtrain_api.run import StorageConfig
+from llmtrain_trainer.dataset.shards import WORK
 from llmtrain_trainer.preparation.splits import BATCH_CHARACTERS, Piece, divide_into_batches
 from llmtrain_trainer.preparation.team import RECORD, Team, choose_unit_size, name_unit
-from llmtrain_trainer.shards import WORK, RoleArray, TokenArray
 from llmtrain_trainer.store import open_store
-from llmtrain_trainer.tokenization import TextEncoder, list_special_tokens, load_encoder
+from llmtrain_trainer.tokenizer.arrays import RoleArray, TokenArray
+from llmtrain_trainer.tokenizer.tokenization import TextEncoder, list_special_tokens, load_encoder
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 from llmtrain_trainer.failures import DataError
-from llmtrain_trainer.preparation.marks import show_text
 from llmtrain_trainer.preparation.sources import SourceFile, fetch_source_file
+from llmtrain_trainer.tokenizer.marks import show_text
 
 SHA256 = re.compile(rb"[0-9a-f]{64}")
 

@@ -11,11 +11,12 @@ from datetime import date
 from typing import Any
 
 from llmtrain_api.sources import Source
+from llmtrain_trainer.dataset.facts import Facts
 from llmtrain_trainer.failures import ConfigurationError
 from llmtrain_trainer.preparation.conversations import choose_conversation_maker
-from llmtrain_trainer.preparation.document import Document, Facts, Rejection
-from llmtrain_trainer.preparation.marks import remove_marks
+from llmtrain_trainer.preparation.document import Document, Rejection
 from llmtrain_trainer.preparation.records import MakeDocument, Record, read_field
+from llmtrain_trainer.tokenizer.marks import remove_marks
 
 
 def choose_maker(source: Source, index: int, field: str) -> tuple[MakeDocument, list[str]]:

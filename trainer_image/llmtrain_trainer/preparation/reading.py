@@ -22,9 +22,12 @@ from pathlib import Path
 
 from llmtrain_api.base import Model
 from llmtrain_api.data import DataSpec
+from llmtrain_trainer.dataset.facts import Facts
+from llmtrain_trainer.dataset.shards import WORK, SourceObject
+from llmtrain_trainer.dataset.step_record import StepRecord
 from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.preparation.collect import Collection
-from llmtrain_trainer.preparation.document import Document, Facts
+from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.erasure import read_erasures
 from llmtrain_trainer.preparation.minhash import SCHEMES
 from llmtrain_trainer.preparation.refine import (
@@ -34,10 +37,9 @@ from llmtrain_trainer.preparation.refine import (
     refine_documents,
 )
 from llmtrain_trainer.preparation.sources import Inputs, SourceFile
-from llmtrain_trainer.preparation.tally import StepRecord, Tally
+from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.preparation.team import RECORD, Team, choose_unit_size, name_unit
 from llmtrain_trainer.preparation.workers import map_in_order
-from llmtrain_trainer.shards import WORK, SourceObject
 from llmtrain_trainer.store import Store
 
 READ = "read"

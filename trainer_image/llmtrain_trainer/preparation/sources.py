@@ -15,8 +15,8 @@ from pathlib import Path
 from llmtrain_api.data import DataSpec
 from llmtrain_api.run import StorageConfig
 from llmtrain_api.sources import Source
+from llmtrain_trainer.dataset.shards import SourceObject
 from llmtrain_trainer.failures import DataError
-from llmtrain_trainer.shards import SourceObject
 from llmtrain_trainer.store import Store, StoredObject, open_store, split_uri
 
 GLOB_CHARACTERS = "*?["

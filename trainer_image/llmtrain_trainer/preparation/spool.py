@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmtrain_trainer.preparation.document import NO_FACTS, Document, Facts
+from llmtrain_trainer.dataset.facts import NO_FACTS, Facts
+from llmtrain_trainer.preparation.document import Document
 
 BUFFER_BYTES = 1024 * 1024
 

@@ -13,7 +13,7 @@ from llmtrain_api.run import RunConfig
 from llmtrain_trainer.preparation.encoding import SecondPass, fetch_kept_tokenizer
 from llmtrain_trainer.preparation.reading import FirstPass
 from llmtrain_trainer.preparation.team import Place, Team
-from llmtrain_trainer.tokenization import TextEncoder
+from llmtrain_trainer.tokenizer.tokenization import TextEncoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmtrain_trainer.dataset.shards import MANIFEST, WORK
 from llmtrain_trainer.preparation.claims import Claims, LifeWatch, Pace, show_life
-from llmtrain_trainer.shards import MANIFEST, WORK
 from llmtrain_trainer.store import ObjectExistsError, Store
 
 logger = logging.getLogger(__name__)

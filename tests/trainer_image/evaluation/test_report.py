@@ -1,0 +1,77 @@
+"""The report as a page."""
+
+from __future__ import annotations
+
+import math
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from llmtrain_trainer.evaluation.report import Report, Sample, draw_curve, render_report, smooth
+from testbed.tiny_run import configure_tiny_run
+
+CURVE = [
+    {"step": 1, "loss": 5.0},
+    {"step": 2, "loss": 4.0},
+    {"step": 2, "validationLoss": 4.1},
+]
+
+
+class Page(HTMLParser):
+    """Collects tags and what a page would load from elsewhere."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in {"src", "href", "xlink:href"} and not (value or "").startswith("#"):
+                self.loads.append(f"{tag} {value}")
+
+
+def make_report(root: Path, *, loss: float = 4.1, text: str = "text") -> Report:
+    return Report(
+        config=configure_tiny_run(root),
+        step=2,
+        parameters=1234,
+        validation_loss=loss,
+        perplexity=math.exp(loss),
+        accuracy=0.25,
+        bits_per_byte=2.0,
+        unigram_loss=4.5,
+        held_out_tokens=99,
+        curve=CURVE,
+        samples=[Sample(prompt="The ", continuation=text)],
+    )
+
+
+def test_page_needs_nothing_else_and_escapes_what_the_model_wrote(tmp_path: Path) -> None:
+    html = render_report(make_report(tmp_path, text="<script>alert(1)</script>"))
+    page = Page(html)
+    assert "svg" in page.tags
+    assert "script" not in page.tags
+    assert page.loads == []
+    assert "&lt;script&gt;" in html
+
+
+@pytest.mark.parametrize(("loss", "verdict"), [(4.1, "better than"), (4.6, "no better than")])
+def test_verdict_compares_with_the_unigram_baseline(
+    tmp_path: Path, loss: float, verdict: str
+) -> None:
+    html = render_report(make_report(tmp_path, loss=loss))
+    assert f"{verdict} token frequencies" in " ".join(html.split())
+    assert "4.5000" in html
+
+
+def test_curve_is_the_same_text_each_time() -> None:
+    assert draw_curve(CURVE, 4.5) == draw_curve(CURVE, 4.5)
+
+
+def test_smoothing_starts_at_the_first_value() -> None:
+    assert smooth([3.0] * 200) == pytest.approx([3.0] * 200)
+    assert smooth([5.0, 1.0]) == pytest.approx([5.0, 1.0])  # too short to smooth

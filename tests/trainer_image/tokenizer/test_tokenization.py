@@ -1,0 +1,112 @@
+"""Tokenizers keep every text whole, and `transformers` reads them as we do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+from transformers import AutoTokenizer
+
+from llmtrain_api.data import Tokenizer, TokenizerKind
+from llmtrain_trainer.failures import ConfigurationError
+from llmtrain_trainer.store.folder import FolderStore
+from llmtrain_trainer.tokenizer.learning import END_OF_TEXT, cut_at_lines
+from llmtrain_trainer.tokenizer.tokenization import fetch_tokenizer, load_encoder, make_tokenizer
+
+LONG_TEXT = "\n \t\n".join(topics.values()).replace(". ", ".\n")
+TEXTS = [
+    *list(topics.values())[:8],
+    "",
+    LONG_TEXT,
+    "Größe  naïve\t\n\n  🙂 <|endoftext|>\r\n",
+    "x" * 3000,
+]
+
+
+@pytest.mark.parametrize("kind", ["byte", "character", "bpe", "wordpiece"])
+def test_text_survives_and_transformers_agrees(kind: TokenizerKind, tmp_path: Path) -> None:
+    spec = Tokenizer(kind=kind, vocabulary_size=600)
+    encoder = make_tokenizer(spec, TEXTS, tmp_path / "tokenizer")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    assert len(theirs) == encoder.vocabulary_size
+    assert theirs.eos_token_id == encoder.end_of_text
+    for text, tokens in zip(TEXTS, encoder.encode(TEXTS), strict=True):
+        assert tokens[-1] == encoder.end_of_text
+        assert (tokens[:-1] != encoder.end_of_text).all()
+        assert tokens.max() < encoder.vocabulary_size
+        assert theirs.decode(tokens[:-1]) == text
+        if END_OF_TEXT not in text:
+            assert theirs.encode(text) == tokens[:-1].tolist()
+
+
+@pytest.mark.parametrize("kind", ["byte", "character", "bpe", "wordpiece"])
+def test_a_tokenizer_that_is_loaded_again_makes_the_same_tokens(
+    kind: TokenizerKind, tmp_path: Path
+) -> None:
+    spec = Tokenizer(kind=kind, vocabulary_size=600)
+    made = make_tokenizer(spec, TEXTS, tmp_path / "kept")
+    loaded = load_encoder(spec, FolderStore(tmp_path, "kept", ""), tmp_path / "loaded")
+    facts = [(e.end_of_text, e.unknown, e.vocabulary_size, e.token_type) for e in (made, loaded)]
+    assert facts[0] == facts[1]
+    for tokens, again in zip(made.encode(TEXTS), loaded.encode(TEXTS), strict=True):
+        assert tokens.tolist() == again.tolist()
+
+
+def test_long_text_is_cut_and_whole() -> None:
+    pieces = cut_at_lines(LONG_TEXT)
+    assert "".join(pieces) == LONG_TEXT
+    assert len(pieces) > 3
+
+
+def test_byte_tokens_are_bytes(tmp_path: Path) -> None:
+    encoder = make_tokenizer(Tokenizer(kind=TokenizerKind.BYTE), [], tmp_path / "tokenizer")
+    text = "".join(map(chr, range(0x250))) + "🙂"
+    (tokens,) = encoder.encode([text])
+    assert tokens.tolist() == [*text.encode(), 256]
+    assert encoder.vocabulary_size == 257
+
+
+def test_character_vocabulary_is_what_occurs(tmp_path: Path) -> None:
+    spec = Tokenizer(kind=TokenizerKind.CHARACTER)
+    encoder = make_tokenizer(spec, ["banana\n", "né"], tmp_path / "tokenizer")
+    assert encoder.vocabulary_size == len("\nabné") + 2
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    assert theirs.encode("bx") == [theirs.encode("b")[0], theirs.unk_token_id]
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
+def test_the_same_is_learned_each_time(kind: TokenizerKind, tmp_path: Path) -> None:
+    spec = Tokenizer(kind=kind, vocabulary_size=700)
+    for name in ("one", "two"):
+        assert make_tokenizer(spec, TEXTS, tmp_path / name).vocabulary_size == 700
+    one, two = ((tmp_path / name / "tokenizer.json").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_pretrained_tokenizer_is_taken_over(tmp_path: Path) -> None:
+    spec = Tokenizer(kind=TokenizerKind.BPE, vocabulary_size=500)
+    ours = make_tokenizer(spec, TEXTS, tmp_path / "made")
+    AutoTokenizer.from_pretrained(tmp_path / "made").save_pretrained(tmp_path / "root/bucket/gpt")
+    store = FolderStore(tmp_path / "root", "bucket", "gpt")
+    theirs = fetch_tokenizer(store, tmp_path / "fetched")
+    assert (theirs.end_of_text, theirs.vocabulary_size) == (ours.end_of_text, 500)
+    for first, second in zip(ours.encode(TEXTS), theirs.encode(TEXTS), strict=True):
+        assert first.tolist() == second.tolist()
+    assert AutoTokenizer.from_pretrained(tmp_path / "fetched").eos_token == END_OF_TEXT
+
+
+def test_unusable_pretrained_tokenizers_are_refused(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "root", "bucket", "gpt")
+    with pytest.raises(ConfigurationError, match=r"s3://bucket/gpt .* no tokenizer\.json"):
+        fetch_tokenizer(store, tmp_path / "1")
+    store.write_bytes("tokenizer.json", b"{}")
+    with pytest.raises(ConfigurationError, match=r"tokenizer\.json cannot be read"):
+        fetch_tokenizer(store, tmp_path / "2")
+    make_tokenizer(Tokenizer(kind=TokenizerKind.BYTE), [], tmp_path / "byte")
+    data = (tmp_path / "byte/tokenizer.json").read_text()
+    store.write_bytes("tokenizer.json", data.replace(END_OF_TEXT, "[END]").encode())
+    store.write_bytes("tokenizer_config.json", json.dumps({"eos_token": "[STOP]"}).encode())
+    with pytest.raises(ConfigurationError, match="names no eos_token that the vocabulary has"):
+        fetch_tokenizer(store, tmp_path / "3")

@@ -1,0 +1,43 @@
+"""The loss curve keeps what is new and thins what is old."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmtrain_trainer.training.curve import (
+    MAX_POINTS,
+    WHOLE_STEPS,
+    Curve,
+    list_newest_losses,
+    note_loss,
+)
+
+
+def note_all(total_steps: int, until: int) -> Curve:
+    curve: Curve = []
+    for step in range(1, until + 1):
+        note_loss(curve, step, float(step), total_steps=total_steps)
+        if step % 50 == 0:
+            curve.append({"step": step, "validationLoss": 0.5})
+    return curve
+
+
+@pytest.mark.parametrize("total_steps", [300, MAX_POINTS, 5 * MAX_POINTS, 7 * MAX_POINTS])
+def test_newest_losses_are_all_there_and_old_ones_are_few(total_steps: int) -> None:
+    curve = note_all(total_steps, total_steps)
+    newest = range(total_steps - WHOLE_STEPS + 1, total_steps + 1)
+    assert list_newest_losses(curve) == list(map(float, newest))
+    assert [point["step"] for point in curve] == sorted(point["step"] for point in curve)
+    losses = [point for point in curve if "loss" in point]
+    assert len(losses) <= MAX_POINTS + WHOLE_STEPS
+    assert sum("validationLoss" in point for point in curve) == total_steps // 50
+
+
+def test_a_resumed_curve_ends_as_the_straight_one() -> None:
+    straight = note_all(5000, 5000)
+    resumed = note_all(5000, 3210)
+    for step in range(3211, 5001):
+        note_loss(resumed, step, float(step), total_steps=5000)
+        if step % 50 == 0:
+            resumed.append({"step": step, "validationLoss": 0.5})
+    assert resumed == straight

@@ -1,0 +1,43 @@
+"""What an agent is told: the run, and which process of it this is.
+
+Below: the contract. Above: `__main__` reads it from the command line, `supervision` and
+`round_runner` work by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmtrain_api.records import Stage
+from llmtrain_api.run import RunConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """One incarnation of one worker of a stage."""
+
+    config: RunConfig
+    stage: Stage
+    index: int
+    incarnation: int
+    host: str
+    """Address to listen at."""
+    grace_seconds: float
+    """How long ranks may take to save and leave after SIGTERM."""
+
+    @property
+    def num_workers(self) -> int:
+        """Workers that run rounds together. Only those of training do: a task of preparation is
+        alone, so that the end of one ends no other.
+        """
+        return self.config.replicas if self.stage is Stage.TRAIN else 1
+
+    @property
+    def member(self) -> int:
+        """Which of these this is; 0 leads."""
+        return self.index if self.stage is Stage.TRAIN else 0
+
+    @property
+    def num_ranks(self) -> int:
+        """Ranks of each worker."""
+        return self.config.processes_per_worker if self.stage is Stage.TRAIN else 1

@@ -1,0 +1,229 @@
+"""Reading prepared data: two streams of tokens, mapped into memory.
+
+Below: `shards` (how it lies in the store), `store`. Above: `train` and `evaluate`.
+
+A host downloads a dataset once, whatever its number of ranks and their restarts: the first
+takes a lock, downloads what is missing and believes it only when its SHA-256 agrees.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from llmtrain_api.run import RunConfig
+from llmtrain_trainer.dataset.shards import (
+    COUNT_TYPE,
+    DATASET,
+    MANIFEST,
+    OFFSET_TYPE,
+    TOKENIZER,
+    TRAIN_COUNTS,
+    DatasetManifest,
+    RunDataset,
+    SplitManifest,
+    count_tokens,
+)
+from llmtrain_trainer.failures import StoreError
+from llmtrain_trainer.store import Store, open_store
+from llmtrain_trainer.store.described import describe_file
+from llmtrain_trainer.tokenizer.special_tokens import SpecialTokens
+
+
+class Split:
+    """The tokens of one split."""
+
+    def __init__(
+        self, folder: Path, manifest: SplitManifest, token_type: str, end_of_text: int
+    ) -> None:
+        """Map the split's files in `folder`; documents end with the token `end_of_text`."""
+        self._end_of_text = end_of_text
+        self.num_tokens = manifest.num_tokens
+        self.num_documents = manifest.num_documents
+        self.num_bytes = manifest.num_bytes
+        """Of the text in UTF-8."""
+        self._shards = [
+            np.memmap(folder / shard.tokens, dtype=token_type, mode="r")
+            for shard in manifest.shards
+        ]
+        self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
+        offsets = [
+            np.fromfile(folder / shard.offsets, dtype=OFFSET_TYPE) for shard in manifest.shards
+        ]
+        self._offsets = np.concatenate([*offsets, [np.uint64(self.num_tokens)]]).astype(np.int64)
+        assert self._starts[-1] == self.num_tokens
+
+    def num_sequences(self, sequence_length: int) -> int:
+        """Return how many sequences of `sequence_length` inputs, each with its target, there are.
+
+        Sequence i takes tokens [i·length, (i+1)·length], so that every token but the first is
+        a target once and a remainder at the end is left out.
+        """
+        return max(0, self.num_tokens - 1) // sequence_length
+
+    def read_sequences(
+        self, indices: Sequence[int] | NDArray[np.int64], sequence_length: int
+    ) -> NDArray[np.int64]:
+        """Return the sequences at `indices` [n, sequence_length + 1]."""
+        sequences = np.empty((len(indices), sequence_length + 1), dtype=np.int64)
+        for row, index in zip(sequences, indices, strict=True):
+            self._read(int(index) * sequence_length, row)
+        return sequences
+
+    def read_document(self, index: int) -> NDArray[np.int64]:
+        """Return the tokens of a document, without its end of text and padding."""
+        start, end = self._offsets[index], self._offsets[index + 1]
+        document = np.empty(end - start, dtype=np.int64)
+        self._read(int(start), document)
+        return document[: np.flatnonzero(document != self._end_of_text).max(initial=-1) + 1]
+
+    def count_tokens(self, vocabulary_size: int) -> NDArray[np.int64]:
+        """Return how often each token occurs [vocabulary_size]."""
+        return count_tokens(self._shards, vocabulary_size)
+
+    def _read(self, start: int, target: NDArray[np.int64]) -> None:
+        """Fill `target` with the tokens from `start`, which may reach over several shards."""
+        number = int(np.searchsorted(self._starts, start, side="right")) - 1
+        filled = 0
+        while filled < len(target):
+            place = start + filled - int(self._starts[number])
+            part = self._shards[number][place : place + len(target) - filled]
+            target[filled : filled + len(part)] = part
+            filled += len(part)
+            number += 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Prepared data, in a local folder."""
+
+    fingerprint: str
+    vocabulary_size: int
+    end_of_text: int
+    """Id of the token that ends every document."""
+
+    special: SpecialTokens
+    """Tokens that objectives need, of those that the tokenizer has."""
+
+    train: Split
+    validation: Split
+    test: Split | None
+    """Where the recipe has a test part."""
+
+    unigram_counts: NDArray[np.int64]
+    """How often each token occurs in the training split [vocabulary_size]."""
+
+    folder: Path
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """The tokenizer itself, as the `tokenizers` library reads it."""
+        return self.folder / TOKENIZER / "tokenizer.json"
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Copy the tokenizer's files into `folder`, which exists."""
+        copytree(self.folder / TOKENIZER, folder, dirs_exist_ok=True)
+
+
+def open_run_dataset(store: Store, config: RunConfig) -> Dataset:
+    """Open the data that `prepare` chose for the run that `store` is rooted at.
+
+    Raises:
+        StoreError: where data is missing or damaged.
+    """
+    record = RunDataset.model_validate_json(store.read_bytes(DATASET))
+    return open_dataset(open_store(record.uri, config.storage), find_cache_directory())
+
+
+def find_dataset(fingerprint: str, cache_directory: Path) -> Dataset | None:
+    """Open a dataset that this host has whole, without asking the store; None if it has not."""
+    folder = cache_directory / fingerprint
+    try:
+        manifest = DatasetManifest.model_validate_json((folder / MANIFEST).read_bytes())
+        is_whole = all((folder / o.key).stat().st_size == o.size for o in manifest.objects)
+    except (OSError, ValidationError):
+        return None
+    return _map_dataset(folder, manifest) if is_whole else None
+
+
+def find_cache_directory() -> Path:
+    """Return the folder in which this user's processes on this host share datasets."""
+    return Path(tempfile.gettempdir()) / f"llmtrain-datasets-{os.getuid()}"
+
+
+def open_dataset(store: Store, cache_directory: Path) -> Dataset:
+    """Open the dataset that `store` is rooted at, downloaded to the cache where it is not yet.
+
+    Raises:
+        StoreError: where an object is missing or is not what the manifest says.
+    """
+    data = store.read_bytes(MANIFEST)
+    try:
+        manifest = DatasetManifest.model_validate_json(data)
+    except ValidationError as error:
+        raise _explain_damage(f"{store.uri}/{MANIFEST}") from error
+    folder = cache_directory / manifest.fingerprint
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _lock(folder / ".lock"):
+        _download(store, manifest, folder)
+        unverified = folder / f"{MANIFEST}.unverified"
+        unverified.write_bytes(data)
+        unverified.replace(folder / MANIFEST)
+    return _map_dataset(folder, manifest)
+
+
+def _map_dataset(folder: Path, manifest: DatasetManifest) -> Dataset:
+    def map_split(split: SplitManifest) -> Split:
+        return Split(folder, split, manifest.token_type, manifest.end_of_text)
+
+    return Dataset(
+        fingerprint=manifest.fingerprint,
+        vocabulary_size=manifest.vocabulary_size,
+        end_of_text=manifest.end_of_text,
+        special=manifest.special,
+        train=map_split(manifest.train),
+        validation=map_split(manifest.validation),
+        test=None if manifest.test is None else map_split(manifest.test),
+        unigram_counts=np.fromfile(folder / TRAIN_COUNTS, dtype=COUNT_TYPE),
+        folder=folder,
+    )
+
+
+def _download(store: Store, manifest: DatasetManifest, folder: Path) -> None:
+    """Download the objects that `folder` lacks; a file has its name only once it verified."""
+    for item in manifest.objects:
+        path = folder / item.key
+        if path.exists() and path.stat().st_size == item.size:
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unverified = path.with_name(f"{path.name}.unverified")
+        store.download(item.key, unverified)
+        if describe_file(unverified, item.key) != item:
+            unverified.unlink()
+            raise _explain_damage(f"{store.uri}/{item.key}")
+        unverified.replace(path)
+
+
+def _explain_damage(uri: str) -> StoreError:
+    return StoreError(
+        f"{uri} is not what the dataset's manifest says",
+        reason="DatasetDamaged",
+        next_step="delete the dataset's folder in the store, and start a new job",
+    )
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

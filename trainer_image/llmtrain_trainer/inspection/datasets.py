@@ -1,0 +1,117 @@
+"""`llmtrain data`: what a dataset was made of and by what, and who used a source.
+
+Below: `shards`, `store`. Above: `data_commands`. Only manifests are read, no data.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from fnmatch import fnmatchcase
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from llmtrain_trainer.dataset.shards import DATASET, MANIFEST, DatasetManifest, RunDataset
+from llmtrain_trainer.failures import StoreError
+from llmtrain_trainer.store import Store
+
+DATASETS, RUNS = "datasets/", "runs/"
+MEBIBYTE = 1024**2
+
+
+def read_dataset_manifest(store: Store) -> DatasetManifest:
+    """Return the manifest of the dataset that `store` is rooted at.
+
+    Raises:
+        StoreError: where there is none, or it cannot be read.
+    """
+    try:
+        return DatasetManifest.model_validate_json(store.read_bytes(MANIFEST))
+    except ValidationError as error:
+        raise StoreError(
+            f"{store.uri}/{MANIFEST} is of another version of llmtrain",
+            reason="DatasetDamaged",
+            next_step="use the version that made the dataset",
+        ) from error
+
+
+def print_dataset(store: Store, console: Console) -> int:
+    """Print what the dataset that `store` is rooted at was made of; the exit code is 0.
+
+    Raises:
+        StoreError: where there is none, or its manifest cannot be read.
+    """
+    manifest = read_dataset_manifest(store)
+    console.print(f"{store.uri}\n", highlight=False, soft_wrap=True)
+    sources = Table("source", "MiB", "SHA-256", box=None)
+    for source in manifest.sources:
+        sources.add_row(source.uri, f"{source.size / MEBIBYTE:.1f}", source.sha256[:16])
+    steps = Table("step", "documents in", "out", "changed", "by rule", box=None)
+    for step in manifest.steps:
+        rules = ", ".join(f"{rule} {found.count}" for rule, found in step.rules.items())
+        counts = (step.documents_in, step.documents_out, step.documents_changed)
+        steps.add_row(step.step, *map(str, counts), rules)
+    splits = Table("split", "documents", "tokens", "MiB of text", box=None)
+    parts = {"train": manifest.train, "validation": manifest.validation, "test": manifest.test}
+    for name, split in parts.items():
+        if split is None:
+            continue
+        size = f"{split.num_bytes / MEBIBYTE:.1f}"
+        splits.add_row(name, str(split.num_documents), str(split.num_tokens), size)
+    for table in (sources, steps, splits):
+        console.print(table, "")
+    if manifest.tokenizer is not None:
+        console.print(
+            f"{manifest.recipe.tokenizer.kind.value} tokenizer of"
+            f" {manifest.vocabulary_size} tokens:"
+            f" {manifest.tokenizer.tokens_per_word:.2f} for a word,"
+            f" {manifest.tokenizer.bytes_per_token:.2f} bytes each,"
+            f" {manifest.tokenizer.unknown_rate:.4%} unknown",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return 0
+
+
+def print_lineage(store: Store, console: Console, source: str) -> int:
+    """Print which datasets below `store` were made of a source, and which runs used them.
+
+    Args:
+        store: rooted where datasets/ and runs/ are.
+        console: is printed to.
+        source: URI of an object, a glob over URIs, or the beginning of a SHA-256.
+
+    Returns:
+        0, or 1 where no dataset was made of it.
+    """
+    runs = find_runs(store)
+    table = Table("dataset", "source", "SHA-256", "run", box=None)
+    for item in store.list_objects(DATASETS):
+        fingerprint, _, name = item.key.removeprefix(DATASETS).partition("/")
+        if name != MANIFEST:
+            continue
+        try:
+            manifest = DatasetManifest.model_validate_json(store.read_bytes(item.key))
+        except ValidationError:
+            console.print(f"{store.uri}/{item.key} cannot be read", soft_wrap=True)
+            continue
+        for used in manifest.sources:
+            if fnmatchcase(used.uri, source) or used.sha256.startswith(source):
+                users = "\n".join(runs[fingerprint])
+                table.add_row(fingerprint, used.uri, used.sha256[:16], users)
+    if table.row_count == 0:
+        console.print(f"no dataset in {store.uri} was made of {source}", soft_wrap=True)
+        return 1
+    console.print(table)
+    return 0
+
+
+def find_runs(store: Store) -> defaultdict[str, list[str]]:
+    """Return the runs below `store` by the fingerprint of the dataset that they use."""
+    runs: defaultdict[str, list[str]] = defaultdict(list)
+    for item in store.list_objects(RUNS):
+        if item.key.endswith(f"/{DATASET}"):
+            record = RunDataset.model_validate_json(store.read_bytes(item.key))
+            runs[record.fingerprint].append(item.key.removesuffix(f"/{DATASET}"))
+    return runs

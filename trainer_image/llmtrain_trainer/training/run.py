@@ -1,0 +1,317 @@
+"""What the steps of a run work on, opened and resumed: all of a rank's way to its first step.
+
+Below, in the order of use: `store`, `restore`, `dataset`, `objective`, `precision`, `model`,
+`parallel`, `optim`, `checkpoint`. Above: `train`, which does the steps.
+
+A rank that finds the state in its host's memory and the data on its disk asks the store nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from torch import nn
+
+from llmtrain_api.records import RankPhase
+from llmtrain_api.run import RunConfig
+from llmtrain_api.training import DivergenceAction, HeldOut
+from llmtrain_trainer.checkpoint.manifest import CHECKPOINTS
+from llmtrain_trainer.checkpoint.origin import fetch_origin
+from llmtrain_trainer.checkpoint.part_file import name_part
+from llmtrain_trainer.checkpoint.restore import (
+    Checkpoint,
+    fetch_newest_checkpoint,
+    find_staged_checkpoint,
+    load_tensors,
+    remove_folder,
+)
+from llmtrain_trainer.checkpoint.retention import Retention
+from llmtrain_trainer.checkpoint.saving import Checkpointer, RunFacts, Snapshot
+from llmtrain_trainer.checkpoint.schedule import SaveSchedule
+from llmtrain_trainer.checkpoint.staging import StagingArea
+from llmtrain_trainer.checkpoint.uploader import Uploader
+from llmtrain_trainer.dataset.loading import (
+    Dataset,
+    find_cache_directory,
+    find_dataset,
+    open_run_dataset,
+)
+from llmtrain_trainer.failures import DataError, StoreError
+from llmtrain_trainer.model.network import build_model
+from llmtrain_trainer.objective.batch import Objective
+from llmtrain_trainer.objective.choosing import choose_objective
+from llmtrain_trainer.parallel import Ranks, find_plain_model, forget_gathered, spread_model
+from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
+from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.rank_group import count_starts
+from llmtrain_trainer.store import Store, open_store
+from llmtrain_trainer.store.probe import probe_conditional_create
+from llmtrain_trainer.training.curve import list_newest_losses
+from llmtrain_trainer.training.divergence import LossWatch, RollbackHistory, read_history
+from llmtrain_trainer.training.optim import AdamW
+from llmtrain_trainer.training.stragglers import StepClock, StragglerWatch
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class TrainingRun:
+    """What the steps of a run work on."""
+
+    config: RunConfig
+    ranks: Ranks
+    reporter: Reporter
+    store: Store
+    dataset: Dataset
+    objective: Objective
+    model: nn.Module
+    optimizer: AdamW
+    checkpointer: Checkpointer
+    schedule: SaveSchedule
+    step: int
+    """Optimizer steps done."""
+
+    curve: list[dict[str, float]]
+    """Points {step, loss} and {step, validationLoss}."""
+
+    history: RollbackHistory
+    """What the run skips, since the loss ran away there."""
+
+    watch: LossWatch
+    clock: StepClock
+    stragglers: StragglerWatch
+
+    num_skips: int = 0
+    """Saves of this round that fell due while one was on its way."""
+
+    reported_failure: StoreError | None = None
+    """The newest failure of a save that was told."""
+
+    def take_snapshot(self) -> Snapshot:
+        """Return the state after the newest step, every tensor once."""
+        return Snapshot(
+            step=self.step,
+            tensors=self.optimizer.named_state(),
+            curve=self.curve,
+            run_seconds=self.schedule.run_seconds,
+        )
+
+    def find_last(self, name: str) -> float:
+        """Return the newest value of the curve that is called `name`."""
+        return self.find_at(name, self.step)
+
+    def find_at(self, name: str, step: int) -> float:
+        """Return the newest value of the curve that is called `name`, of `step` or before."""
+        points = (point for point in reversed(self.curve) if point["step"] <= step)
+        return next(point[name] for point in points if name in point)
+
+
+@contextmanager
+def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[TrainingRun]:
+    """Open the data, build the model, and resume from the newest checkpoint, if there is one.
+
+    Every rank must do so at the same time.
+    """
+    reporter.enter(RankPhase.RESTORING)
+    store = open_store(config.run_uri, config.storage)
+    uploader = Uploader(config.run_uri, config.storage)
+    with _find_staging(ranks) as folders:
+        area = StagingArea(folders, name_part(ranks.group.rank, ranks.group.world_size))
+        checkpoint = find_staged_checkpoint(area, ranks)
+        if checkpoint is None:
+            if ranks.is_first:
+                reporter.report(storage_safe=probe_conditional_create(store))
+                _sweep_up(store)
+            checkpoint = fetch_newest_checkpoint(store, ranks)
+        dataset = _open_dataset(config, store, checkpoint)
+        objective = choose_objective(config, dataset)
+        arithmetic = _choose_arithmetic(config, ranks, checkpoint)
+        if checkpoint is None:
+            checkpoint = fetch_origin(config, ranks)
+        arithmetic.apply()
+        facts = RunFacts(dataset=dataset.fingerprint, arithmetic=arithmetic.dump())
+        model = _build_model(config, ranks, dataset, arithmetic)
+        run = TrainingRun(
+            config=config,
+            ranks=ranks,
+            reporter=reporter,
+            store=store,
+            dataset=dataset,
+            objective=objective,
+            model=model,
+            optimizer=AdamW(find_plain_model(model).named_parameters(), config.training.optimizer),
+            checkpointer=Checkpointer(
+                store,
+                ranks,
+                facts,
+                area=area,
+                uploader=uploader,
+                retention=Retention.read(
+                    config.checkpoint, with_best=config.training.early_stopping is not None
+                ),
+            ),
+            schedule=SaveSchedule(
+                config.checkpoint,
+                interruptions=count_starts(ranks.group.round) - 1,
+                run_seconds=checkpoint.manifest.run_seconds if checkpoint is not None else 0.0,
+            ),
+            step=0,
+            curve=[],
+            history=_read_history(config, store, ranks, reporter),
+            watch=LossWatch(config.training.divergence),
+            clock=StepClock(ranks.device),
+            stragglers=StragglerWatch(ranks.group.world_size),
+        )
+        if checkpoint is not None:
+            _resume(run, checkpoint)
+        try:
+            yield run
+        finally:
+            uploader.close()
+
+
+def _resume(run: TrainingRun, checkpoint: Checkpoint) -> None:
+    load_tensors(checkpoint, run.ranks, run.optimizer.named_state())
+    run.step = checkpoint.manifest.step
+    run.curve = checkpoint.curve
+    past = list_newest_losses(run.curve)
+    run.watch = LossWatch(run.config.training.divergence, past)
+    run.optimizer.set_step(run.step)
+    remove_folder(checkpoint, run.ranks)
+    run.reporter.report(step=run.step, resumed_step=run.step)
+    if checkpoint.refused:
+        said = "; ".join(f"step {step}: {why}" for step, why in checkpoint.refused.items())
+        run.reporter.report(
+            checkpoint_refused=f"refused the checkpoint of {said}; training goes on from step "
+            f"{run.step}"
+        )
+    if checkpoint.is_committed:
+        run.checkpointer.begun_step = run.step
+        run.reporter.report(checkpoint_step=run.step)
+    else:
+        # Of another run, or staged by ranks that died before it was uploaded.
+        run.checkpointer.begin(run.take_snapshot())
+
+
+def load_weights(run: TrainingRun, step: int) -> bool:
+    """Put the weights of a checkpoint of this run into its model; return whether there is one.
+
+    Every rank must call it.
+    """
+    run.checkpointer.wait()
+    run.ranks.wait()
+    checkpoint = fetch_newest_checkpoint(
+        run.store, run.ranks, is_foreign=True, only_step=step, purpose="weights"
+    )
+    if checkpoint is None:
+        logger.warning("there is no checkpoint of step %d; the newest weights stay", step)
+        return False
+    load_tensors(checkpoint, run.ranks, run.optimizer.named_state())
+    remove_folder(checkpoint, run.ranks)
+    forget_gathered(run.model)
+    return True
+
+
+def _read_history(
+    config: RunConfig, store: Store, ranks: Ranks, reporter: Reporter
+) -> RollbackHistory:
+    """Return what the run skips; only where its policy is to skip, the store is asked."""
+    if config.training.divergence.action is not DivergenceAction.ROLLBACK:
+        return RollbackHistory()
+    told = read_history(store).model_dump(mode="json") if ranks.is_first else None
+    history = RollbackHistory.model_validate(ranks.share("divergence", told, source=0))
+    if history.rollbacks and ranks.is_first:
+        reporter.report(
+            rollbacks=len(history.rollbacks),
+            skipped_batches=history.count_skipped(),
+            divergence=history.rollbacks[-1].describe(),
+        )
+    return history
+
+
+@contextmanager
+def _find_staging(ranks: Ranks) -> Iterator[Sequence[Path]]:
+    """Return the folders to stage checkpoints in: those of the host, or one for this rank."""
+    if ranks.group.staging:
+        yield [Path(folder) for folder in ranks.group.staging]
+        return
+    with TemporaryDirectory(prefix="llmtrain-staging-") as folder:
+        yield [Path(folder)]
+
+
+def _sweep_up(store: Store) -> None:
+    """Remove what killed uploads have left; a store may allow this to few."""
+    try:
+        count = store.abort_uploads(CHECKPOINTS)
+    except StoreError as error:
+        logger.warning("unfinished uploads stay where they are: %s", error.message)
+        return
+    if count:
+        logger.info("removed what %d unfinished uploads had left", count)
+
+
+def _open_dataset(config: RunConfig, store: Store, checkpoint: Checkpoint | None) -> Dataset:
+    """Open the run's data; it must be what the checkpoint was trained on."""
+    if checkpoint is not None and checkpoint.in_memory:
+        dataset = find_dataset(checkpoint.manifest.dataset, find_cache_directory())
+        if dataset is not None:
+            return dataset
+    dataset = open_run_dataset(store, config)
+    _check_splits(dataset, config.training.sequence_length, config.evaluation.split)
+    if checkpoint is not None and checkpoint.manifest.dataset != dataset.fingerprint:
+        raise DataError(
+            f"the checkpoint of step {checkpoint.manifest.step} was trained on dataset "
+            f"{checkpoint.manifest.dataset}, and the run's dataset is now {dataset.fingerprint}",
+            reason="DatasetChanged",
+            next_step="start a new job for the changed data",
+        )
+    return dataset
+
+
+def _choose_arithmetic(
+    config: RunConfig, ranks: Ranks, checkpoint: Checkpoint | None
+) -> Arithmetic:
+    """Return how products are computed: as before the checkpoint, or as rank 0 finds best."""
+    if checkpoint is not None:
+        return Arithmetic.load(checkpoint.manifest.arithmetic)
+    chosen = None
+    if ranks.is_first:
+        chosen = choose_arithmetic(
+            config.training.precision, ranks.device, hidden_size=config.model.resolve().hidden_size
+        ).dump()
+    return Arithmetic.load(ranks.share("arithmetic", chosen, source=0))
+
+
+def _build_model(
+    config: RunConfig, ranks: Ranks, dataset: Dataset, arithmetic: Arithmetic
+) -> nn.Module:
+    plain_model = build_model(
+        config.model,
+        vocabulary_size=dataset.vocabulary_size,
+        sequence_length=config.training.sequence_length,
+        end_of_text=dataset.end_of_text,
+        padding=dataset.special.padding,
+        seed=config.training.seed,
+    )
+    model = spread_model(plain_model, ranks, config.strategy, arithmetic)
+    model.train()
+    return model
+
+
+def _check_splits(dataset: Dataset, sequence_length: int, final: HeldOut) -> None:
+    splits = [("training", dataset.train), ("held-out", dataset.validation)]
+    if final is HeldOut.TEST and dataset.test is not None:
+        splits.append(("test", dataset.test))
+    for name, split in splits:
+        if split.num_sequences(sequence_length) < 1:
+            raise DataError(
+                f"the {name} text has no sequence of training.sequenceLength "
+                f"({sequence_length}) tokens",
+                reason="TooLittleText",
+                next_step="add text, lower training.sequenceLength, or change data.split",
+            )

@@ -1,0 +1,157 @@
+"""One optimizer step, and the numbers that all ranks learn of it.
+
+Below: `order` and `divergence` (which sequences it takes), `dataset`, `objective` (what is
+predicted of them), `model`, `optim`, `parallel`.
+Above: `train`, which does one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import distributed
+
+from llmtrain_api.run import RunConfig
+from llmtrain_trainer.model.network import compute_token_losses
+from llmtrain_trainer.objective.batch import Batch
+from llmtrain_trainer.parallel import skip_gradient_sync
+from llmtrain_trainer.training.optim import compute_learning_rate
+from llmtrain_trainer.training.order import select_samples
+from llmtrain_trainer.training.run import TrainingRun
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepNumbers:
+    """The numbers of one step, on their way to being summed over the ranks."""
+
+    step: int
+    values: torch.Tensor
+    """float64 [5 + ranks]: sum of losses, number of targets, ranks that wish to stop, ranks whose
+    save is on its way, whether rank 0 wishes to save; then each rank's own seconds of the step
+    before."""
+
+    work: distributed.Work | None
+    gradient_norm: torch.Tensor
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreed:
+    """What all ranks know after a step."""
+
+    loss: float
+    """Nats per target, over all ranks."""
+    gradient_norm: float
+    stop: bool
+    busy: bool
+    save: bool
+    own_seconds: tuple[float, ...]
+    """Each rank's own time of the step before, see `stragglers`."""
+
+
+def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
+    """Do optimizer step `step` (counted from 1) and begin to sum its numbers."""
+    training = run.config.training
+    ranks, device = run.ranks, run.ranks.device
+    own_seconds = torch.zeros(ranks.group.world_size, dtype=torch.float64)
+    own_seconds[ranks.group.rank] = run.clock.read_seconds()
+    run.clock.begin()
+    if run.config.model.dropout > 0:
+        _seed_dropout(training.seed, step, ranks.group.rank)
+    share = training.batch_size // ranks.group.world_size
+    micro = min(training.micro_batch_size or share, share)
+    batches = _make_batches(run, step, share, micro)
+    fixed = run.objective.fixed_targets
+    if fixed is None:
+        # Only the batches know; their number is summed before any gradient is scaled by it.
+        waiting = list(batches)
+        batches = iter(waiting)
+        own_targets = sum(int(batch.count_targets().sum()) for batch in waiting)
+        targets = ranks.sum(torch.tensor(float(own_targets), dtype=torch.float64, device=device))
+        num_targets = max(1.0, float(targets))
+    else:
+        own_targets, num_targets = share * fixed, float(training.batch_size * fixed)
+    # DDP and FSDP divide gradients by the number of ranks; this undoes it.
+    scale = ranks.group.world_size / num_targets
+
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    run.optimizer.clear_gradients()
+    for start, batch in zip(range(0, share, micro), batches, strict=True):
+        is_last = start + micro >= share
+        with nullcontext() if is_last else skip_gradient_sync(run.model):
+            losses = compute_token_losses(run.model, batch.move(device), training.label_smoothing)
+            loss = losses.sum()
+            if is_last:
+                run.clock.reach_sync()
+            (loss * scale).backward()
+        loss_sum += loss.detach()
+    gradient_norm = run.optimizer.compute_gradient_norm()
+    learning_rate = compute_learning_rate(
+        step, training.optimizer, training.steps, peak=run.config.learning_rate
+    )
+    run.optimizer.step(learning_rate, gradient_norm)
+
+    wishes_to_save = ranks.is_first and run.schedule.is_time_due()
+    flags = torch.tensor(
+        [
+            float(own_targets),
+            float(wishes_to_stop),
+            float(run.checkpointer.is_busy),
+            float(wishes_to_save),
+        ],
+        dtype=torch.float64,
+    )
+    values = torch.cat([loss_sum[None], flags.to(device), own_seconds.to(device)])
+    return StepNumbers(
+        step=step,
+        values=values,
+        work=ranks.begin_sum(values),
+        gradient_norm=gradient_norm,
+        learning_rate=learning_rate,
+    )
+
+
+def read_numbers(run: TrainingRun, numbers: StepNumbers) -> Agreed:
+    """Wait until the numbers of a step are summed over the ranks, and return them."""
+    if numbers.work is not None:
+        numbers.work.wait()
+    loss_sum, num_targets, stops, saves, wishes, *own_seconds = numbers.values.tolist()
+    return Agreed(
+        loss=loss_sum / max(1.0, num_targets),
+        gradient_norm=float(numbers.gradient_norm),
+        stop=stops > 0,
+        busy=saves > 0,
+        save=wishes > 0,
+        own_seconds=tuple(own_seconds),
+    )
+
+
+def count_step_tokens(config: RunConfig) -> int:
+    """Return the tokens of the global batch."""
+    return config.training.batch_size * config.training.sequence_length
+
+
+def _make_batches(run: TrainingRun, step: int, share: int, micro: int) -> Iterator[Batch]:
+    """Yield this rank's `share` of the step's samples, `micro` at a time."""
+    training, rank = run.config.training, run.ranks.group.rank
+    number = run.history.find_batch(step)
+    samples = select_samples(
+        number,
+        training.batch_size,
+        run.dataset.train.num_sequences(training.sequence_length),
+        training.seed,
+    )
+    numbers = np.arange(number * training.batch_size, (number + 1) * training.batch_size)
+    for start in range(rank * share, (rank + 1) * share, micro):
+        part = slice(start, min(start + micro, (rank + 1) * share))
+        sequences = run.dataset.train.read_sequences(samples[part], training.sequence_length)
+        yield run.objective.make_batch(sequences, numbers[part], is_training=True)
+
+
+def _seed_dropout(seed: int, step: int, rank: int) -> None:
+    state = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)
+    torch.manual_seed(int(state[0]))
