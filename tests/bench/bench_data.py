@@ -42,6 +42,7 @@ from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.preparation.corpus import open_corpus
 from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.duplicates import drop_exact_duplicates, drop_near_duplicates
+from llmtrain_trainer.preparation.erasure import NO_ERASURES
 from llmtrain_trainer.preparation.minhash import SCHEMES, compute_keys
 from llmtrain_trainer.preparation.normalize import normalize_text
 from llmtrain_trainer.preparation.personal_data import FORMS
@@ -191,7 +192,7 @@ def run_recipe(root: Path, num_processes: int) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, processor = time.perf_counter(), time.process_time()
     part = read_part(
-        inputs.documents, data, frozenset(), scratch / "part", lambda: None, num_processes
+        inputs.documents, data, NO_ERASURES, scratch / "part", lambda: None, num_processes
     )
     rejected = root / "rejected"
     with open_corpus(data, inputs, scratch, rejected, lambda: None, [part]) as corpus:

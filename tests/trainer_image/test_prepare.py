@@ -19,6 +19,8 @@ from transformers import AutoTokenizer
 from llmtrain_api.naming import locate_dataset
 from llmtrain_api.records import StageResult
 from llmtrain_api.run import RunConfig
+from llmtrain_trainer.dataset.document_index import DOCUMENTS as DOCUMENTS_INDEX
+from llmtrain_trainer.dataset.document_index import find_entry, make_entry
 from llmtrain_trainer.dataset.loading import Dataset, open_dataset
 from llmtrain_trainer.dataset.shards import DatasetManifest
 from llmtrain_trainer.failures import DataError
@@ -427,25 +429,37 @@ def test_source_is_cut_to_its_cap(configure_folder: ConfigureAt) -> None:
 
 
 def test_documents_to_be_erased_are_not_used(configure_folder: ConfigureAt, tmp_path: Path) -> None:
-    config = configure_folder("before", data=JSONL_DATA)
-    before = prepare(config)
-    gone = DOCUMENTS[3:5]
-    lines = "".join(hashlib.sha256(text.encode()).hexdigest() + "\n" for text in gone)
-    store = open_store("s3://tiny-bucket/erase", config.storage)
-    store.write_bytes("list.txt", lines.encode())
-    privacy = {"erase": [{"uri": "s3://tiny-bucket/erase/list.txt"}]}
-    config = configure_folder("after", data={**JSONL_DATA, "privacy": privacy})
-    result = prepare(config)
-    assert result.dataset != before.dataset
-    assert read_manifest(config, result).steps[0].rules["erased"].count == len(gone)
-    dataset = open_result(config, result, tmp_path / "cache")
-    left = [text for side in list_documents(dataset, tmp_path / "tokenizer") for text in side]
-    assert sorted([*left, *gone]) == sorted(DOCUMENTS)
-
-    store.write_bytes("list.txt", b"jane.roe\n")
-    with pytest.raises(DataError, match=r"erase/list\.txt:1: not a SHA-256") as failed:
-        prepare(config)
-    assert "jane" not in failed.value.message
+    base = configure_folder()
+    records = [{"text": text, "name": f"topic {i}"} for i, text in enumerate(DOCUMENTS)]
+    uri = write_lines(base, "named.jsonl", records)
+    store = open_store("s3://tiny-bucket/erase", base.storage)
+    erase = [{"uri": "s3://tiny-bucket/erase/list.txt"}]
+    data = {
+        "sources": [{"uri": uri, "fields": {"id": "name"}}],
+        "tokenizer": {"kind": "byte"},
+        "split": {"method": "document"},
+        "privacy": {"erase": erase},
+    }
+    digest = hashlib.sha256(DOCUMENTS[3].encode()).hexdigest()
+    found = []
+    for run, lines in (("before", "\n"), ("after", f"{digest}\nid:topic 4\n")):
+        store.write_bytes("list.txt", lines.encode())
+        config = configure_folder(run, data=data)
+        result = prepare(config)
+        dataset = open_result(config, result, tmp_path / f"{run}-cache")
+        sides = list_documents(dataset, tmp_path / f"{run}-tokenizer")
+        found.append((result.dataset, sorted(text for side in sides for text in side)))
+        at = open_store(locate_dataset(config.storage.uri, str(result.dataset)), config.storage)
+        index = at.find_object(DOCUMENTS_INDEX)
+        assert index is not None
+        for name in (digest, "id:topic 3", "id:topic 4"):
+            entry = make_entry(name)
+            assert entry is not None
+            assert find_entry(at, index.size, entry) == (run == "before")
+    assert read_manifest(config, result).steps[0].rules["erased"].count == 2
+    assert found[0][0] != found[1][0]
+    assert found[0][1] == sorted(DOCUMENTS)
+    assert found[1][1] == sorted([*DOCUMENTS[:3], *DOCUMENTS[5:]])
 
 
 CHATS = [

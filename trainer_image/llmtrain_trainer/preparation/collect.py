@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from llmtrain_api.sources import Invalid, InvalidPolicy
+from llmtrain_trainer.dataset.document_index import digest_text
 from llmtrain_trainer.dataset.shards import SourceObject
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.document import Document, Rejection
-from llmtrain_trainer.preparation.erasure import is_erased
+from llmtrain_trainer.preparation.erasure import NO_ERASURES, Erasures
 from llmtrain_trainer.preparation.readers import explain_rejection, read_documents
 from llmtrain_trainer.preparation.sources import SourceFile, fetch_source_file
 from llmtrain_trainer.preparation.tally import Tally
+from llmtrain_trainer.tokenizer.marks import show_text
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +42,7 @@ class Collection:
         invalid: Invalid,
         scratch: Path,
         rejected: Path,
-        erasures: frozenset[bytes] = frozenset(),
+        erasures: Erasures = NO_ERASURES,
     ) -> None:
         """Read `files`, in their order.
 
@@ -48,7 +51,7 @@ class Collection:
             invalid: what becomes of records that cannot be read.
             scratch: folder for one source file at a time.
             rejected: file that lists what was left out, made where something was.
-            erasures: digests of documents that must not be used.
+            erasures: documents that must not be used.
         """
         self._files = files
         self._invalid = invalid
@@ -74,12 +77,14 @@ class Collection:
             for entry in read_documents(file, self._path):
                 if isinstance(entry, Rejection):
                     self._reject(entry)
-                elif is_erased(entry.text, self._erasures):
-                    self.tally.count_text(entry.text, None)
-                    self.tally.count_rule(entry.place, "erased")
+                    continue
+                document = replace(entry, digest=digest_text(show_text(entry.text)))
+                if self._erasures.name(document):
+                    self.tally.count_text(document.text, None)
+                    self.tally.count_rule(document.place, "erased")
                 else:
-                    self.tally.count_text(entry.text, entry.text)
-                    yield entry
+                    self.tally.count_text(document.text, document.text)
+                    yield document
             self._path.unlink()
 
     def _reject(self, rejection: Rejection) -> None:

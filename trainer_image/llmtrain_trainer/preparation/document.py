@@ -28,6 +28,9 @@ class Document:
     facts: Facts = NO_FACTS
     """What is kept of it beside its tokens."""
 
+    digest: str = ""
+    """Of its text as it was read, by `digest_text`; it stays when the text is changed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:

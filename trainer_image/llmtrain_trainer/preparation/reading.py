@@ -28,7 +28,7 @@ from llmtrain_trainer.dataset.step_record import StepRecord
 from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.preparation.collect import Collection
 from llmtrain_trainer.preparation.document import Document
-from llmtrain_trainer.preparation.erasure import read_erasures
+from llmtrain_trainer.preparation.erasure import Erasures, read_erasures
 from llmtrain_trainer.preparation.minhash import SCHEMES
 from llmtrain_trainer.preparation.refine import (
     BATCH_CHARACTERS,
@@ -127,7 +127,7 @@ class FirstPass:
             inputs.documents,
             unit_bytes or choose_unit_size(self._total_bytes, LARGEST_UNIT_BYTES),
         )
-        self._erasures: frozenset[bytes] | None = None
+        self._erasures: Erasures | None = None
         self._is_done = False
 
     def help(self) -> bool:
@@ -151,7 +151,7 @@ class FirstPass:
 
     def _do(self, unit: int) -> None:
         if self._erasures is None:
-            self._erasures = read_erasures(self._inputs.erase, self._scratch)
+            self._erasures = read_erasures(self._inputs.erase, self._scratch, self._data.sources)
         folder = self._scratch / "unit"
         files = self._files[unit]
         part = read_part(
@@ -189,7 +189,7 @@ def divide_files(files: list[SourceFile], unit_bytes: int) -> list[list[SourceFi
 def read_part(
     files: list[SourceFile],
     data: DataSpec,
-    erasures: frozenset[bytes],
+    erasures: Erasures,
     folder: Path,
     report: Callable[[], None],
     num_processes: int = 1,
@@ -199,7 +199,7 @@ def read_part(
     Args:
         files: in their order.
         data: the recipe.
-        erasures: digests of documents that must not be used.
+        erasures: documents that must not be used.
         folder: for the part's files; made here.
         report: called now and then, to say that work goes on.
         num_processes: that refine documents; the result does not depend on it.
