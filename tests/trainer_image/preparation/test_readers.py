@@ -72,6 +72,22 @@ def write_parquet(texts: list[str]) -> bytes:
     return file.getvalue()
 
 
+def write_arrow_stream(texts: list[str]) -> bytes:
+    table = pa.table({"text": texts, "id": range(len(texts))})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=3)
+    return bytes(sink.getvalue())
+
+
+def write_arrow_file(texts: list[str]) -> bytes:
+    table = pa.table({"text": texts, "id": range(len(texts))})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=3)
+    return bytes(sink.getvalue())
+
+
 def pack_zst(content: bytes) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as stream:
@@ -94,6 +110,8 @@ FORMATS: dict[str, Callable[[list[str]], bytes]] = {
     "a.csv": write_csv,
     "a.tsv": write_tsv,
     "a.parquet": write_parquet,
+    "a.arrow": write_arrow_stream,
+    "file.arrow": write_arrow_file,
 }
 
 PACKINGS: dict[str, Callable[[bytes], bytes]] = {
@@ -216,6 +234,8 @@ def test_bad_row_is_named_by_the_line_it_begins_at(
         ("a.csv", b"text\na\n\xff\n", "a.csv:3: not valid UTF-8 at byte 0"),
         ("a.parquet", b"PAR1 but not really", "a.parquet: not a Parquet file: "),
         ("a.parquet", b"", "a.parquet: not a Parquet file: "),
+        ("a.arrow", b"ARROW1 but not really", "a.arrow: not an Arrow file: "),
+        ("a.arrow", b"", "a.arrow: not an Arrow file: "),
         ("a.jsonl.gz", b"not gzip", "a.jsonl.gz cannot be unpacked: Not a gzipped file"),
         ("a.jsonl.zst", b"not zstd", "a.jsonl.zst cannot be unpacked: "),
         ("a.zip", b"not zip", "a.zip cannot be unpacked: File is not a zip file"),

@@ -1,7 +1,7 @@
 """Source files as documents, whatever their format; what cannot be read has a place and a reason.
 
-Below: `unpack` for streams, `fields` for what a record means, `json_stream` and `html` for two
-formats. Above: `prepare`, which decides what becomes of a rejection.
+Below: `unpack` for streams, `fields` for what a record means, `json_stream`, `columnar` and `html`
+for some formats. Above: `collect`, which decides what becomes of a rejection.
 
 A record that cannot be read is yielded as a `Rejection`, and reading goes on behind it. A file
 after whose error nothing can be found again ends with a `DataError`.
@@ -10,14 +10,14 @@ after whose error nothing can be found again ends with a `DataError`.
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from llmtrain_api.sources import SourceFormat
+from llmtrain_api.sources import Source, SourceFormat
 from llmtrain_trainer.failures import DataError
+from llmtrain_trainer.preparation.columnar import read_arrow, read_parquet
 from llmtrain_trainer.preparation.document import Document, Rejection
 from llmtrain_trainer.preparation.fields import choose_maker, make_text_document
 from llmtrain_trainer.preparation.html import decode_html, extract_text
@@ -29,8 +29,6 @@ from llmtrain_trainer.preparation.unpack import PACKED_SUFFIXES, open_members
 MAX_RECORD_BYTES = 256 * 1024 * 1024
 """Of a line: what is longer was not meant to be one."""
 
-ROWS_AT_ONCE = 1024
-
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 FORMATS_BY_SUFFIX = {
@@ -40,6 +38,7 @@ FORMATS_BY_SUFFIX = {
     ".csv": SourceFormat.CSV,
     ".tsv": SourceFormat.TSV,
     ".parquet": SourceFormat.PARQUET,
+    ".arrow": SourceFormat.ARROW,
     ".html": SourceFormat.HTML,
     ".htm": SourceFormat.HTML,
 }
@@ -56,7 +55,7 @@ def read_documents(file: SourceFile, path: Path) -> Entries:
     """
     make, needed = choose_maker(file.source, file.index, file.field)
     for name, stream in open_members(path, file.uri):
-        match file.source.format or guess_format(name):
+        match choose_format(file.source, name):
             case SourceFormat.TEXT:
                 yield _read_whole(stream, name, file, _decode)
             case SourceFormat.HTML:
@@ -66,11 +65,20 @@ def read_documents(file: SourceFile, path: Path) -> Entries:
             case SourceFormat.JSON:
                 yield from _read_json(stream, name, make)
             case SourceFormat.PARQUET:
-                yield from _read_parquet(stream, name, make, needed)
+                yield from read_parquet(stream, name, make, needed)
+            case SourceFormat.ARROW:
+                yield from read_arrow(stream, name, make, needed)
             case SourceFormat.CSV:
                 yield from _read_table(stream, name, make, needed, delimiter=",")
             case SourceFormat.TSV:
                 yield from _read_table(stream, name, make, needed, delimiter="\t")
+
+
+def choose_format(source: Source, name: str) -> SourceFormat:
+    """Return how a file of a source is read."""
+    if source.format in (None, SourceFormat.HUGGINGFACE):
+        return guess_format(name)
+    return source.format
 
 
 def guess_format(name: str) -> SourceFormat:
@@ -165,29 +173,6 @@ def _check_header(header: list[str], place: str, needed: list[str]) -> list[str]
             "name the field that holds the text in data.sources[].textField or template",
         )
     return header
-
-
-def _read_parquet(stream: BinaryIO, name: str, make: MakeDocument, needed: list[str]) -> Entries:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    # Its table of contents is at its end, so that a packed one is held in memory.
-    seekable = stream if stream.seekable() else io.BytesIO(stream.read())
-    try:
-        table = parquet.ParquetFile(seekable)
-        columns = table.schema_arrow.names
-        if missing := [field for field in needed if field not in columns]:
-            raise _refuse(
-                f"{name}: no column {missing[0]!r}; the table has {', '.join(columns)}",
-                "name the column that holds the text in data.sources[].textField or template",
-            )
-        number = 0
-        for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=needed):
-            for record in batch.to_pylist():
-                number += 1
-                yield make(record, f"{name}:row {number}")
-    except (pa.ArrowException, OSError) as error:
-        raise _refuse(f"{name}: not a Parquet file: {error}", "write the file anew") from None
 
 
 def _iterate_lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:

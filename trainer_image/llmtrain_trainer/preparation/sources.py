@@ -1,7 +1,7 @@
 """Which objects the sources of a manifest name, and that they stay what they were.
 
-Below: `store`. Above: `prepare` finds them first of all, because the dataset's fingerprint
-follows from what the store says of them; no text is read for that.
+Below: `store`, `dataset_directory`. Above: `prepare` finds them first of all, because the dataset's
+fingerprint follows from what the store says of them; no text is read for that.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 
 from llmtrain_api.data import DataSpec
 from llmtrain_api.run import StorageConfig
-from llmtrain_api.sources import Source
+from llmtrain_api.sources import Source, SourceFormat
 from llmtrain_trainer.dataset.shards import SourceObject
 from llmtrain_trainer.failures import DataError
+from llmtrain_trainer.preparation.dataset_directory import choose_split_files, is_saved_dataset
 from llmtrain_trainer.store import Store, StoredObject, open_store, split_uri
 
 GLOB_CHARACTERS = "*?["
@@ -99,7 +100,8 @@ def _find_objects(
 ) -> list[tuple[Store, StoredObject]]:
     """Return the objects that a source names, in order of their keys.
 
-    The source is an object, a prefix that ends in /, or a glob whose * does not stop at /.
+    The source is an object, a prefix that ends in /, or a glob whose * does not stop at /. Those of
+    a Hugging Face dataset come in the order of its rows.
     """
     bucket, key = split_uri(source.uri)
     store = open_store(f"s3://{bucket}", config)
@@ -117,6 +119,14 @@ def _find_objects(
             f"{field}.uri: no object matches {source.uri}",
             reason="SourceEmpty",
             next_step="upload the text there, or correct the URI; a prefix ends in /",
+        )
+    if source.format is SourceFormat.HUGGINGFACE:
+        found = choose_split_files(store, found, key, source.split, field)
+    elif source.format is None and is_saved_dataset({i.key.removeprefix(key) for i in found}):
+        raise DataError(
+            f"{field}.uri: {source.uri} is a Hugging Face dataset",
+            reason="DatasetDirectoryInvalid",
+            next_step=f"set {field}.format to huggingface",
         )
     return [(store, item) for item in found]
 
