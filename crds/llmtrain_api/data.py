@@ -193,7 +193,8 @@ class DataSpec(Model):
 
     tasks: int = Field(default=1, ge=1, le=100)
     """Pods that prepare the data together, each with as many processes as it has cores. The dataset
-    does not depend on it. Divided among them are whole source files: as many should be there."""
+    does not depend on it. Divided among them are source files; those of JSON lines that are not
+    packed are divided further, by ranges of their bytes."""
 
     reduce: Reduce | None = None
     """What is left out of too much text. Absent: nothing."""

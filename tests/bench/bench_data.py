@@ -46,6 +46,7 @@ from llmtrain_trainer.preparation.erasure import NO_ERASURES
 from llmtrain_trainer.preparation.minhash import SCHEMES, compute_keys
 from llmtrain_trainer.preparation.normalize import normalize_text
 from llmtrain_trainer.preparation.personal_data import FORMS
+from llmtrain_trainer.preparation.portions import take_whole
 from llmtrain_trainer.preparation.privacy import replace_personal_data
 from llmtrain_trainer.preparation.quality import judge_text
 from llmtrain_trainer.preparation.reading import read_part
@@ -192,7 +193,12 @@ def run_recipe(root: Path, num_processes: int) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, processor = time.perf_counter(), time.process_time()
     part = read_part(
-        inputs.documents, data, NO_ERASURES, scratch / "part", lambda: None, num_processes
+        list(map(take_whole, inputs.documents)),
+        data,
+        NO_ERASURES,
+        scratch / "part",
+        lambda: None,
+        num_processes,
     )
     rejected = root / "rejected"
     with open_corpus(data, inputs, scratch, rejected, lambda: None, [part]) as corpus:

@@ -21,7 +21,8 @@ from llmtrain_api.run import StorageConfig
 from llmtrain_api.sources import Source, SourceFormat
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.document import Document, Rejection
-from llmtrain_trainer.preparation.readers import guess_format, read_documents
+from llmtrain_trainer.preparation.formats import guess_format
+from llmtrain_trainer.preparation.readers import read_documents
 from llmtrain_trainer.preparation.sources import find_source_files
 
 TEXTS = ["one", "zwei\nZeilen", 'with "quotes", commas\tand tabs', "🙂\u2028\u00e4"]

@@ -1,7 +1,7 @@
 """Source files as documents, whatever their format; what cannot be read has a place and a reason.
 
-Below: `unpack` for streams, `fields` for what a record means, `json_stream`, `columnar` and `html`
-for some formats. Above: `collect`, which decides what becomes of a rejection.
+Below: `unpack` for streams, `fields` for what a record means, `formats`; `json_stream`, `columnar`
+and `html` for some of them. Above: `collect`, which decides what becomes of a rejection.
 
 A record that cannot be read is yielded as a `Rejection`, and reading goes on behind it. A file
 after whose error nothing can be found again ends with a `DataError`.
@@ -15,39 +15,31 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from llmtrain_api.sources import Source, SourceFormat
+from llmtrain_api.sources import SourceFormat
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.columnar import read_arrow, read_parquet
 from llmtrain_trainer.preparation.document import Document, Rejection
 from llmtrain_trainer.preparation.fields import choose_maker, make_text_document
+from llmtrain_trainer.preparation.formats import choose_format
 from llmtrain_trainer.preparation.html import decode_html, extract_text
 from llmtrain_trainer.preparation.json_stream import JsonStreamError, iterate_values
+from llmtrain_trainer.preparation.portions import MAX_RECORD_BYTES
 from llmtrain_trainer.preparation.records import MakeDocument
 from llmtrain_trainer.preparation.sources import SourceFile
-from llmtrain_trainer.preparation.unpack import PACKED_SUFFIXES, open_members
-
-MAX_RECORD_BYTES = 256 * 1024 * 1024
-"""Of a line: what is longer was not meant to be one."""
+from llmtrain_trainer.preparation.unpack import open_members
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-FORMATS_BY_SUFFIX = {
-    ".jsonl": SourceFormat.JSONL,
-    ".ndjson": SourceFormat.JSONL,
-    ".json": SourceFormat.JSON,
-    ".csv": SourceFormat.CSV,
-    ".tsv": SourceFormat.TSV,
-    ".parquet": SourceFormat.PARQUET,
-    ".arrow": SourceFormat.ARROW,
-    ".html": SourceFormat.HTML,
-    ".htm": SourceFormat.HTML,
-}
 
 Entries = Iterator[Document | Rejection]
 
 
-def read_documents(file: SourceFile, path: Path) -> Entries:
-    """Yield the documents of a source file that was downloaded to `path`, and what is none.
+def read_documents(file: SourceFile, path: Path, lines_before: int = 0) -> Entries:
+    """Yield the documents of a source file, or a portion of one, and what is none.
+
+    Args:
+        file: that was found.
+        path: where its bytes are, or those of the portion.
+        lines_before: of a portion: from how many on its lines are numbered.
 
     Raises:
         ConfigurationError: where the source's template is none.
@@ -61,7 +53,7 @@ def read_documents(file: SourceFile, path: Path) -> Entries:
             case SourceFormat.HTML:
                 yield _read_whole(stream, name, file, _decode_html)
             case SourceFormat.JSONL:
-                yield from _read_lines(stream, name, make)
+                yield from _read_lines(stream, name, make, lines_before)
             case SourceFormat.JSON:
                 yield from _read_json(stream, name, make)
             case SourceFormat.PARQUET:
@@ -72,22 +64,6 @@ def read_documents(file: SourceFile, path: Path) -> Entries:
                 yield from _read_table(stream, name, make, needed, delimiter=",")
             case SourceFormat.TSV:
                 yield from _read_table(stream, name, make, needed, delimiter="\t")
-
-
-def choose_format(source: Source, name: str) -> SourceFormat:
-    """Return how a file of a source is read."""
-    if source.format in (None, SourceFormat.HUGGINGFACE):
-        return guess_format(name)
-    return source.format
-
-
-def guess_format(name: str) -> SourceFormat:
-    """Return the format that the ending of a file's name speaks of."""
-    name = name.lower()
-    for suffix in PACKED_SUFFIXES:
-        name = name.removesuffix(suffix)
-    suffix = "." + name.rpartition(".")[2]
-    return FORMATS_BY_SUFFIX.get(suffix, SourceFormat.TEXT)
 
 
 def _read_whole(
@@ -103,8 +79,8 @@ def _read_whole(
     return text if isinstance(text, Rejection) else make_text_document(text, place, file.index)
 
 
-def _read_lines(stream: BinaryIO, name: str, make: MakeDocument) -> Entries:
-    for number, line in _iterate_lines(stream, name):
+def _read_lines(stream: BinaryIO, name: str, make: MakeDocument, lines_before: int) -> Entries:
+    for number, line in _iterate_lines(stream, name, lines_before):
         if not line.strip():
             continue
         place = f"{name}:{number}"
@@ -175,8 +151,10 @@ def _check_header(header: list[str], place: str, needed: list[str]) -> list[str]
     return header
 
 
-def _iterate_lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-    number = 0
+def _iterate_lines(
+    stream: BinaryIO, name: str, lines_before: int = 0
+) -> Iterator[tuple[int, bytes]]:
+    number = lines_before
     while line := stream.readline(MAX_RECORD_BYTES + 1):
         number += 1
         if len(line) > MAX_RECORD_BYTES:
@@ -184,7 +162,8 @@ def _iterate_lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
                 f"{name}:{number}: the line is longer than {MAX_RECORD_BYTES} bytes",
                 "divide it, or name the file's format in data.sources[].format",
             )
-        yield number, line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+        # Not of the first line alone: files put one behind the other have several.
+        yield number, line.removeprefix(BYTE_ORDER_MARK)
 
 
 def _decode_lines(stream: BinaryIO, name: str) -> Iterator[str]:

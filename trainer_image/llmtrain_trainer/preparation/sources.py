@@ -139,14 +139,32 @@ def fetch_source_file(file: SourceFile, path: Path) -> SourceObject:
         StoreError: where the store fails.
     """
     file.store.download(file.stored.key, path)
+    check_unchanged(file)
+    with path.open("rb") as content:
+        return describe_source(file, hashlib.file_digest(content, "sha256").hexdigest())
+
+
+def check_unchanged(file: SourceFile) -> None:
+    """Check that a source file, of which something was just read, is still what was found.
+
+    Raises:
+        DataError: where it is not.
+        StoreError: where the store fails.
+    """
     if file.store.find_object(file.stored.key) != file.stored:
         raise DataError(
             f"{file.uri} changed while it was read",
             reason="SourceChanged",
             next_step="start the job when nothing writes to its sources",
         )
-    with path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def describe_source(file: SourceFile, digest: str) -> SourceObject:
+    """Return what the dataset's manifest says of a source file with this SHA-256.
+
+    Raises:
+        DataError: where the manifest pins another one.
+    """
     if file.source.sha256 not in (None, digest):
         raise DataError(
             f"{file.uri} has the SHA-256 {digest}, not that of {file.field}.sha256",

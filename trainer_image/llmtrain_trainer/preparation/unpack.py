@@ -40,6 +40,18 @@ DECODER_ERRORS = (
 """What decoders raise on damaged input; RuntimeError is zip's word for a password."""
 
 
+def is_packed(name: str) -> bool:
+    """Return whether a file of this name has to be unpacked."""
+    return name.lower().endswith(PACKED_SUFFIXES)
+
+
+def strip_packing(name: str) -> str:
+    """Return a name in small letters without the endings that say how a file is packed."""
+    for suffix in PACKED_SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
+
+
 def open_members(path: Path, uri: str) -> Iterator[tuple[str, BinaryIO]]:
     """Yield every file in a source file as its name and a stream of its bytes.
 
