@@ -7,14 +7,11 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from pyarrow import parquet
 
 from llmtrain_api.run import StorageConfig
@@ -267,23 +264,6 @@ def test_bad_text_file_is_named(tmp_path: Path, content: bytes, why: str) -> Non
 def test_json_values_may_be_longer_than_what_is_read_at_once(tmp_path: Path) -> None:
     texts = ["x" * (5 << 20), "y", "\u00e4" * (3 << 20)]
     assert read(tmp_path, "a.json", write_json(texts)) == texts
-
-
-@given(
-    content=st.binary(max_size=400)
-    | st.text(alphabet='[]{}":,\\\n textu0é\ud7ff', max_size=200).map(str.encode),
-    name=st.sampled_from([*(name + s for name in FORMATS for s in PACKINGS), "a.html", "a.zip"]),
-)
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes, name: str) -> None:
-    suffix = next((end for end in PACKINGS if end and name.endswith(end)), "")
-    packed = PACKINGS[suffix](content)
-    for data in (content, packed):
-        with suppress(DataError):
-            entries = read_all(tmp_path, name, data)
-            assert all(entry.place.startswith(f"s3://bucket/{name}") for entry in entries)
 
 
 def test_the_field_to_split_by_goes_with_the_document(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Tables by columns, Parquet and Arrow, as records.
 
-Below: pyarrow. Above: `readers`.
+Below: pyarrow; `unpack` for the bound on what may come out. Above: `readers`.
 
 Hugging Face datasets are such tables; numbers of their classes become the names that the table's
 schema has for them.
@@ -11,11 +11,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.document import Document, Rejection
 from llmtrain_trainer.preparation.records import MakeDocument
+from llmtrain_trainer.preparation.unpack import explain_bomb
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +32,7 @@ FEATURES_KEY = b"huggingface"
 
 
 def read_parquet(
-    stream: BinaryIO, name: str, make: MakeDocument, needed: list[str]
+    stream: BinaryIO, name: str, make: MakeDocument, needed: list[str], limit: int
 ) -> Iterator[Document | Rejection]:
     """Yield what `make` makes of each row of a Parquet file.
 
@@ -39,46 +41,43 @@ def read_parquet(
         name: of the file.
         make: makes a document of a record and its place.
         needed: columns that it looks at; no others are read.
+        limit: bytes that may come out of these columns.
 
     Raises:
         DataError: where the file cannot be read on, or lacks a column.
     """
-    import pyarrow as pa
     from pyarrow import parquet
 
     # Its table of contents is at its end, so that a packed one is held in memory.
     seekable = stream if stream.seekable() else io.BytesIO(stream.read())
-    try:
+    with _explaining(f"{name}: not a Parquet file"):
         table = parquet.ParquetFile(seekable)
-        check_columns(table.schema_arrow.names, needed, name)
+        schema = table.schema_arrow
+        check_columns(schema.names, needed, name)
         batches = table.iter_batches(batch_size=ROWS_AT_ONCE, columns=needed)
-        yield from make_documents(batches, table.schema_arrow, name, make)
-    except (pa.ArrowException, OSError) as error:
-        raise _refuse(f"{name}: not a Parquet file: {error}", "write the file anew") from None
+    yield from make_documents(batches, schema, name, make, limit)
 
 
 def read_arrow(
-    stream: BinaryIO, name: str, make: MakeDocument, needed: list[str]
+    stream: BinaryIO, name: str, make: MakeDocument, needed: list[str], limit: int
 ) -> Iterator[Document | Rejection]:
     """Yield what `make` makes of each row of an Arrow file or stream; see `read_parquet`."""
-    import pyarrow as pa
+    from pyarrow import ipc
 
     seekable = stream if stream.seekable() else io.BytesIO(stream.read())
     is_file = seekable.read(len(ARROW_MAGIC)) == ARROW_MAGIC
     seekable.seek(0)
-    try:
+    with _explaining(f"{name}: not an Arrow file"):
         if is_file:
-            file = pa.ipc.open_file(seekable)
+            file = ipc.open_file(seekable)
             schema = file.schema
             batches = (file.get_batch(number) for number in range(file.num_record_batches))
         else:
-            batches = pa.ipc.open_stream(seekable)
+            batches = ipc.open_stream(seekable)
             schema = batches.schema
         check_columns(schema.names, needed, name)
-        chosen = (batch.select(needed) for batch in batches)
-        yield from make_documents(chosen, schema, name, make)
-    except (pa.ArrowException, OSError) as error:
-        raise _refuse(f"{name}: not an Arrow file: {error}", "write the file anew") from None
+    chosen = (batch.select(needed) for batch in batches)
+    yield from make_documents(chosen, schema, name, make, limit)
 
 
 def check_columns(columns: list[str], needed: list[str], name: str) -> None:
@@ -95,24 +94,30 @@ def check_columns(columns: list[str], needed: list[str], name: str) -> None:
 
 
 def make_documents(
-    batches: Iterable[pa.RecordBatch], schema: pa.Schema, name: str, make: MakeDocument
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    name: str,
+    make: MakeDocument,
+    limit: int,
 ) -> Iterator[Document | Rejection]:
-    """Yield what `make` makes of each row of the batches of a table."""
+    """Yield what `make` makes of each row of the batches of a table; see `read_parquet`."""
     classes = read_classes(schema)
-    number = 0
-    for batch in batches:
-        # What a file says of where its values lie is not to be believed.
-        batch.validate(full=True)
+    batches, number = iter(batches), 0
+    while True:
+        with _explaining(f"{name}:row {number + 1}: the table cannot be read on"):
+            batch = next(batches, None)
+            if batch is None:
+                return
+            # What a file says of where its values lie is not to be believed.
+            batch.validate(full=True)
+        limit -= batch.nbytes
+        if limit < 0:  # columns are packed too, and a dictionary unpacks a value for each row
+            raise explain_bomb(name)
         for start in range(0, batch.num_rows, ROWS_AT_ONCE):
             rows = batch.slice(start, ROWS_AT_ONCE)
-            try:
+            last = number + rows.num_rows
+            with _explaining(f"{name}:row {number + 1} to {last}: a value cannot be read"):
                 records = rows.to_pylist()
-            except (ValueError, OverflowError) as error:
-                last = number + rows.num_rows
-                raise _refuse(
-                    f"{name}:row {number + 1} to {last}: a value cannot be read: {error}",
-                    "write texts as UTF-8, and times of this era",
-                ) from None
             for record in records:
                 number += 1
                 for column, names in classes.items():
@@ -139,6 +144,20 @@ def _name_class(number: Any, names: list[str]) -> Any:
     if isinstance(number, int) and number < len(names):
         return names[number] if number >= 0 else None
     return number
+
+
+@contextmanager
+def _explaining(problem: str) -> Iterator[None]:
+    """Make a `DataError` of what pyarrow raises in the block.
+
+    UnicodeDecodeError is a ValueError, and MemoryError what a damaged length asks for.
+    """
+    from pyarrow import ArrowException
+
+    try:
+        yield
+    except (ArrowException, MemoryError, OSError, OverflowError, ValueError) as error:
+        raise _refuse(f"{problem}: {error}", "write the file anew, texts as UTF-8") from None
 
 
 def _refuse(message: str, next_step: str) -> DataError:

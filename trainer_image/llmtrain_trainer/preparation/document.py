@@ -44,3 +44,6 @@ class Rejection:
 
     next_step: str
     """What its owner can do about it."""
+
+    reason: str = "DocumentInvalid"
+    """Of the failure, where nothing may be left out."""

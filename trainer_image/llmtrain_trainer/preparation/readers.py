@@ -21,12 +21,12 @@ from llmtrain_trainer.preparation.columnar import read_arrow, read_parquet
 from llmtrain_trainer.preparation.document import Document, Rejection
 from llmtrain_trainer.preparation.fields import choose_maker, make_text_document
 from llmtrain_trainer.preparation.formats import choose_format
-from llmtrain_trainer.preparation.html import decode_html, extract_text
+from llmtrain_trainer.preparation.html import MAX_DEPTH, decode_html, extract_text, is_too_deep
 from llmtrain_trainer.preparation.json_stream import JsonStreamError, iterate_values
 from llmtrain_trainer.preparation.portions import MAX_RECORD_BYTES
 from llmtrain_trainer.preparation.records import MakeDocument
 from llmtrain_trainer.preparation.sources import SourceFile
-from llmtrain_trainer.preparation.unpack import open_members
+from llmtrain_trainer.preparation.unpack import limit_unpacked, open_members
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -57,9 +57,9 @@ def read_documents(file: SourceFile, path: Path, lines_before: int = 0) -> Entri
             case SourceFormat.JSON:
                 yield from _read_json(stream, name, make)
             case SourceFormat.PARQUET:
-                yield from read_parquet(stream, name, make, needed)
+                yield from read_parquet(stream, name, make, needed, limit_unpacked(path))
             case SourceFormat.ARROW:
-                yield from read_arrow(stream, name, make, needed)
+                yield from read_arrow(stream, name, make, needed, limit_unpacked(path))
             case SourceFormat.CSV:
                 yield from _read_table(stream, name, make, needed, delimiter=",")
             case SourceFormat.TSV:
@@ -108,6 +108,7 @@ def _read_json(stream: BinaryIO, name: str, make: MakeDocument) -> Entries:
         raise _refuse(
             f"{name}:{error.line}: not valid JSON: {error.why}",
             "correct the file; it is one array of objects, or objects one after the other",
+            "EncodingInvalid" if error.is_encoding else "DocumentInvalid",
         ) from None
 
 
@@ -171,7 +172,7 @@ def _decode_lines(stream: BinaryIO, name: str) -> Iterator[str]:
         text = _decode(line, f"{name}:{number}")
         if isinstance(text, Rejection):
             # Where a row ends depends on its quotes, which cannot be read.
-            raise _refuse(f"{text.place}: {text.why}", text.next_step)
+            raise explain_rejection(text)
         yield text
 
 
@@ -181,21 +182,26 @@ def _decode(data: bytes, place: str) -> str | Rejection:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start)
         where = f"line {line + 1}, byte {error.start}" if line else f"byte {error.start}"
-        return Rejection(place, f"not valid UTF-8 at {where}", "convert the text to UTF-8")
+        why = f"not valid UTF-8 at {where}"
+        return Rejection(place, why, "convert the text to UTF-8", reason="EncodingInvalid")
 
 
 def _decode_html(data: bytes, place: str) -> str | Rejection:
     text = decode_html(data)
     if text is None:
         why = "neither valid UTF-8 nor valid in the encoding that the page declares"
-        return Rejection(place, why, "convert the page to UTF-8")
+        return Rejection(place, why, "convert the page to UTF-8", reason="EncodingInvalid")
+    if is_too_deep(text):
+        why = f"elements lie more than {MAX_DEPTH} deep in each other"
+        return Rejection(place, why, "remove the page, or close its elements")
     return extract_text(text)
 
 
-def _refuse(message: str, next_step: str) -> DataError:
-    return DataError(message, reason="DocumentInvalid", next_step=next_step)
+def _refuse(message: str, next_step: str, reason: str = "DocumentInvalid") -> DataError:
+    return DataError(message, reason=reason, next_step=next_step)
 
 
 def explain_rejection(rejection: Rejection) -> DataError:
     """Return the failure that a rejection is where nothing may be left out."""
-    return _refuse(f"{rejection.place}: {rejection.why}", rejection.next_step)
+    message = f"{rejection.place}: {rejection.why}"
+    return _refuse(message, rejection.next_step, rejection.reason)
