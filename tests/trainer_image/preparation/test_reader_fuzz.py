@@ -1,7 +1,7 @@
 """Whatever bytes a source has, they are read or refused by a named error, soon.
 
 Found by it and what led to it: an Arrow file that asks for more memory than there is, a Parquet
-column whose name is no text, a zip member without a name, pages that take minutes to parse or decode.
+column whose name is no text, a zip member without a name, pages that take minutes to parse.
 """
 
 from __future__ import annotations
