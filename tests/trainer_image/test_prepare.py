@@ -472,7 +472,7 @@ CHATS = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["byte", "character", "bpe", "wordpiece"])
+@pytest.mark.parametrize("kind", ["byte", "character", "bpe", "wordpiece", "unigram"])
 def test_conversations_are_tokens_as_transformers_make_them(
     configure_folder: ConfigureAt, tmp_path: Path, kind: str
 ) -> None:

@@ -159,7 +159,7 @@ def test_tasks_on_a_server_make_the_same_objects(
     )
 
 
-@pytest.mark.parametrize("kind", ["byte", "character", "wordpiece"])
+@pytest.mark.parametrize("kind", ["character", "unigram"])
 def test_every_tokenizer_is_the_same_in_every_task(
     configure_folder: ConfigureAt, tmp_path: Path, kind: str
 ) -> None:
