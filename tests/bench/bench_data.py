@@ -107,9 +107,7 @@ def main(output: Path, megabytes: int, sizes: str, datatrove: str) -> None:
     }
     all_sizes = [megabytes, *map(int, sizes.split(","))] if sizes else [megabytes]
     measures: dict[str, Callable[[], object]] = {
-        "recipes": lambda: measure_recipes(
-            texts, [megabytes, *map(int, sizes.split(","))], datatrove
-        ),
+        "recipes": lambda: measure_recipes(texts, all_sizes, datatrove),
         "megabytesPerSecond": lambda: measure_steps(take_part(texts, STEP_CHARACTERS)),
         "nearDuplicates": lambda: measure_near_duplicates(texts),
         "personalData": measure_personal_data,
