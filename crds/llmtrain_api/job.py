@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, StringConstraints, model_validator
 
 from llmtrain_api.base import API_VERSION, KIND, MAX_NAME_CHARACTERS, Model, cel
-from llmtrain_api.data import DataSpec, TokenizerKind
+from llmtrain_api.data import TRAINED_KINDS, DataSpec
 from llmtrain_api.network import Architecture, ModelSpec
 from llmtrain_api.objective import MAX_SPANS, OBJECTIVE_RULE, OBJECTIVES, SPANS_RULE
 from llmtrain_api.status import JobStatus
@@ -109,7 +109,7 @@ class JobSpec(Model):
                 ),
                 cel(
                     "self.model.architecture != 't5' || "
-                    "!(self.data.tokenizer.kind in ['bpe', 'wordpiece']) || "
+                    "!(self.data.tokenizer.kind in ['bpe', 'wordpiece', 'unigram']) || "
                     f"self.data.tokenizer.vocabularySize >= {SPAN_VOCABULARY}",
                     SPAN_VOCABULARY_RULE,
                     field="data.tokenizer.vocabularySize",
@@ -190,7 +190,7 @@ class JobSpec(Model):
         length = float(training.sequence_length)
         if length * corruption.share / corruption.mean_span_tokens > MAX_SPANS:
             raise ValueError(SPANS_RULE)
-        is_trained = tokenizer.kind in (TokenizerKind.BPE, TokenizerKind.WORDPIECE)
+        is_trained = tokenizer.kind in TRAINED_KINDS
         if is_trained and tokenizer.vocabulary_size < SPAN_VOCABULARY:
             raise ValueError(SPAN_VOCABULARY_RULE)
 

@@ -88,6 +88,7 @@ DEFAULTED = {
             {"uri": "s3://corpus/a.jsonl", "format": "jsonl"},
             {"uri": "s3://corpus/b.txt", "textField": "body"},
             {"uri": "s3://corpus/c.csv", "sha256": "0" * 64, "weight": 2.5},
+            {"uri": "s3://corpus/saved/", "format": "huggingface", "split": "train"},
         ],
         spec__workers__tolerations=[{"key": "gpu"}, {"operator": "Exists"}],
     ),
@@ -240,6 +241,18 @@ REFUSALS = {
         field="spec.data.sources",
         server_says="sha256 is the digest of one object",
         pydantic_says="sha256 is the digest of one object",
+    ),
+    "split of no dataset": Refusal(
+        changes={"spec__data__sources": [{"uri": "s3://corpus/a/", "split": "train"}]},
+        field="spec.data.sources",
+        server_says="split is for format: huggingface",
+        pydantic_says="split is for format: huggingface",
+    ),
+    "dataset that is no directory": Refusal(
+        changes={"spec__data__sources": [{"uri": "s3://corpus/a", "format": "huggingface"}]},
+        field="spec.data.sources",
+        server_says="format: huggingface needs a uri that ends in /",
+        pydantic_says="format: huggingface needs a uri that ends in /",
     ),
     "longest document below the shortest": Refusal(
         changes={"spec__data__clean": {"minCharacters": 10, "maxCharacters": 9}},

@@ -30,6 +30,7 @@ from llmtrain_api.objective import Objective
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_trainer.data_report.publishing import publish_report
+from llmtrain_trainer.dataset.document_index import DOCUMENTS, DocumentIndex
 from llmtrain_trainer.dataset.shards import (
     DATASET,
     MANIFEST,
@@ -73,8 +74,8 @@ from llmtrain_trainer.tokenizer.tokenization import (
 
 logger = logging.getLogger(__name__)
 
-RECIPE_VERSION = 2
-"""Raise it with every change after which the same text becomes other tokens."""
+RECIPE_VERSION = 3
+"""Raise it with every change after which the same data becomes other objects, or other units."""
 
 FINGERPRINT_CHARACTERS = 32
 """128 bits: no two recipes will ever share one by chance."""
@@ -233,7 +234,9 @@ def build_dataset(
     selection = Selection(corpus, data, held_out, budget)
     pieces = second.encode(selection, encoder, corpus.count_characters())
     writers = {part: open_writer(data, part, encoder, output) for part in choose_parts(data)}
-    splits, num_words = write_splits(pieces, writers, budget)
+    index = DocumentIndex()
+    splits, num_words = write_splits(pieces, writers, index, budget)
+    index.write(output / DOCUMENTS)
     labels = check_labels(selection.survey)
     tokenizer = describe_tokenizer(encoder, splits[Part.TRAIN], num_words, output)
     steps = selection.record_steps()
