@@ -12,8 +12,15 @@ from pydantic import ConfigDict, StringConstraints, model_validator
 
 from llmtrain_api.base import API_VERSION, KIND, MAX_NAME_CHARACTERS, Model, cel
 from llmtrain_api.data import DataSpec, TokenizerKind
-from llmtrain_api.network import Architecture, ModelSpec
-from llmtrain_api.objective import MAX_SPANS, OBJECTIVE_RULE, OBJECTIVES, SPANS_RULE
+from llmtrain_api.network import ModelSpec
+from llmtrain_api.objective import (
+    MAX_SPANS,
+    OBJECTIVE_RULE,
+    OBJECTIVES,
+    SPANS_RULE,
+    Objective,
+    find_objective,
+)
 from llmtrain_api.status import JobStatus
 from llmtrain_api.training import CheckpointSpec, EvaluationSpec, HeldOut, TrainingSpec
 from llmtrain_api.workers import RunPolicy, StorageSpec, WorkersSpec
@@ -31,6 +38,9 @@ FIXED_SPEC_FIELDS = (
 exception is workers.replicas, where workers.elastic is set."""
 
 PACK_RULE = "data.pack.sequenceLength must be training.sequenceLength"
+FROM_TOKENIZER_RULE = (
+    "with model.from the tokenizer is the model's own, or data.tokenizer.kind: pretrained"
+)
 TEST_SPLIT_RULE = "evaluation.split: test needs data.split.testFraction"
 
 SPAN_VOCABULARY = 1000
@@ -92,7 +102,7 @@ class JobSpec(Model):
                     field="training.optimizer.warmupSteps",
                 ),
                 cel(
-                    "!has(self.training.objective) || "
+                    "!has(self.training.objective) || has(self.model.from) || "
                     "((self.training.objective == 'masked') == "
                     "(self.model.architecture == 'bert') && "
                     "(self.training.objective == 'span-corruption') == "
@@ -101,7 +111,8 @@ class JobSpec(Model):
                     field="training.objective",
                 ),
                 cel(
-                    "self.model.architecture != 't5' || "
+                    "(self.model.architecture != 't5' && !(has(self.training.objective) && "
+                    "self.training.objective == 'span-corruption')) || "
                     "double(self.training.sequenceLength) * self.training.spanCorruption.share / "
                     f"self.training.spanCorruption.meanSpanTokens <= {float(MAX_SPANS)}",
                     SPANS_RULE,
@@ -113,6 +124,11 @@ class JobSpec(Model):
                     f"self.data.tokenizer.vocabularySize >= {SPAN_VOCABULARY}",
                     SPAN_VOCABULARY_RULE,
                     field="data.tokenizer.vocabularySize",
+                ),
+                cel(
+                    "!has(self.model.from) || self.data.tokenizer.kind in ['bpe', 'pretrained']",
+                    FROM_TOKENIZER_RULE,
+                    field="data.tokenizer.kind",
                 ),
                 cel(
                     "!has(self.data.pack) || "
@@ -182,17 +198,25 @@ class JobSpec(Model):
 
     def _check_objective(self) -> None:
         training, tokenizer = self.training, self.data.tokenizer
-        if training.objective not in (None, OBJECTIVES[self.model.architecture]):
+        is_warm = self.model.pretrained is not None
+        if not is_warm and self.objective is not OBJECTIVES[self.model.architecture]:
             raise ValueError(OBJECTIVE_RULE)
-        if self.model.architecture is not Architecture.T5:
+        if is_warm and tokenizer.kind not in (TokenizerKind.BPE, TokenizerKind.PRETRAINED):
+            raise ValueError(FROM_TOKENIZER_RULE)
+        if self.objective is not Objective.SPAN_CORRUPTION:
             return
         corruption = training.span_corruption
         length = float(training.sequence_length)
         if length * corruption.share / corruption.mean_span_tokens > MAX_SPANS:
             raise ValueError(SPANS_RULE)
         is_trained = tokenizer.kind in (TokenizerKind.BPE, TokenizerKind.WORDPIECE)
-        if is_trained and tokenizer.vocabulary_size < SPAN_VOCABULARY:
+        if not is_warm and is_trained and tokenizer.vocabulary_size < SPAN_VOCABULARY:
             raise ValueError(SPAN_VOCABULARY_RULE)
+
+    @property
+    def objective(self) -> Objective:
+        """What is predicted."""
+        return find_objective(self.model, self.training.objective)
 
     @property
     def world_size(self) -> int:

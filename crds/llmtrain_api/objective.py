@@ -12,7 +12,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from llmtrain_api.base import Model
-from llmtrain_api.network import Architecture
+from llmtrain_api.network import Architecture, ModelSpec
 
 MAX_SPANS = 100
 """The tokenizer has so many tokens that stand for a span, as T5's."""
@@ -34,6 +34,15 @@ OBJECTIVES = {
     Architecture.T5: Objective.SPAN_CORRUPTION,
 }
 """What each network is trained on."""
+
+
+def find_objective(model: ModelSpec, asked: Objective | None) -> Objective:
+    """Return what a model is trained on: as asked for, or what its architecture is for.
+
+    Where `from` brings the architecture nothing is known of it yet, and causal is taken.
+    """
+    return asked or OBJECTIVES[model.architecture]
+
 
 OBJECTIVE_RULE = (
     "training.objective must be causal for gpt2, llama and lstm, masked for bert, and "

@@ -14,7 +14,7 @@ from pydantic import Field
 from llmtrain_api.base import Model
 from llmtrain_api.data import DataSpec
 from llmtrain_api.network import ModelSpec
-from llmtrain_api.objective import OBJECTIVES, Objective
+from llmtrain_api.objective import Objective, find_objective
 from llmtrain_api.records import Stage
 from llmtrain_api.sources import S3Uri
 from llmtrain_api.training import CheckpointSpec, EvaluationSpec, TrainingSpec
@@ -125,7 +125,7 @@ class RunConfig(Model):
     @property
     def objective(self) -> Objective:
         """What is predicted."""
-        return OBJECTIVES[self.model.architecture]
+        return find_objective(self.model, self.training.objective)
 
     @property
     def learning_rate(self) -> float:

@@ -26,6 +26,7 @@ from llmtrain_trainer.evaluation.measure import choose_sequences, measure
 from llmtrain_trainer.evaluation.report import Report, render_report
 from llmtrain_trainer.evaluation.samples import write_samples
 from llmtrain_trainer.failures import StoreError
+from llmtrain_trainer.model.blueprint import describe_shape
 from llmtrain_trainer.model.export import download_export, load_export, locate_export
 from llmtrain_trainer.model.network import count_parameters
 from llmtrain_trainer.objective.choosing import choose_objective
@@ -94,6 +95,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         held_out_tokens=measured.num_targets,
         curve=curve,
         samples=samples,
+        shape=describe_shape(model.config),
     )
     store.write_bytes(REPORT_DATA, json.dumps(report.dump(), indent=1).encode())
     store.write_bytes(REPORT, render_report(report).encode())

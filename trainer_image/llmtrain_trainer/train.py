@@ -275,7 +275,7 @@ def _finish(run: TrainingRun) -> StageResult:
             train_loss=run.find_at("loss", exported_step),
             validation_loss=run.find_at("validationLoss", exported_step),
         )
-        export_model(run.config, run.store, run.dataset, parameters, facts)
+        export_model(run.blueprint, run.store, run.dataset, parameters, facts)
     run.ranks.share("exported", True, source=0)
     run.reporter.enter(RankPhase.FINISHED)
     return StageResult(

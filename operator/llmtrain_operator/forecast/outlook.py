@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from llmtrain_api import JobSpec
 from llmtrain_api.data import TokenizerKind
 from llmtrain_api.network import Network
-from llmtrain_api.objective import MAX_SPANS, OBJECTIVES, Objective
+from llmtrain_api.objective import MAX_SPANS, Objective
 from llmtrain_api.training import Precision
 from llmtrain_api.workers import Strategy
 from llmtrain_operator.forecast.activations import RankWork
@@ -153,7 +153,7 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
 def expect_vocabulary(spec: JobSpec) -> int:
     """Return the vocabulary that the tokenizer will have, as far as the manifest says."""
     tokenizer = spec.data.tokenizer
-    added = OBJECTIVE_TOKENS[OBJECTIVES[spec.model.architecture]]
+    added = OBJECTIVE_TOKENS[spec.objective]
     if tokenizer.kind is TokenizerKind.BYTE:
         return BYTE_VOCABULARY + added
     if tokenizer.kind is TokenizerKind.CHARACTER:

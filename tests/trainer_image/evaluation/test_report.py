@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmtrain_trainer.evaluation.report import Report, Sample, draw_curve, render_report, smooth
+from llmtrain_trainer.model.blueprint import Shape
 from testbed.tiny_run import configure_tiny_run
 
 CURVE = [
@@ -47,6 +48,7 @@ def make_report(root: Path, *, loss: float = 4.1, text: str = "text") -> Report:
         held_out_tokens=99,
         curve=CURVE,
         samples=[Sample(prompt="The ", continuation=text)],
+        shape=Shape(architecture="gpt2", layers=2, heads=2, hidden_size=32),
     )
 
 

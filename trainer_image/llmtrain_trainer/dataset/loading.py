@@ -1,18 +1,12 @@
 """Reading prepared data: two streams of tokens, mapped into memory.
 
-Below: `shards` (how it lies in the store), `store`. Above: `train` and `evaluate`.
-
-A host downloads a dataset once, whatever its number of ranks and their restarts: the first
-takes a lock, downloads what is missing and believes it only when its SHA-256 agrees.
+Below: `shards` (how it lies in the store), `store`, whose `host_cache` keeps a dataset on the host.
+Above: `train` and `evaluate`.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copytree
@@ -36,7 +30,12 @@ from llmtrain_trainer.dataset.shards import (
 )
 from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.store import Store, open_store
-from llmtrain_trainer.store.described import describe_file
+from llmtrain_trainer.store.host_cache import (
+    download_objects,
+    find_host_folder,
+    is_whole,
+    lock_folder,
+)
 from llmtrain_trainer.tokenizer.special_tokens import SpecialTokens
 
 
@@ -150,15 +149,14 @@ def find_dataset(fingerprint: str, cache_directory: Path) -> Dataset | None:
     folder = cache_directory / fingerprint
     try:
         manifest = DatasetManifest.model_validate_json((folder / MANIFEST).read_bytes())
-        is_whole = all((folder / o.key).stat().st_size == o.size for o in manifest.objects)
     except (OSError, ValidationError):
         return None
-    return _map_dataset(folder, manifest) if is_whole else None
+    return _map_dataset(folder, manifest) if is_whole(folder, manifest.objects) else None
 
 
 def find_cache_directory() -> Path:
     """Return the folder in which this user's processes on this host share datasets."""
-    return Path(tempfile.gettempdir()) / f"llmtrain-datasets-{os.getuid()}"
+    return find_host_folder("datasets")
 
 
 def open_dataset(store: Store, cache_directory: Path) -> Dataset:
@@ -173,9 +171,10 @@ def open_dataset(store: Store, cache_directory: Path) -> Dataset:
     except ValidationError as error:
         raise _explain_damage(f"{store.uri}/{MANIFEST}") from error
     folder = cache_directory / manifest.fingerprint
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _lock(folder / ".lock"):
-        _download(store, manifest, folder)
+    with lock_folder(folder):
+        damaged = download_objects(store, manifest.objects, folder)
+        if damaged is not None:
+            raise _explain_damage(f"{store.uri}/{damaged.key}")
         unverified = folder / f"{MANIFEST}.unverified"
         unverified.write_bytes(data)
         unverified.replace(folder / MANIFEST)
@@ -199,31 +198,9 @@ def _map_dataset(folder: Path, manifest: DatasetManifest) -> Dataset:
     )
 
 
-def _download(store: Store, manifest: DatasetManifest, folder: Path) -> None:
-    """Download the objects that `folder` lacks; a file has its name only once it verified."""
-    for item in manifest.objects:
-        path = folder / item.key
-        if path.exists() and path.stat().st_size == item.size:
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unverified = path.with_name(f"{path.name}.unverified")
-        store.download(item.key, unverified)
-        if describe_file(unverified, item.key) != item:
-            unverified.unlink()
-            raise _explain_damage(f"{store.uri}/{item.key}")
-        unverified.replace(path)
-
-
 def _explain_damage(uri: str) -> StoreError:
     return StoreError(
         f"{uri} is not what the dataset's manifest says",
         reason="DatasetDamaged",
         next_step="delete the dataset's folder in the store, and start a new job",
     )
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

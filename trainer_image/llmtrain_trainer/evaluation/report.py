@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from llmtrain_api.run import RunConfig
+from llmtrain_trainer.model.blueprint import Shape
 from llmtrain_trainer.rendering import render_template
 
 TRAIN_COLOUR = "#9db8d6"
@@ -58,6 +59,8 @@ class Report:
 
     samples: Sequence[Sample]
 
+    shape: Shape
+
     def dump(self) -> dict[str, Any]:
         """Return JSON-ready camelCase data."""
         return {
@@ -86,7 +89,7 @@ def render_report(report: Report) -> str:
         "report.html.j2",
         report=report,
         config=report.config,
-        network=report.config.model.resolve(),
+        shape=report.shape,
         trained_tokens=report.step * training.batch_size * training.sequence_length,
         curve_svg=draw_curve(report.curve, report.unigram_loss),
     )

@@ -19,13 +19,14 @@ import torch
 import transformers
 from transformers.modeling_utils import PreTrainedModel
 
-from llmtrain_api.network import Architecture
 from llmtrain_api.objective import Objective
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.checkpoint.manifest import MANIFEST
 from llmtrain_trainer.dataset.loading import Dataset
 from llmtrain_trainer.failures import StoreError
-from llmtrain_trainer.model.network import build_model, count_parameters
+from llmtrain_trainer.model.blueprint import Blueprint, describe_shape
+from llmtrain_trainer.model.lstm import MODEL_TYPE
+from llmtrain_trainer.model.network import AUTO_CLASSES, count_parameters
 from llmtrain_trainer.rendering import render_template
 from llmtrain_trainer.store import ObjectExistsError, Store
 from llmtrain_trainer.store.described import describe_file
@@ -44,12 +45,14 @@ class Use:
     """The task, as model hubs call it."""
 
 
+PIPELINES = {
+    Objective.CAUSAL: "text-generation",
+    Objective.MASKED: "fill-mask",
+    Objective.SPAN_CORRUPTION: "text2text-generation",
+}
 USES = {
-    Objective.CAUSAL: Use(auto_class="AutoModelForCausalLM", pipeline="text-generation"),
-    Objective.MASKED: Use(auto_class="AutoModelForMaskedLM", pipeline="fill-mask"),
-    Objective.SPAN_CORRUPTION: Use(
-        auto_class="AutoModelForSeq2SeqLM", pipeline="text2text-generation"
-    ),
+    objective: Use(auto_class=AUTO_CLASSES[objective].__name__, pipeline=pipeline)
+    for objective, pipeline in PIPELINES.items()
 }
 
 
@@ -68,7 +71,7 @@ def locate_export(config: RunConfig) -> str:
 
 
 def export_model(
-    config: RunConfig,
+    blueprint: Blueprint,
     store: Store,
     dataset: Dataset,
     parameters: Mapping[str, torch.Tensor],
@@ -77,7 +80,7 @@ def export_model(
     """Write weights, configuration, tokenizer and model card under `export/` of the run.
 
     Args:
-        config: the run.
+        blueprint: the run's model.
         store: rooted at the run.
         dataset: gives vocabulary and tokenizer.
         parameters: every parameter whole, by the names of the plain model; fp32.
@@ -85,14 +88,8 @@ def export_model(
     """
     if store.find_object(EXPORT + MANIFEST) is not None:
         return
-    model = build_model(
-        config.model,
-        vocabulary_size=dataset.vocabulary_size,
-        sequence_length=config.training.sequence_length,
-        end_of_text=dataset.end_of_text,
-        padding=dataset.special.padding,
-        seed=config.training.seed,
-    )
+    config = blueprint.run
+    model = blueprint.build()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(parameters[name])
@@ -105,10 +102,10 @@ def export_model(
             "model_card.md.j2",
             config=config,
             facts=facts,
-            network=config.model.resolve(),
+            shape=describe_shape(model.config),
             use=USES[config.objective],
             parameters=count_parameters(model),
-            is_lstm=config.model.architecture is Architecture.LSTM,
+            is_lstm=model.config.model_type == MODEL_TYPE,
             dataset=dataset,
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
@@ -126,7 +123,7 @@ def export_model(
 
 def load_export(config: RunConfig, folder: Path) -> PreTrainedModel:
     """Load the downloaded model of a run, from safetensors and by no code but our own."""
-    auto_class = getattr(transformers, USES[config.objective].auto_class)
+    auto_class = AUTO_CLASSES[config.objective]
     model = auto_class.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
     assert isinstance(model, PreTrainedModel)
     return model

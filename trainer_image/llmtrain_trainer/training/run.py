@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from torch import nn
+from transformers.modeling_utils import PreTrainedModel
 
 from llmtrain_api.records import RankPhase
 from llmtrain_api.run import RunConfig
@@ -42,7 +43,8 @@ from llmtrain_trainer.dataset.loading import (
     open_run_dataset,
 )
 from llmtrain_trainer.failures import DataError, StoreError
-from llmtrain_trainer.model.network import build_model
+from llmtrain_trainer.model.blueprint import Blueprint, draw_blueprint
+from llmtrain_trainer.model.pretrained import Pretrained, fetch_weights, read_pretrained
 from llmtrain_trainer.objective.batch import Objective
 from llmtrain_trainer.objective.choosing import choose_objective
 from llmtrain_trainer.parallel import Ranks, find_plain_model, forget_gathered, spread_model
@@ -69,6 +71,7 @@ class TrainingRun:
     store: Store
     dataset: Dataset
     objective: Objective
+    blueprint: Blueprint
     model: nn.Module
     optimizer: AdamW
     checkpointer: Checkpointer
@@ -130,12 +133,18 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             checkpoint = fetch_newest_checkpoint(store, ranks)
         dataset = _open_dataset(config, store, checkpoint)
         objective = choose_objective(config, dataset)
-        arithmetic = _choose_arithmetic(config, ranks, checkpoint)
+        pretrained = read_pretrained(config, store)
+        blueprint = draw_blueprint(config, dataset, pretrained)
+        arithmetic = _choose_arithmetic(blueprint, ranks, checkpoint)
         if checkpoint is None:
             checkpoint = fetch_origin(config, ranks)
         arithmetic.apply()
         facts = RunFacts(dataset=dataset.fingerprint, arithmetic=arithmetic.dump())
-        model = _build_model(config, ranks, dataset, arithmetic)
+        # With a checkpoint the weights are its own, wherever they began.
+        beginning = pretrained if checkpoint is None else None
+        plain_model = _build_model(blueprint, beginning)
+        model = spread_model(plain_model, ranks, config.strategy, arithmetic)
+        model.train()
         run = TrainingRun(
             config=config,
             ranks=ranks,
@@ -143,6 +152,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             store=store,
             dataset=dataset,
             objective=objective,
+            blueprint=blueprint,
             model=model,
             optimizer=AdamW(find_plain_model(model).named_parameters(), config.training.optimizer),
             checkpointer=Checkpointer(
@@ -274,7 +284,7 @@ def _open_dataset(config: RunConfig, store: Store, checkpoint: Checkpoint | None
 
 
 def _choose_arithmetic(
-    config: RunConfig, ranks: Ranks, checkpoint: Checkpoint | None
+    blueprint: Blueprint, ranks: Ranks, checkpoint: Checkpoint | None
 ) -> Arithmetic:
     """Return how products are computed: as before the checkpoint, or as rank 0 finds best."""
     if checkpoint is not None:
@@ -282,25 +292,18 @@ def _choose_arithmetic(
     chosen = None
     if ranks.is_first:
         chosen = choose_arithmetic(
-            config.training.precision, ranks.device, hidden_size=config.model.resolve().hidden_size
+            blueprint.run.training.precision,
+            ranks.device,
+            hidden_size=blueprint.configuration.hidden_size,
         ).dump()
     return Arithmetic.load(ranks.share("arithmetic", chosen, source=0))
 
 
-def _build_model(
-    config: RunConfig, ranks: Ranks, dataset: Dataset, arithmetic: Arithmetic
-) -> nn.Module:
-    plain_model = build_model(
-        config.model,
-        vocabulary_size=dataset.vocabulary_size,
-        sequence_length=config.training.sequence_length,
-        end_of_text=dataset.end_of_text,
-        padding=dataset.special.padding,
-        seed=config.training.seed,
-    )
-    model = spread_model(plain_model, ranks, config.strategy, arithmetic)
-    model.train()
-    return model
+def _build_model(blueprint: Blueprint, pretrained: Pretrained | None) -> PreTrainedModel:
+    """Build the model, with the weights of the pretrained one where there is one."""
+    if pretrained is None:
+        return blueprint.build()
+    return blueprint.load(fetch_weights(pretrained, blueprint.run))
 
 
 def _check_splits(dataset: Dataset, sequence_length: int, final: HeldOut) -> None:

@@ -60,7 +60,7 @@ def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
     own_seconds = torch.zeros(ranks.group.world_size, dtype=torch.float64)
     own_seconds[ranks.group.rank] = run.clock.read_seconds()
     run.clock.begin()
-    if run.config.model.dropout > 0:
+    if run.config.model.dropout > 0 or run.config.model.pretrained is not None:
         _seed_dropout(training.seed, step, ranks.group.rank)
     share = training.batch_size // ranks.group.world_size
     micro = min(training.micro_batch_size or share, share)
