@@ -55,6 +55,13 @@ SPANS_RULE = (
 )
 
 
+class LossOn(StrEnum):
+    """What is learned of a conversation."""
+
+    ASSISTANT = "assistant"
+    ALL = "all"
+
+
 class MaskingSpec(Model):
     """Predicting tokens that are hidden (Devlin et al. 2019, arXiv:1810.04805).
 

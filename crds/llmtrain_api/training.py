@@ -12,7 +12,7 @@ from typing import Self
 from pydantic import ConfigDict, Field, model_validator
 
 from llmtrain_api.base import MAX_NAME_CHARACTERS, Model, cel
-from llmtrain_api.objective import MaskingSpec, Objective, SpanCorruptionSpec
+from llmtrain_api.objective import LossOn, MaskingSpec, Objective, SpanCorruptionSpec
 from llmtrain_api.sources import S3Uri
 
 
@@ -133,6 +133,11 @@ class TrainingSpec(Model):
     objective: Objective | None = None
     """causal: the next token; masked: hidden tokens; span-corruption: what was cut out. Absent:
     what the architecture is for."""
+
+    loss_on: LossOn | None = None
+    """For causal. assistant: of conversations only the turns of the assistant, each with its end,
+    and all of documents that are none; all: every token. Absent: assistant where a source's fields
+    make conversations, else all. Padding is never learned."""
 
     masking: MaskingSpec = MaskingSpec()
     """For masked."""

@@ -28,8 +28,9 @@ from llmtrain_trainer.evaluation.samples import write_samples
 from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.model.blueprint import describe_shape
 from llmtrain_trainer.model.export import download_export, load_export, locate_export
-from llmtrain_trainer.model.network import count_parameters
+from llmtrain_trainer.model.network import ISOLATING, count_parameters
 from llmtrain_trainer.objective.choosing import choose_objective
+from llmtrain_trainer.objective.documents import LEARNED
 from llmtrain_trainer.parallel import count_threads, join_ranks, place_model
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import RankGroup
@@ -51,11 +52,12 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
     with join_ranks(RankGroup(), threads=threads) as ranks:
         store = open_store(config.run_uri, config.storage)
         dataset = open_run_dataset(store, config)
-        objective = choose_objective(config, dataset)
         with tempfile.TemporaryDirectory(prefix="llmtrain-evaluate-") as name:
             download_export(store, Path(name))
             model = load_export(config, Path(name))
             tokenizer = AutoTokenizer.from_pretrained(name)
+        isolates = model.config.model_type in ISOLATING
+        objective = choose_objective(config, dataset, isolates=isolates)
         place_model(model, ranks.device).eval()
 
         reporter.enter(RankPhase.EVALUATING)
@@ -86,12 +88,10 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         bits_per_byte=convert_to_bits_per_byte(
             loss, num_tokens=held_out.num_tokens, num_bytes=held_out.num_bytes
         )
-        if config.objective is Objective.CAUSAL
+        if objective.fixed_targets == sequence_length
         else None,
         unigram_loss=count_text_share(config)
-        * compute_unigram_loss(
-            dataset.unigram_counts, held_out.count_tokens(dataset.vocabulary_size)
-        ),
+        * compute_unigram_loss(*count_targets(config, dataset, held_out)),
         held_out_tokens=measured.num_targets,
         curve=curve,
         samples=samples,
@@ -141,6 +141,17 @@ def compute_unigram_loss(
     """
     probabilities = (train_counts + 1.0) / (train_counts.sum() + len(train_counts))
     return float(-(validation_counts @ np.log(probabilities)) / validation_counts.sum())
+
+
+def count_targets(
+    config: RunConfig, dataset: Dataset, held_out: Split
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how often each token is to be learned, and to be predicted [vocabulary]."""
+    size = dataset.vocabulary_size
+    if config.objective is not Objective.CAUSAL or not dataset.train.has_roles:
+        return dataset.unigram_counts, held_out.count_tokens(size)
+    learned = LEARNED[config.loss_on]
+    return dataset.train.count_tokens(size, learned), held_out.count_tokens(size, learned)
 
 
 def count_text_share(config: RunConfig) -> float:

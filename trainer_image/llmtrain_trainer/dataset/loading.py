@@ -6,10 +6,11 @@ Above: `train` and `evaluate`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,30 @@ from llmtrain_trainer.store.host_cache import (
     is_whole,
     lock_folder,
 )
+from llmtrain_trainer.tokenizer.marks import Role
 from llmtrain_trainer.tokenizer.special_tokens import SpecialTokens
+
+NO_DOCUMENT = -1
+"""The number of what fills rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where the tokens of sequences come from."""
+
+    roles: NDArray[np.uint8]
+    """Whose words each is, see `Role` [n, t]."""
+
+    documents: NDArray[np.int64]
+    """The number of each one's document in its split, or `NO_DOCUMENT` [n, t]."""
+
+
+def describe_document(length: int) -> Provenance:
+    """Return where the tokens of a single text come from [1, length]."""
+    return Provenance(
+        roles=np.full((1, length), Role.TEXT, dtype=np.uint8),
+        documents=np.zeros((1, length), dtype=np.int64),
+    )
 
 
 class Split:
@@ -55,6 +79,14 @@ class Split:
             np.memmap(folder / shard.tokens, dtype=token_type, mode="r")
             for shard in manifest.shards
         ]
+        self._roles = [
+            np.memmap(folder / shard.roles, dtype=np.uint8, mode="r")
+            for shard in manifest.shards
+            if shard.roles is not None
+        ]
+        self.has_roles = len(self._roles) == len(self._shards)
+        """Whether it is known whose words each token is; else all are text."""
+
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
         offsets = [
             np.fromfile(folder / shard.offsets, dtype=OFFSET_TYPE) for shard in manifest.shards
@@ -76,27 +108,52 @@ class Split:
         """Return the sequences at `indices` [n, sequence_length + 1]."""
         sequences = np.empty((len(indices), sequence_length + 1), dtype=np.int64)
         for row, index in zip(sequences, indices, strict=True):
-            self._read(int(index) * sequence_length, row)
+            self._read(self._shards, int(index) * sequence_length, row)
         return sequences
+
+    def read_provenance(
+        self, indices: Sequence[int] | NDArray[np.int64], sequence_length: int
+    ) -> Provenance:
+        """Return where the tokens of the sequences at `indices` come from [n, length + 1]."""
+        roles = np.full((len(indices), sequence_length + 1), Role.TEXT, dtype=np.uint8)
+        if self.has_roles:
+            for row, index in zip(roles, indices, strict=True):
+                self._read(self._roles, int(index) * sequence_length, row)
+        starts = np.asarray(indices, dtype=np.int64)[:, None] * sequence_length
+        places = starts + np.arange(sequence_length + 1)
+        documents = np.searchsorted(self._offsets, places, side="right") - 1
+        documents[roles == Role.PADDING] = NO_DOCUMENT
+        return Provenance(roles=roles, documents=documents)
 
     def read_document(self, index: int) -> NDArray[np.int64]:
         """Return the tokens of a document, without its end of text and padding."""
         start, end = self._offsets[index], self._offsets[index + 1]
         document = np.empty(end - start, dtype=np.int64)
-        self._read(int(start), document)
+        self._read(self._shards, int(start), document)
         return document[: np.flatnonzero(document != self._end_of_text).max(initial=-1) + 1]
 
-    def count_tokens(self, vocabulary_size: int) -> NDArray[np.int64]:
-        """Return how often each token occurs [vocabulary_size]."""
-        return count_tokens(self._shards, vocabulary_size)
+    def read_roles(self, index: int) -> NDArray[np.uint8]:
+        """Return whose words the tokens of a document are, those of `read_document`."""
+        roles = np.full(len(self.read_document(index)), Role.TEXT, dtype=np.uint8)
+        if self.has_roles:
+            self._read(self._roles, int(self._offsets[index]), roles)
+        return roles
 
-    def _read(self, start: int, target: NDArray[np.int64]) -> None:
-        """Fill `target` with the tokens from `start`, which may reach over several shards."""
+    def count_tokens(
+        self, vocabulary_size: int, roles: Collection[Role] | None = None
+    ) -> NDArray[np.int64]:
+        """Return how often each token occurs [vocabulary_size]; None: whatever its role."""
+        if roles is None or not self.has_roles:
+            return count_tokens(self._shards, vocabulary_size)
+        return count_tokens(self._shards, vocabulary_size, self._roles, roles)
+
+    def _read(self, shards: Sequence[NDArray[Any]], start: int, target: NDArray[Any]) -> None:
+        """Fill `target` with what `shards` have from `start` on, which may be of several."""
         number = int(np.searchsorted(self._starts, start, side="right")) - 1
         filled = 0
         while filled < len(target):
             place = start + filled - int(self._starts[number])
-            part = self._shards[number][place : place + len(target) - filled]
+            part = shards[number][place : place + len(target) - filled]
             target[filled : filled + len(part)] = part
             filled += len(part)
             number += 1

@@ -15,7 +15,7 @@ from torch import nn
 
 from llmtrain_trainer.dataset.loading import Split
 from llmtrain_trainer.model.network import compute_logits, compute_losses
-from llmtrain_trainer.objective.batch import NOT_A_TARGET, Objective
+from llmtrain_trainer.objective.batch import NOT_A_TARGET, Objective, read_batch
 from llmtrain_trainer.parallel import Ranks
 
 
@@ -64,9 +64,14 @@ def measure(
     with torch.no_grad():
         for start in range(ranks.group.rank * batch_size, len(padded), width):
             part = slice(start, start + batch_size)
-            sequences = split.read_sequences(padded[part], sequence_length)
-            batch = objective.make_batch(sequences, padded[part], is_training=False)
-            batch = batch.move(ranks.device)
+            batch = read_batch(
+                objective,
+                split,
+                padded[part],
+                padded[part],
+                sequence_length=sequence_length,
+                is_training=False,
+            ).move(ranks.device)
             logits = compute_logits(model, batch)
             losses = compute_losses(logits, batch).double().sum(dim=1)
             is_target = batch.targets != NOT_A_TARGET

@@ -19,7 +19,7 @@ import torch
 import transformers
 from transformers.modeling_utils import PreTrainedModel
 
-from llmtrain_api.objective import Objective
+from llmtrain_api.objective import LossOn, Objective
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.checkpoint.manifest import MANIFEST
 from llmtrain_trainer.dataset.loading import Dataset
@@ -96,6 +96,7 @@ def export_model(
     with tempfile.TemporaryDirectory(prefix="llmtrain-export-") as name:
         folder = Path(name)
         transformers.utils.logging.disable_progress_bar()
+        _end_at_turns(model, config, dataset)
         model.save_pretrained(folder)
         dataset.save_tokenizer(folder)
         card = render_template(
@@ -119,6 +120,13 @@ def export_model(
         store.create_bytes(EXPORT + MANIFEST, json.dumps(manifest, indent=1).encode())
     except ObjectExistsError:
         return  # a retried request had arrived after all
+
+
+def _end_at_turns(model: PreTrainedModel, config: RunConfig, dataset: Dataset) -> None:
+    """Have what is generated end where an assistant's turn ends, if it was taught turns."""
+    turn_end = dataset.special.turn_end
+    if config.loss_on is LossOn.ASSISTANT and turn_end is not None and model.generation_config:
+        model.generation_config.eos_token_id = [turn_end, dataset.end_of_text]
 
 
 def load_export(config: RunConfig, folder: Path) -> PreTrainedModel:

@@ -34,6 +34,11 @@ AUTO_CLASSES: dict[Objective, Any] = {
 """What builds and loads the model of an objective, by its configuration."""
 
 
+ISOLATING = {"gpt2", "llama", "bert", "mistral", "qwen2", "qwen3"}
+"""Types of models that take a mask for each sequence, so that documents can be kept apart in them.
+A test holds each of them to it."""
+
+
 def build_model(
     spec: ModelSpec,
     *,
@@ -71,8 +76,21 @@ def count_parameters(model: nn.Module) -> int:
 
 def compute_logits(model: nn.Module, batch: Batch) -> torch.Tensor:
     """Return what the model says of each target of a batch [n, t, vocabulary]."""
-    logits: torch.Tensor = model(**batch.inputs).logits
+    inputs = dict(batch.inputs)
+    if batch.documents is not None:
+        inputs["attention_mask"] = mask_documents(batch.documents, sees_ahead=batch.sees_ahead)
+    logits: torch.Tensor = model(**inputs).logits
     return logits
+
+
+def mask_documents(documents: torch.Tensor, *, sees_ahead: bool) -> torch.Tensor:
+    """Return which tokens see which: those of their own document [n, t] only.
+
+    Returns:
+        bool [n, 1, t, t]: for each token those that it sees, as torch's attention takes it.
+    """
+    mask = documents[:, None, :, None] == documents[:, None, None, :]
+    return mask if sees_ahead else mask.tril()
 
 
 def compute_token_losses(

@@ -1,17 +1,19 @@
 """A batch: what the model reads, and what it is to predict.
 
-Below: numpy, torch. Above: the objectives make batches, `model` computes their losses.
+Below: numpy, torch, `dataset`. Above: the objectives make batches, `model` computes their losses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from llmtrain_trainer.dataset.loading import Provenance, Split
 
 NOT_A_TARGET = -100
 """Stands in targets where nothing is to be predicted; the number that torch ignores."""
@@ -27,13 +29,25 @@ class Batch:
     targets: torch.Tensor
     """Token ids, int64 [n, t], or `NOT_A_TARGET`."""
 
+    documents: torch.Tensor | None = None
+    """The number of each input token's document, int64 [n, t]: a token sees those of its own only.
+    None: all of its sequence."""
+
+    sees_ahead: bool = False
+    """With `documents`: whether a token sees those behind it, too."""
+
     def move(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
         inputs = {
             name: value.to(device) if isinstance(value, torch.Tensor) else value
             for name, value in self.inputs.items()
         }
-        return Batch(inputs=inputs, targets=self.targets.to(device))
+        return replace(
+            self,
+            inputs=inputs,
+            targets=self.targets.to(device),
+            documents=None if self.documents is None else self.documents.to(device),
+        )
 
     def count_targets(self) -> torch.Tensor:
         """Return the number of targets of each sequence [n]."""
@@ -47,8 +61,17 @@ class Objective(Protocol):
     def fixed_targets(self) -> int | None:
         """Targets of a sequence, where all have equally many, else None."""
 
+    @property
+    def needs_provenance(self) -> bool:
+        """Whether it must be told where tokens come from."""
+
     def make_batch(
-        self, sequences: NDArray[np.int64], numbers: NDArray[np.int64], *, is_training: bool
+        self,
+        sequences: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        *,
+        is_training: bool,
+        provenance: Provenance | None = None,
     ) -> Batch:
         """Make a batch on the CPU.
 
@@ -58,6 +81,7 @@ class Objective(Protocol):
             numbers: in training, how many samples of the run came before each [n]; else which
                 sequence of its split each is.
             is_training: what is drawn for evaluations is never drawn for training.
+            provenance: where the tokens come from, if needed.
         """
 
 
@@ -73,11 +97,21 @@ class NextToken:
         """All tokens but the first are targets."""
         return self._sequence_length
 
+    @property
+    def needs_provenance(self) -> bool:
+        """All tokens are alike."""
+        return False
+
     def make_batch(
-        self, sequences: NDArray[np.int64], numbers: NDArray[np.int64], *, is_training: bool
+        self,
+        sequences: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        *,
+        is_training: bool,
+        provenance: Provenance | None = None,
     ) -> Batch:
         """Make a batch; nothing is drawn."""
-        del numbers, is_training
+        del numbers, is_training, provenance
         return predict_next(torch.from_numpy(sequences))
 
 
@@ -85,3 +119,20 @@ def predict_next(sequences: torch.Tensor) -> Batch:
     """Make a batch of sequences [n, t + 1], of which each gives t inputs and t targets."""
     inputs = {"input_ids": sequences[:, :-1], "use_cache": False}
     return Batch(inputs=inputs, targets=sequences[:, 1:])
+
+
+def read_batch(
+    objective: Objective,
+    split: Split,
+    indices: NDArray[np.int64],
+    numbers: NDArray[np.int64],
+    *,
+    sequence_length: int,
+    is_training: bool,
+) -> Batch:
+    """Make a batch of the sequences at `indices` of a split; see `Objective.make_batch`."""
+    sequences = split.read_sequences(indices, sequence_length)
+    provenance = None
+    if objective.needs_provenance:
+        provenance = split.read_provenance(indices, sequence_length)
+    return objective.make_batch(sequences, numbers, is_training=is_training, provenance=provenance)

@@ -12,14 +12,18 @@ from llmtrain_api.training import TrainingSpec
 from llmtrain_trainer.dataset.loading import Dataset
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.objective.batch import NextToken, Objective
+from llmtrain_trainer.objective.documents import NextInDocument
 from llmtrain_trainer.objective.masking import HiddenTokens
 from llmtrain_trainer.objective.spans import CutSpans
 from llmtrain_trainer.objective.words import WordTable, read_word_table
 from llmtrain_trainer.tokenizer.special_tokens import SpecialTokens
 
 
-def choose_objective(config: RunConfig, dataset: Dataset) -> Objective:
+def choose_objective(config: RunConfig, dataset: Dataset, *, isolates: bool = True) -> Objective:
     """Return what makes the batches of a run.
+
+    Where it is stored whose words tokens are, documents share sequences and are kept apart, if the
+    network `isolates` them.
 
     Raises:
         DataError: the dataset was prepared without the tokens that the objective needs.
@@ -28,6 +32,9 @@ def choose_objective(config: RunConfig, dataset: Dataset) -> Objective:
     words = None
     if config.objective is Kind.MASKED and training.masking.whole_words:
         words = read_word_table(dataset.tokenizer_file, dataset.vocabulary_size)
+    has_roles = dataset.train.has_roles
+    if config.objective is Kind.CAUSAL and has_roles:
+        return NextInDocument(config.loss_on, isolates=isolates)
     objective = make_objective(
         config.objective,
         training,
@@ -35,6 +42,7 @@ def choose_objective(config: RunConfig, dataset: Dataset) -> Objective:
         vocabulary_size=dataset.vocabulary_size,
         end_of_text=dataset.end_of_text,
         words=words,
+        isolates=isolates and has_roles,
     )
     if objective is None:
         raise DataError(
@@ -54,6 +62,7 @@ def make_objective(
     vocabulary_size: int,
     end_of_text: int,
     words: WordTable | None = None,
+    isolates: bool = False,
 ) -> Objective | None:
     """Return what makes batches; None where a token that it needs is missing."""
     if kind is Kind.CAUSAL:
@@ -70,6 +79,7 @@ def make_objective(
             special={special.mask, special.padding, end_of_text, *special.sentinels},
             vocabulary_size=vocabulary_size,
             words=words,
+            isolates=isolates,
         )
     if not special.sentinels:
         return None

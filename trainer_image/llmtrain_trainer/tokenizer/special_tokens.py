@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from llmtrain_api.base import Model
 from llmtrain_api.objective import MAX_SPANS, Objective
+from llmtrain_trainer.tokenizer.marks import TURN_END
 
 MASK = "<|mask|>"
 PADDING = "<|pad|>"
@@ -38,6 +39,9 @@ class SpecialTokens(Model):
     padding: int | None = None
     sentinels: list[int] = Field(default_factory=list)
     """All that there are, in order, or none."""
+
+    turn_end: int | None = None
+    """What ends a turn of a conversation."""
 
 
 def add_lacking_tokens(tokenizer: Tokenizer, names: Sequence[str]) -> None:
@@ -65,5 +69,6 @@ def find_special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
     return SpecialTokens(
         mask=find(MASK),
         padding=find(PADDING),
+        turn_end=find(TURN_END),
         sentinels=sentinels if len(sentinels) == len(SENTINELS) else [],
     )

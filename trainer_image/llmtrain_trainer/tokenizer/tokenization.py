@@ -219,9 +219,9 @@ def list_special_tokens(data: DataSpec) -> list[str]:
 def add_special_tokens(tokenizer: Tokenizer, special: Sequence[str], folder: Path) -> None:
     """Add special tokens that the tokenizer lacks; with those of turns, a template to `folder`."""
     add_lacking_tokens(tokenizer, special)
-    template = folder / CHAT_FILE
-    if CHAT_TOKENS[0] in special and not template.exists():
-        template.write_text(CHAT_TEMPLATE, encoding="utf-8")
+    if CHAT_TOKENS[0] in special:
+        # Whatever it had before: the model learns turns as they are written here.
+        (folder / CHAT_FILE).write_text(CHAT_TEMPLATE, encoding="utf-8")
 
 
 def fetch_tokenizer(store: Store, folder: Path, special: Sequence[str] = ()) -> TextEncoder:
@@ -258,6 +258,8 @@ def fetch_tokenizer(store: Store, folder: Path, special: Sequence[str] = ()) -> 
                 add_special_tokens(tokenizer, special, folder)
                 tokenizer.save(str(path))
                 config = json.loads(config_path.read_text("utf-8")) | _name_tokens(tokenizer)
+                if CHAT_TOKENS[0] in special:
+                    config.pop("chat_template", None)
                 config_path.write_text(json.dumps(config, indent=1), "utf-8")
             # Where its words end is its own affair, so its texts stay whole.
             return TextEncoder(

@@ -44,6 +44,7 @@ from llmtrain_trainer.dataset.loading import (
 )
 from llmtrain_trainer.failures import DataError, StoreError
 from llmtrain_trainer.model.blueprint import Blueprint, draw_blueprint
+from llmtrain_trainer.model.network import ISOLATING
 from llmtrain_trainer.model.pretrained import Pretrained, fetch_weights, read_pretrained
 from llmtrain_trainer.objective.batch import Objective
 from llmtrain_trainer.objective.choosing import choose_objective
@@ -132,9 +133,10 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
                 _sweep_up(store)
             checkpoint = fetch_newest_checkpoint(store, ranks)
         dataset = _open_dataset(config, store, checkpoint)
-        objective = choose_objective(config, dataset)
         pretrained = read_pretrained(config, store)
         blueprint = draw_blueprint(config, dataset, pretrained)
+        isolates = blueprint.configuration.model_type in ISOLATING
+        objective = choose_objective(config, dataset, isolates=isolates)
         arithmetic = _choose_arithmetic(blueprint, ranks, checkpoint)
         if checkpoint is None:
             checkpoint = fetch_origin(config, ranks)

@@ -17,7 +17,7 @@ from torch import distributed
 
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.model.network import compute_token_losses
-from llmtrain_trainer.objective.batch import Batch
+from llmtrain_trainer.objective.batch import Batch, read_batch
 from llmtrain_trainer.parallel import skip_gradient_sync
 from llmtrain_trainer.training.optim import compute_learning_rate
 from llmtrain_trainer.training.order import select_samples
@@ -148,8 +148,14 @@ def _make_batches(run: TrainingRun, step: int, share: int, micro: int) -> Iterat
     numbers = np.arange(number * training.batch_size, (number + 1) * training.batch_size)
     for start in range(rank * share, (rank + 1) * share, micro):
         part = slice(start, min(start + micro, (rank + 1) * share))
-        sequences = run.dataset.train.read_sequences(samples[part], training.sequence_length)
-        yield run.objective.make_batch(sequences, numbers[part], is_training=True)
+        yield read_batch(
+            run.objective,
+            run.dataset.train,
+            samples[part],
+            numbers[part],
+            sequence_length=training.sequence_length,
+            is_training=True,
+        )
 
 
 def _seed_dropout(seed: int, step: int, rank: int) -> None:
