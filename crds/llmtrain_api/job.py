@@ -41,6 +41,7 @@ PACK_RULE = "data.pack.sequenceLength must be training.sequenceLength"
 FROM_TOKENIZER_RULE = (
     "with model.from the tokenizer is the model's own, or data.tokenizer.kind: pretrained"
 )
+LORA_RULE = "training.lora needs model.from: adapters go beside trained weights"
 TEST_SPLIT_RULE = "evaluation.split: test needs data.split.testFraction"
 
 SPAN_VOCABULARY = 1000
@@ -131,6 +132,11 @@ class JobSpec(Model):
                     field="data.tokenizer.kind",
                 ),
                 cel(
+                    "!has(self.training.lora) || has(self.model.from)",
+                    LORA_RULE,
+                    field="training.lora",
+                ),
+                cel(
                     "!has(self.data.pack) || "
                     "self.data.pack.sequenceLength == self.training.sequenceLength",
                     PACK_RULE,
@@ -183,6 +189,8 @@ class JobSpec(Model):
         if warmup_steps is not None and warmup_steps > self.training.steps:
             raise ValueError("training.optimizer.warmupSteps must be at most training.steps")
         self._check_objective()
+        if self.training.lora is not None and self.model.pretrained is None:
+            raise ValueError(LORA_RULE)
         pack = self.data.pack
         if pack is not None and pack.sequence_length != self.training.sequence_length:
             raise ValueError(PACK_RULE)

@@ -136,4 +136,4 @@ class RunConfig(Model):
     @property
     def learning_rate(self) -> float:
         """Peak of the learning rate."""
-        return self.training.optimizer.learning_rate or self.model.suggest_learning_rate()
+        return self.training.find_learning_rate(self.model)

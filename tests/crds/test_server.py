@@ -85,7 +85,7 @@ DEFAULTED = {
     "a pretrained model": change(
         SMALLEST,
         spec__model={"from": "s3://models/bert"},
-        spec__training={"steps": 1, "objective": "masked"},
+        spec__training={"steps": 1, "objective": "masked", "lora": {}},
     ),
     "lists of objects": change(
         SMALLEST,
@@ -356,6 +356,12 @@ REFUSALS = {
         field="spec",
         server_says="with model.from the tokenizer is the model's own",
         pydantic_says="with model.from the tokenizer is the model's own",
+    ),
+    "adapters without a pretrained model": Refusal(
+        changes={"spec__training": {"steps": 1, "lora": {}}},
+        field="spec",
+        server_says="training.lora needs model.from",
+        pydantic_says="training.lora needs model.from",
     ),
     "more spans than there are tokens for": Refusal(
         changes={

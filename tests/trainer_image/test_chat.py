@@ -81,14 +81,14 @@ def test_a_model_learns_its_template(root: Path) -> None:
     assert result.bits_per_byte is None
     assert [sample["continuation"] for sample in report["samples"]] == ["white"]
 
-    tokenizer = AutoTokenizer.from_pretrained(folder / "export")
-    model = AutoModelForCausalLM.from_pretrained(folder / "export")
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder / "export")
+    model: Any = AutoModelForCausalLM.from_pretrained(folder / "export")
     chat = [
         {"role": "user", "content": "coal?"},
         {"role": "assistant", "content": "black"},
         {"role": "user", "content": "grass?"},
     ]
-    read = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")
+    read: Any = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")
     written = model.generate(**read, do_sample=False, max_new_tokens=20)[0]
     answer = tokenizer.decode(written[read["input_ids"].shape[1] :])
     assert answer == "green<|im_end|>"

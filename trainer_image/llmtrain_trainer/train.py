@@ -34,7 +34,7 @@ from llmtrain_trainer.failures import (
     StageError,
 )
 from llmtrain_trainer.model.export import ExportFacts, export_model, locate_export
-from llmtrain_trainer.parallel import count_threads, gather_parameters, join_ranks
+from llmtrain_trainer.parallel import count_threads, find_plain_model, gather_parameters, join_ranks
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.training.curve import note_loss
@@ -279,7 +279,7 @@ def _finish(run: TrainingRun) -> StageResult:
     run.ranks.share("exported", True, source=0)
     run.reporter.enter(RankPhase.FINISHED)
     return StageResult(
-        parameters=sum(tensor.numel() for tensor in parameters.values()),
+        parameters=sum(p.numel() for p in find_plain_model(run.model).parameters()),
         step=run.step,
         train_loss=run.find_last("loss"),
         export_uri=locate_export(run.config),

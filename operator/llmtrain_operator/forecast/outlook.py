@@ -133,7 +133,7 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
     limit = _find_memory_limit(spec, means)
     return Outlook(
         network=spec.model.resolve(),
-        learning_rate=training.optimizer.learning_rate or spec.model.suggest_learning_rate(),
+        learning_rate=training.find_learning_rate(spec.model),
         vocabulary_size=vocabulary_size,
         size=size,
         tokens=tokens,

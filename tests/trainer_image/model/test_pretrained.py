@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from llmtrain_api.network import ModelSpec
@@ -23,52 +24,106 @@ from testbed.ranks import Fate, RunningRanks, run_ranks
 from testbed.tiny_run import configure_tiny_run, find_run_folder, prepare_tiny_run
 
 VOCABULARY = 257
+LOSS_TOLERANCE = 1e-6
 NO_SHAPE = {"layers": None, "heads": None, "hiddenSize": None}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A trained model in a store."""
+
+    root: Path
+    uri: str
+    losses: list[float]
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.uri.removeprefix("s3://")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    root = tmp_path_factory.mktemp("pretrained")
+    config = prepare_tiny_run(root, run="base")
+    losses = run_ranks(config).list_facts("loss")
+    return Base(root, f"{config.run_uri}/export", losses)
 
 
 def go_on(root: Path, uri: str, run: str, **sections: Any) -> RunConfig:
     """Prepare a run that goes on from the model at `uri`."""
+    training = {"steps": 6, "optimizer": {"learningRate": 0.001, "warmupSteps": 0}}
     return prepare_tiny_run(
         root,
         run=run,
         model={**NO_SHAPE, "from": uri, "dropout": 0.0},
         data={"tokenizer": {"kind": "pretrained", "uri": uri}},
-        training={"steps": 6, "optimizer": {"learningRate": 0.001, "warmupSteps": 0}},
+        training=training | sections.pop("training", {}),
         checkpoint={"everySteps": 2},
         **sections,
     )
 
 
-def describe_weights(config: RunConfig) -> dict[str, Any]:
-    path = find_run_folder(config) / "export" / "model.safetensors"
-    model = AutoModelForCausalLM.from_pretrained(path.parent)
-    return dict(model.named_parameters())
+def read_weights(config: RunConfig) -> dict[str, torch.Tensor]:
+    return load_file(find_run_folder(config) / "export" / "model.safetensors")
 
 
-def test_a_run_goes_on_from_an_export_and_needs_it_once(tmp_path: Path) -> None:
-    base = prepare_tiny_run(tmp_path, run="base")
-    learned = run_ranks(base).list_facts("loss")
-    uri = f"{base.run_uri}/export"
-
-    alone = go_on(tmp_path, uri, "alone")
-    losses = run_ranks(alone).list_facts("loss")
-    assert losses[0] < learned[-1] + 0.3 < learned[0] - 1.0
-
-    disturbed = go_on(tmp_path, uri, "disturbed", strategy="fsdp", processes_per_worker=2)
-    ranks = RunningRanks(disturbed, fate=Fate(leaves_in_step=2))
+def run_disturbed(config: RunConfig, root: Path) -> list[float]:
+    """Run two ranks that are stopped, take the model away, and go on by one; return all losses."""
+    ranks = RunningRanks(config, fate=Fate(leaves_in_step=2))
     with pytest.raises(PreemptedError):
         ranks.finish()
-    record = read_pretrained(disturbed, open_store(disturbed.run_uri, disturbed.storage))
-    assert record is not None
-    shutil.rmtree(fetch_weights(record, disturbed))
-    shutil.rmtree(find_run_folder(base) / "export")
-    resumed = run_ranks(disturbed, round_number=2).list_facts("loss")
-    told = ranks.logs[0].list_facts("loss") + resumed
-    assert told == pytest.approx(losses, rel=1e-5)
-    first, second = describe_weights(alone), describe_weights(disturbed)
+    shutil.rmtree(root / "tiny-bucket" / "model")
+    config = config.model_copy(update={"processes_per_worker": 1})
+    return ranks.logs[0].list_facts("loss") + run_ranks(config, round_number=2).list_facts("loss")
+
+
+def test_a_run_goes_on_from_an_export_and_needs_it_once(base: Base) -> None:
+    alone = go_on(base.root, base.uri, "alone")
+    losses = run_ranks(alone).list_facts("loss")
+    assert losses[0] < base.losses[-1] + 0.3 < base.losses[0] - 1.0
+
+    shutil.copytree(base.folder, base.root / "tiny-bucket" / "model")
+    disturbed = go_on(
+        *(base.root, "s3://tiny-bucket/model", "disturbed"), strategy="fsdp", processes_per_worker=2
+    )
+    told = run_disturbed(disturbed, base.root)
+    assert told == pytest.approx(losses, rel=LOSS_TOLERANCE)
+    first, second = read_weights(alone), read_weights(disturbed)
     assert first.keys() == second.keys()
     for name, weights in first.items():
         torch.testing.assert_close(weights, second[name], rtol=1e-4, atol=1e-5)
+
+
+def test_adapters_are_all_that_is_trained_and_saved(base: Base) -> None:
+    # DoRA is LoRA with one vector more for each layer.
+    training = {"lora": {"rank": 4, "dora": True}, "optimizer": {"learningRate": 0.01}}
+    alone = go_on(base.root, base.uri, "adapters", training=training)
+    losses = run_ranks(alone).list_facts("loss")
+    assert losses[0] < base.losses[0] - 1.0
+
+    config = go_on(
+        *(base.root, base.uri, "adapters-disturbed"),
+        training=training,
+        strategy="fsdp",
+        processes_per_worker=2,
+    )
+    ranks = RunningRanks(config, fate=Fate(leaves_in_step=2))
+    with pytest.raises(PreemptedError):
+        ranks.finish()
+    config = config.model_copy(update={"processes_per_worker": 1})
+    told = ranks.logs[0].list_facts("loss")
+    told += run_ranks(config, round_number=2).list_facts("loss")
+    assert told == pytest.approx(losses, rel=LOSS_TOLERANCE)
+
+    [shard] = find_run_folder(alone).glob("checkpoints/step-00000006/*/*.safetensors")
+    saved = load_file(shard)
+    assert saved
+    assert all(".lora_" in name for name in saved)
+    trained, merged = load_file(base.folder / "model.safetensors"), read_weights(alone)
+    changed = {name for name in trained if not torch.equal(trained[name], merged[name])}
+    assert changed == {name for name in trained if name.split(".")[-2].startswith("c_")} - {
+        name for name in trained if name.endswith("bias")
+    }
 
 
 def write_model(folder: Path, *, settings: dict[str, Any] | None = None) -> RunConfig:
@@ -171,9 +226,7 @@ def test_new_tokens_begin_as_the_mean_and_change_nothing_else(tmp_path: Path) ->
     before = AutoModelForCausalLM.from_pretrained(tmp_path / "tiny-bucket" / "model").eval()
     configuration = record.configure()
     configuration.vocab_size = VOCABULARY + 2
-    blueprint = Blueprint(
-        run=config, configuration=configuration, pretrained_vocabulary_size=VOCABULARY
-    )
+    blueprint = Blueprint(run=config, configuration=configuration, pretrained=record)
     grown = blueprint.load(folder).eval()
     rows = before.get_input_embeddings().weight
     torch.testing.assert_close(

@@ -43,9 +43,11 @@ def make_sequences() -> NDArray[np.int64]:
 
 
 def make_network(model_type: str) -> Any:
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    configuration = CONFIG_MAPPING[model_type](
-        **sizes,
+    kind: Any = CONFIG_MAPPING[model_type]
+    configuration = kind(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
         vocab_size=VOCABULARY,
         intermediate_size=32,
         num_key_value_heads=1,

@@ -1,7 +1,8 @@
 """The model of a run: its configuration, and its weights before the first step.
 
-Below: `configurations` for models from a size, `pretrained` for those that go on from another one.
-Above: `training.run` builds it, `export` builds it again, reports describe it.
+Below: `configurations` for models from a size, `pretrained` for those that go on from another one,
+`adapters` for what is trained beside those. Above: `training.run` builds it, `export` builds it
+again, reports describe it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import copy
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import GenerationConfig, PreTrainedConfig
@@ -19,9 +21,13 @@ from transformers.utils import logging as logging_of_library
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.dataset.loading import Dataset
 from llmtrain_trainer.failures import ConfigurationError
+from llmtrain_trainer.model.adapters import add_adapters
 from llmtrain_trainer.model.configurations import configure_network
 from llmtrain_trainer.model.network import AUTO_CLASSES, create_model
-from llmtrain_trainer.model.pretrained import Pretrained
+from llmtrain_trainer.model.pretrained import Pretrained, fetch_weights
+
+if TYPE_CHECKING:
+    from peft import LoraModel
 
 logger = logging.getLogger(__name__)
 
@@ -54,13 +60,47 @@ class Blueprint:
     run: RunConfig
     configuration: PreTrainedConfig
 
-    pretrained_vocabulary_size: int | None = None
-    """Tokens of the model that the run goes on from, where it does; the vocabulary of
-    `configuration` has those that the tokenizer has beyond them."""
+    pretrained: Pretrained | None = None
+    """The model that the run goes on from. `configuration` has the vocabulary of the tokenizer
+    where that is the larger one."""
+
+    @property
+    def frozen_digest(self) -> str | None:
+        """Digest of the weights that stay as they are, where only adapters are trained."""
+        is_frozen = self.run.training.lora is not None and self.pretrained is not None
+        return self.pretrained.digest if is_frozen and self.pretrained is not None else None
 
     def build(self) -> PreTrainedModel:
         """Build the model with random fp32 weights, of the run's seed."""
         return create_model(self.configuration, self.run.objective, seed=self.run.training.seed)
+
+    def begin(self) -> PreTrainedModel:
+        """Build the model as it is before the first step.
+
+        Raises:
+            StoreError: the pretrained weights cannot be had as they were pinned.
+        """
+        if self.pretrained is None:
+            return self.build()
+        if self.run.training.lora is None:
+            return self.load(fetch_weights(self.pretrained, self.run))
+        model = self.adapt().model
+        assert isinstance(model, PreTrainedModel)
+        return model
+
+    def adapt(self) -> LoraModel:
+        """Build the frozen model with adapters that change nothing yet; see `begin`."""
+        spec = self.run.training.lora
+        assert spec is not None
+        assert self.pretrained is not None
+        known = self.pretrained.configure().vocab_size
+        return add_adapters(
+            self.load(fetch_weights(self.pretrained, self.run)),
+            spec,
+            seed=self.run.training.seed,
+            new_tokens=range(known, self.configuration.vocab_size),
+            source=self.pretrained.uri,
+        )
 
     def load(self, folder: Path) -> PreTrainedModel:
         """Build the model with the weights in `folder`; what they lack is random, by the seed.
@@ -69,11 +109,9 @@ class Blueprint:
         model knows nearly as they are (Hewitt 2021, Initializing New Word Embeddings for
         Pretrained Language Models).
         """
-        size = self.pretrained_vocabulary_size
-        assert size is not None
-        new_size = self.configuration.vocab_size
+        assert self.pretrained is not None
         configuration = copy.deepcopy(self.configuration)
-        configuration.vocab_size = size
+        size = configuration.vocab_size = self.pretrained.configure().vocab_size
         torch.manual_seed(self.run.training.seed)
         logging_of_library.disable_progress_bar()
         model = AUTO_CLASSES[self.run.objective].from_pretrained(
@@ -85,6 +123,7 @@ class Blueprint:
             use_safetensors=True,
         )
         assert isinstance(model, PreTrainedModel)
+        new_size = self.configuration.vocab_size
         if new_size > size:
             logger.info("the vocabulary grows from %d to %d tokens", size, new_size)
             model.resize_token_embeddings(new_size, mean_resizing=False)
@@ -119,9 +158,8 @@ def draw_blueprint(config: RunConfig, dataset: Dataset, pretrained: Pretrained |
     for name in DROPOUTS:
         if isinstance(getattr(configuration, name, None), float):
             setattr(configuration, name, config.model.dropout)
-    size = configuration.vocab_size
-    configuration.vocab_size = max(size, dataset.vocabulary_size)
-    return Blueprint(run=config, configuration=configuration, pretrained_vocabulary_size=size)
+    configuration.vocab_size = max(configuration.vocab_size, dataset.vocabulary_size)
+    return Blueprint(run=config, configuration=configuration, pretrained=pretrained)
 
 
 def describe_shape(configuration: PreTrainedConfig) -> Shape:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
 from llmtrain_api.objective import LossOn, Objective
@@ -24,6 +25,7 @@ from llmtrain_api.run import RunConfig
 from llmtrain_trainer.checkpoint.manifest import MANIFEST
 from llmtrain_trainer.dataset.loading import Dataset
 from llmtrain_trainer.failures import StoreError
+from llmtrain_trainer.model.adapters import ADAPTER, merge_adapters, save_adapter
 from llmtrain_trainer.model.blueprint import Blueprint, describe_shape
 from llmtrain_trainer.model.lstm import MODEL_TYPE
 from llmtrain_trainer.model.network import AUTO_CLASSES, count_parameters
@@ -79,22 +81,28 @@ def export_model(
 ) -> None:
     """Write weights, configuration, tokenizer and model card under `export/` of the run.
 
+    Adapters are merged into the weights, and lie in `adapter/` alone, too.
+
     Args:
         blueprint: the run's model.
         store: rooted at the run.
         dataset: gives vocabulary and tokenizer.
-        parameters: every parameter whole, by the names of the plain model; fp32.
+        parameters: every trained parameter whole, by the names of the plain model; fp32.
         facts: for the model card.
     """
     if store.find_object(EXPORT + MANIFEST) is not None:
         return
     config = blueprint.run
-    model = blueprint.build()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(parameters[name])
     with tempfile.TemporaryDirectory(prefix="llmtrain-export-") as name:
         folder = Path(name)
+        if config.training.lora is None:
+            model = blueprint.build()
+            _fill(model, parameters)
+        else:
+            adapters = blueprint.adapt()
+            _fill(adapters.model, parameters)
+            save_adapter(adapters, folder / ADAPTER)
+            model = merge_adapters(adapters)
         transformers.utils.logging.disable_progress_bar()
         _end_at_turns(model, config, dataset)
         model.save_pretrained(folder)
@@ -111,8 +119,8 @@ def export_model(
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
         objects = []
-        for path in sorted(folder.iterdir()):
-            item = describe_file(path, path.name)
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            item = describe_file(path, path.relative_to(folder).as_posix())
             store.upload(EXPORT + item.key, path)
             objects.append(item.dump())
     manifest = {"formatVersion": 1, "step": facts.step, "objects": objects}
@@ -120,6 +128,14 @@ def export_model(
         store.create_bytes(EXPORT + MANIFEST, json.dumps(manifest, indent=1).encode())
     except ObjectExistsError:
         return  # a retried request had arrived after all
+
+
+@torch.no_grad()
+def _fill(model: nn.Module, parameters: Mapping[str, torch.Tensor]) -> None:
+    """Put what was trained into the model."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.copy_(parameters[name])
 
 
 def _end_at_turns(model: PreTrainedModel, config: RunConfig, dataset: Dataset) -> None:
@@ -150,6 +166,8 @@ def download_export(store: Store, folder: Path) -> None:
             next_step="evaluate runs after train has succeeded; look at the train stage",
         )
     for item in json.loads(store.read_bytes(EXPORT + MANIFEST))["objects"]:
+        if "/" in item["key"]:
+            continue  # the adapter alone, which is in the merged weights, too
         path = folder / Path(item["key"]).name
         store.download(EXPORT + item["key"], path)
         if describe_file(path, item["key"]).dump() != item:

@@ -16,7 +16,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from torch import nn
-from transformers.modeling_utils import PreTrainedModel
 
 from llmtrain_api.records import RankPhase
 from llmtrain_api.run import RunConfig
@@ -42,10 +41,10 @@ from llmtrain_trainer.dataset.loading import (
     find_dataset,
     open_run_dataset,
 )
-from llmtrain_trainer.failures import DataError, StoreError
+from llmtrain_trainer.failures import ConfigurationError, DataError, StoreError
 from llmtrain_trainer.model.blueprint import Blueprint, draw_blueprint
 from llmtrain_trainer.model.network import ISOLATING
-from llmtrain_trainer.model.pretrained import Pretrained, fetch_weights, read_pretrained
+from llmtrain_trainer.model.pretrained import read_pretrained
 from llmtrain_trainer.objective.batch import Objective
 from llmtrain_trainer.objective.choosing import choose_objective
 from llmtrain_trainer.parallel import Ranks, find_plain_model, forget_gathered, spread_model
@@ -141,10 +140,17 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
         if checkpoint is None:
             checkpoint = fetch_origin(config, ranks)
         arithmetic.apply()
-        facts = RunFacts(dataset=dataset.fingerprint, arithmetic=arithmetic.dump())
-        # With a checkpoint the weights are its own, wherever they began.
-        beginning = pretrained if checkpoint is None else None
-        plain_model = _build_model(blueprint, beginning)
+        facts = RunFacts(
+            dataset=dataset.fingerprint,
+            arithmetic=arithmetic.dump(),
+            pretrained=blueprint.frozen_digest,
+        )
+        _check_frozen(blueprint, checkpoint)
+        # With a checkpoint the weights are its own, wherever they began; but for frozen ones.
+        if checkpoint is None or blueprint.frozen_digest is not None:
+            plain_model = blueprint.begin()
+        else:
+            plain_model = blueprint.build()
         model = spread_model(plain_model, ranks, config.strategy, arithmetic)
         model.train()
         run = TrainingRun(
@@ -301,11 +307,17 @@ def _choose_arithmetic(
     return Arithmetic.load(ranks.share("arithmetic", chosen, source=0))
 
 
-def _build_model(blueprint: Blueprint, pretrained: Pretrained | None) -> PreTrainedModel:
-    """Build the model, with the weights of the pretrained one where there is one."""
-    if pretrained is None:
-        return blueprint.build()
-    return blueprint.load(fetch_weights(pretrained, blueprint.run))
+def _check_frozen(blueprint: Blueprint, checkpoint: Checkpoint | None) -> None:
+    """Hold a checkpoint of adapters to the weights that they lie beside."""
+    if checkpoint is None or checkpoint.manifest.pretrained == blueprint.frozen_digest:
+        return
+    raise ConfigurationError(
+        f"the checkpoint of step {checkpoint.manifest.step} holds "
+        f"{'all weights' if checkpoint.manifest.pretrained is None else 'adapters'} of another "
+        "model than model.from and training.lora say",
+        reason="CheckpointIncompatible",
+        next_step="use the same model.from and training.lora as the run that wrote it",
+    )
 
 
 def _check_splits(dataset: Dataset, sequence_length: int, final: HeldOut) -> None:
