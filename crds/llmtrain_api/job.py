@@ -16,10 +16,10 @@ from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import (
     MAX_SPANS,
     OBJECTIVE_RULE,
-    OBJECTIVES,
     SPANS_RULE,
     Objective,
     find_objective,
+    goes_with,
 )
 from llmtrain_api.status import JobStatus
 from llmtrain_api.training import CheckpointSpec, EvaluationSpec, HeldOut, TrainingSpec
@@ -42,6 +42,10 @@ FROM_TOKENIZER_RULE = (
     "with model.from the tokenizer is the model's own, or data.tokenizer.kind: pretrained"
 )
 LORA_RULE = "training.lora needs model.from: adapters go beside trained weights"
+CLASSIFICATION_RULE = (
+    "training.objective: classification needs fields.label in every one of data.sources, and is "
+    "without data.pack and training.lora"
+)
 TEST_SPLIT_RULE = "evaluation.split: test needs data.split.testFraction"
 
 SPAN_VOCABULARY = 1000
@@ -104,7 +108,9 @@ class JobSpec(Model):
                 ),
                 cel(
                     "!has(self.training.objective) || has(self.model.from) || "
-                    "((self.training.objective == 'masked') == "
+                    "(self.training.objective == 'classification' ? "
+                    "self.model.architecture in ['gpt2', 'llama', 'bert'] : "
+                    "(self.training.objective == 'masked') == "
                     "(self.model.architecture == 'bert') && "
                     "(self.training.objective == 'span-corruption') == "
                     "(self.model.architecture == 't5'))",
@@ -130,6 +136,14 @@ class JobSpec(Model):
                     "!has(self.model.from) || self.data.tokenizer.kind in ['bpe', 'pretrained']",
                     FROM_TOKENIZER_RULE,
                     field="data.tokenizer.kind",
+                ),
+                cel(
+                    "!has(self.training.objective) || "
+                    "self.training.objective != 'classification' || "
+                    "(!has(self.data.pack) && !has(self.training.lora) && self.data.sources.all("
+                    "source, has(source.fields) && has(source.fields.label)))",
+                    CLASSIFICATION_RULE,
+                    field="training.objective",
                 ),
                 cel(
                     "!has(self.training.lora) || has(self.model.from)",
@@ -207,8 +221,14 @@ class JobSpec(Model):
     def _check_objective(self) -> None:
         training, tokenizer = self.training, self.data.tokenizer
         is_warm = self.model.pretrained is not None
-        if not is_warm and self.objective is not OBJECTIVES[self.model.architecture]:
+        if not is_warm and not goes_with(self.model.architecture, self.objective):
             raise ValueError(OBJECTIVE_RULE)
+        if self.objective is Objective.CLASSIFICATION and (
+            self.data.pack is not None
+            or training.lora is not None
+            or any(s.fields is None or s.fields.label is None for s in self.data.sources)
+        ):
+            raise ValueError(CLASSIFICATION_RULE)
         if is_warm and tokenizer.kind not in (TokenizerKind.BPE, TokenizerKind.PRETRAINED):
             raise ValueError(FROM_TOKENIZER_RULE)
         if self.objective is not Objective.SPAN_CORRUPTION:

@@ -101,6 +101,7 @@ class StageResult(Model):
     """exp(validation_loss) (evaluate)."""
 
     accuracy: float | None = None
+    macro_f1: float | None = None
     """Share of the targets that the model holds for the most probable (evaluate)."""
 
     bits_per_byte: float | None = None

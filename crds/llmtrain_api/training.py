@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 from llmtrain_api.base import MAX_NAME_CHARACTERS, Model, cel
 from llmtrain_api.lora import LoraSpec
 from llmtrain_api.network import ModelSpec
-from llmtrain_api.objective import LossOn, MaskingSpec, Objective, SpanCorruptionSpec
+from llmtrain_api.objective import ClassWeights, LossOn, MaskingSpec, Objective, SpanCorruptionSpec
 from llmtrain_api.sources import S3Uri
 
 FINE_TUNING_LEARNING_RATE = 5e-5
@@ -140,13 +140,18 @@ class TrainingSpec(Model):
     """Tokens of a training sequence, and the model's context."""
 
     objective: Objective | None = None
-    """causal: the next token; masked: hidden tokens; span-corruption: what was cut out. Absent:
-    what the architecture is for."""
+    """causal: the next token; masked: hidden tokens; span-corruption: what was cut out;
+    classification: the label of each document, by data.sources[].fields.label. Absent: what the
+    architecture is for."""
 
     loss_on: LossOn | None = None
     """For causal. assistant: of conversations only the turns of the assistant, each with its end,
     and all of documents that are none; all: every token. Absent: assistant where a source's fields
     make conversations, else all. Padding is never learned."""
+
+    class_weights: ClassWeights = ClassWeights.NONE
+    """For classification. balanced: a document counts the less in the loss, the more documents of
+    its class there are (documents / (classes × documents of the class)); none: all count alike."""
 
     masking: MaskingSpec = MaskingSpec()
     """For masked."""

@@ -363,6 +363,21 @@ REFUSALS = {
         server_says="training.lora needs model.from",
         pydantic_says="training.lora needs model.from",
     ),
+    "classification of an lstm": Refusal(
+        changes={
+            "spec__model": {"architecture": "lstm"},
+            "spec__training": {"steps": 1, "objective": "classification"},
+        },
+        field="spec",
+        server_says="or classification for gpt2, llama and bert",
+        pydantic_says="or classification for gpt2, llama and bert",
+    ),
+    "classification without labels": Refusal(
+        changes={"spec__training": {"steps": 1, "objective": "classification"}},
+        field="spec",
+        server_says="classification needs fields.label",
+        pydantic_says="classification needs fields.label",
+    ),
     "more spans than there are tokens for": Refusal(
         changes={
             "spec__model": {"architecture": "t5"},

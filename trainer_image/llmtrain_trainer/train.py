@@ -34,6 +34,7 @@ from llmtrain_trainer.failures import (
     StageError,
 )
 from llmtrain_trainer.model.export import ExportFacts, export_model, locate_export
+from llmtrain_trainer.objective.batch import count_samples
 from llmtrain_trainer.parallel import count_threads, find_plain_model, gather_parameters, join_ranks
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import RankGroup
@@ -204,7 +205,8 @@ def _evaluate(run: TrainingRun) -> None:
             run.objective,
             split,
             choose_sequences(
-                split.num_sequences(training.sequence_length), run.config.evaluation.max_sequences
+                count_samples(run.objective, split, training.sequence_length),
+                run.config.evaluation.max_sequences,
             ),
             run.ranks,
             sequence_length=training.sequence_length,

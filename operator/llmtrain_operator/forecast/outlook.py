@@ -24,6 +24,7 @@ OBJECTIVE_TOKENS = {
     Objective.CAUSAL: 0,
     Objective.MASKED: 2,
     Objective.SPAN_CORRUPTION: 1 + MAX_SPANS,
+    Objective.CLASSIFICATION: 2,
 }
 """Special tokens that an objective adds to a vocabulary, padding included."""
 

@@ -43,6 +43,8 @@ def make_report(root: Path, *, loss: float = 4.1, text: str = "text") -> Report:
         validation_loss=loss,
         perplexity=math.exp(loss),
         accuracy=0.25,
+        macro_f1=None,
+        majority_share=None,
         bits_per_byte=2.0,
         unigram_loss=4.5,
         held_out_tokens=99,

@@ -6,8 +6,10 @@ Above: `train` and `evaluate`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -54,6 +56,9 @@ class Provenance:
     documents: NDArray[np.int64]
     """The number of each one's document in its split, or `NO_DOCUMENT` [n, t]."""
 
+    labels: tuple[str, ...] = ()
+    """Of the document of each sequence [n], where sequences are documents."""
+
 
 def describe_document(length: int) -> Provenance:
     """Return where the tokens of a single text come from [1, length]."""
@@ -84,6 +89,7 @@ class Split:
             for shard in manifest.shards
             if shard.roles is not None
         ]
+        self._facts = [folder / shard.facts for shard in manifest.shards if shard.facts is not None]
         self.has_roles = len(self._roles) == len(self._shards)
         """Whether it is known whose words each token is; else all are text."""
 
@@ -132,6 +138,33 @@ class Split:
         self._read(self._shards, int(start), document)
         return document[: np.flatnonzero(document != self._end_of_text).max(initial=-1) + 1]
 
+    def read_documents(
+        self, indices: Sequence[int] | NDArray[np.int64], max_tokens: int
+    ) -> tuple[NDArray[np.int64], Provenance]:
+        """Return the beginnings of documents as rows, and where their tokens come from.
+
+        Each ends with end of text; rows are as long as the longest of them, at most `max_tokens`,
+        and filled with end of text.
+        """
+        texts = [self.read_document(int(index))[: max_tokens - 1] for index in indices]
+        lengths = np.array([len(text) + 1 for text in texts])
+        rows = np.full((len(texts), lengths.max()), self._end_of_text, dtype=np.int64)
+        for row, text in zip(rows, texts, strict=True):
+            row[: len(text)] = text
+        is_filled = np.arange(rows.shape[1]) >= lengths[:, None]
+        documents = np.where(is_filled, NO_DOCUMENT, np.asarray(indices)[:, None])
+        roles = np.where(is_filled, Role.PADDING, Role.TEXT).astype(np.uint8)
+        labels = tuple(self.labels[int(index)] for index in indices)
+        return rows, Provenance(roles=roles, documents=documents, labels=labels)
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The label of each document; empty ones where none are stored."""
+        if not self._facts:
+            return [""] * self.num_documents
+        lines = (line for path in self._facts for line in path.read_text("utf-8").splitlines())
+        return [json.loads(line)["label"] for line in lines]
+
     def read_roles(self, index: int) -> NDArray[np.uint8]:
         """Return whose words the tokens of a document are, those of `read_document`."""
         roles = np.full(len(self.read_document(index)), Role.TEXT, dtype=np.uint8)
@@ -170,6 +203,9 @@ class Dataset:
 
     special: SpecialTokens
     """Tokens that objectives need, of those that the tokenizer has."""
+
+    labels: Sequence[str]
+    """Of the documents that are trained on, sorted; none where they have none."""
 
     train: Split
     validation: Split
@@ -247,6 +283,7 @@ def _map_dataset(folder: Path, manifest: DatasetManifest) -> Dataset:
         vocabulary_size=manifest.vocabulary_size,
         end_of_text=manifest.end_of_text,
         special=manifest.special,
+        labels=tuple(manifest.labels),
         train=map_split(manifest.train),
         validation=map_split(manifest.validation),
         test=None if manifest.test is None else map_split(manifest.test),

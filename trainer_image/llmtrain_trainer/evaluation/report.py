@@ -47,6 +47,12 @@ class Report:
     accuracy: float
     """Share of the targets that the model holds for the most probable."""
 
+    macro_f1: float | None
+    """Mean F1 of the classes, where classes are predicted."""
+
+    majority_share: float | None
+    """Accuracy of always saying the commonest class."""
+
     bits_per_byte: float | None
     """Where every token is predicted."""
 
@@ -72,6 +78,8 @@ class Report:
             "validationLoss": self.validation_loss,
             "perplexity": self.perplexity,
             "accuracy": self.accuracy,
+            "macroF1": self.macro_f1,
+            "majorityShare": self.majority_share,
             "bitsPerByte": self.bits_per_byte,
             "unigramLoss": self.unigram_loss,
             "heldOutTokens": self.held_out_tokens,

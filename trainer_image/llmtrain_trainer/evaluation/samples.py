@@ -40,6 +40,8 @@ def write_samples(
     torch.manual_seed(config.training.seed)
     if config.objective is Kind.CAUSAL:
         return continue_prompts(config, dataset, held_out, model, tokenizer)
+    if config.objective is Kind.CLASSIFICATION:
+        return classify_texts(config, dataset, held_out, model, tokenizer)
     if config.objective is Kind.MASKED:
         return fill_masks(config, dataset, held_out, objective, model, tokenizer)
     return write_spans(config, dataset, held_out, objective, model, tokenizer)
@@ -112,6 +114,30 @@ def fill_masks(
                 continuation=str(tokenizer.decode(filled[0])),
             )
         )
+    return samples
+
+
+def classify_texts(
+    config: RunConfig,
+    dataset: Dataset,
+    held_out: Split,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[Sample]:
+    """Name the class of the manifest's prompts, or of starts of held-out documents."""
+    samples = []
+    for ids in _find_prompts(config, dataset, held_out, tokenizer):
+        text = str(tokenizer.decode(list(ids), skip_special_tokens=True))
+        read = tokenizer(
+            text,
+            return_tensors="pt",
+            truncation=True,
+            max_length=config.training.sequence_length,
+            return_token_type_ids=False,
+        ).to(model.device)
+        with torch.no_grad():
+            best = int(model(**read).logits.argmax())
+        samples.append(Sample(prompt=f"{text}\n", continuation=dataset.labels[best]))
     return samples
 
 

@@ -18,6 +18,7 @@ from transformers import GenerationConfig, PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging as logging_of_library
 
+from llmtrain_api.objective import Objective
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.dataset.loading import Dataset
 from llmtrain_trainer.failures import ConfigurationError
@@ -121,6 +122,8 @@ class Blueprint:
             dtype=torch.float32,
             trust_remote_code=False,
             use_safetensors=True,
+            # A model that was a classifier before gets an output layer for its new classes.
+            ignore_mismatched_sizes=self.run.objective is Objective.CLASSIFICATION,
         )
         assert isinstance(model, PreTrainedModel)
         new_size = self.configuration.vocab_size
@@ -145,6 +148,7 @@ def draw_blueprint(config: RunConfig, dataset: Dataset, pretrained: Pretrained |
             end_of_text=dataset.end_of_text,
             padding=dataset.special.padding,
         )
+        _name_classes(configuration, config, dataset)
         return Blueprint(run=config, configuration=configuration)
     configuration = pretrained.configure()
     context = getattr(configuration, "max_position_embeddings", None)
@@ -158,8 +162,19 @@ def draw_blueprint(config: RunConfig, dataset: Dataset, pretrained: Pretrained |
     for name in DROPOUTS:
         if isinstance(getattr(configuration, name, None), float):
             setattr(configuration, name, config.model.dropout)
+    _name_classes(configuration, config, dataset)
     configuration.vocab_size = max(configuration.vocab_size, dataset.vocabulary_size)
     return Blueprint(run=config, configuration=configuration, pretrained=pretrained)
+
+
+def _name_classes(configuration: PreTrainedConfig, config: RunConfig, dataset: Dataset) -> None:
+    """Have a model that classifies know its classes, and padding, which decoders look for."""
+    if config.objective is not Objective.CLASSIFICATION:
+        return
+    configuration.id2label = dict(enumerate(dataset.labels))
+    configuration.label2id = {label: number for number, label in enumerate(dataset.labels)}
+    configuration.problem_type = "single_label_classification"
+    configuration.pad_token_id = dataset.special.padding
 
 
 def describe_shape(configuration: PreTrainedConfig) -> Shape:

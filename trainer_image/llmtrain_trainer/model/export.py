@@ -51,6 +51,7 @@ PIPELINES = {
     Objective.CAUSAL: "text-generation",
     Objective.MASKED: "fill-mask",
     Objective.SPAN_CORRUPTION: "text2text-generation",
+    Objective.CLASSIFICATION: "text-classification",
 }
 USES = {
     objective: Use(auto_class=AUTO_CLASSES[objective].__name__, pipeline=pipeline)

@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
     PreTrainedConfig,
 )
 from transformers.modeling_utils import PreTrainedModel
@@ -30,9 +31,13 @@ AUTO_CLASSES: dict[Objective, Any] = {
     Objective.CAUSAL: AutoModelForCausalLM,
     Objective.MASKED: AutoModelForMaskedLM,
     Objective.SPAN_CORRUPTION: AutoModelForSeq2SeqLM,
+    Objective.CLASSIFICATION: AutoModelForSequenceClassification,
 }
 """What builds and loads the model of an objective, by its configuration."""
 
+
+TOKEN_DIMENSIONS = 3
+"""Of logits that are about tokens."""
 
 ISOLATING = {"gpt2", "llama", "bert", "mistral", "qwen2", "qwen3"}
 """Types of models that take a mask for each sequence, so that documents can be kept apart in them.
@@ -75,12 +80,12 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def compute_logits(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Return what the model says of each target of a batch [n, t, vocabulary]."""
+    """Return what the model says of each target of a batch [n, t, vocabulary or classes]."""
     inputs = dict(batch.inputs)
     if batch.documents is not None:
         inputs["attention_mask"] = mask_documents(batch.documents, sees_ahead=batch.sees_ahead)
     logits: torch.Tensor = model(**inputs).logits
-    return logits
+    return logits if logits.ndim == TOKEN_DIMENSIONS else logits[:, None]  # one of each sequence
 
 
 def mask_documents(documents: torch.Tensor, *, sees_ahead: bool) -> torch.Tensor:
@@ -119,5 +124,5 @@ def compute_losses(
         reduction="none",
         ignore_index=NOT_A_TARGET,
         label_smoothing=label_smoothing,
-    )
-    return losses.view(batch.targets.shape)
+    ).view(batch.targets.shape)
+    return losses if batch.weights is None else losses * batch.weights

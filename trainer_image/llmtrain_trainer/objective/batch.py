@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ class Batch:
     targets: torch.Tensor
     """Token ids, int64 [n, t], or `NOT_A_TARGET`."""
 
+    weights: torch.Tensor | None = None
+    """How much the loss of each target counts, float32 [n, t]. None: all alike."""
+
     documents: torch.Tensor | None = None
     """The number of each input token's document, int64 [n, t]: a token sees those of its own only.
     None: all of its sequence."""
@@ -46,6 +49,7 @@ class Batch:
             self,
             inputs=inputs,
             targets=self.targets.to(device),
+            weights=None if self.weights is None else self.weights.to(device),
             documents=None if self.documents is None else self.documents.to(device),
         )
 
@@ -56,6 +60,9 @@ class Batch:
 
 class Objective(Protocol):
     """Makes batches of sequences."""
+
+    reads_documents: ClassVar[bool] = False
+    """Whether its sequences are documents, and not parts of a stream of them."""
 
     @property
     def fixed_targets(self) -> int | None:
@@ -85,7 +92,7 @@ class Objective(Protocol):
         """
 
 
-class NextToken:
+class NextToken(Objective):
     """Predicts every token from those before it."""
 
     def __init__(self, sequence_length: int) -> None:
@@ -121,6 +128,13 @@ def predict_next(sequences: torch.Tensor) -> Batch:
     return Batch(inputs=inputs, targets=sequences[:, 1:])
 
 
+def count_samples(objective: Objective, split: Split, sequence_length: int) -> int:
+    """Return how many sequences an objective finds in a split."""
+    if objective.reads_documents:
+        return split.num_documents
+    return split.num_sequences(sequence_length)
+
+
 def read_batch(
     objective: Objective,
     split: Split,
@@ -131,8 +145,11 @@ def read_batch(
     is_training: bool,
 ) -> Batch:
     """Make a batch of the sequences at `indices` of a split; see `Objective.make_batch`."""
-    sequences = split.read_sequences(indices, sequence_length)
     provenance = None
-    if objective.needs_provenance:
+    if objective.reads_documents:
+        sequences, provenance = split.read_documents(indices, sequence_length - 1)
+    else:
+        sequences = split.read_sequences(indices, sequence_length)
+    if objective.needs_provenance and provenance is None:
         provenance = split.read_provenance(indices, sequence_length)
     return objective.make_batch(sequences, numbers, is_training=is_training, provenance=provenance)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from llmtrain_api.objective import LossOn
 from llmtrain_trainer.dataset.loading import Provenance
-from llmtrain_trainer.objective.batch import NOT_A_TARGET, Batch
+from llmtrain_trainer.objective.batch import NOT_A_TARGET, Batch, Objective
 from llmtrain_trainer.tokenizer.marks import Role
 
 LEARNED: dict[LossOn, Collection[Role]] = {
@@ -27,7 +27,7 @@ LEARNED: dict[LossOn, Collection[Role]] = {
 """Roles of tokens that are targets. A document that is no conversation is learned either way."""
 
 
-class NextInDocument:
+class NextInDocument(Objective):
     """Predicts tokens from those before them in the same document."""
 
     def __init__(self, loss_on: LossOn, *, isolates: bool) -> None:

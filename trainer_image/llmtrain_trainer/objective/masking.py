@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from llmtrain_api.objective import MaskingSpec
 from llmtrain_trainer.dataset.loading import Provenance
-from llmtrain_trainer.objective.batch import NOT_A_TARGET, Batch
+from llmtrain_trainer.objective.batch import NOT_A_TARGET, Batch, Objective
 from llmtrain_trainer.objective.documents import count_positions
 from llmtrain_trainer.objective.draws import Draws
 from llmtrain_trainer.objective.words import WordTable
@@ -28,7 +28,7 @@ HIDDEN_SHARE, REPLACED_SHARE = 0.8, 0.1
 """Of the tokens that are chosen."""
 
 
-class HiddenTokens:
+class HiddenTokens(Objective):
     """Predicts tokens that are hidden."""
 
     def __init__(

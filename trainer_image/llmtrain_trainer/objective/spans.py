@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from llmtrain_api.objective import SpanCorruptionSpec, count_spans
 from llmtrain_trainer.dataset.loading import Provenance
-from llmtrain_trainer.objective.batch import Batch
+from llmtrain_trainer.objective.batch import Batch, Objective
 from llmtrain_trainer.objective.draws import Draws
 
 
-class CutSpans:
+class CutSpans(Objective):
     """Predicts spans that were cut out."""
 
     def __init__(

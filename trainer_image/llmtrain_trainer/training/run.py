@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 from torch import nn
 
+from llmtrain_api.objective import Objective as Kind
 from llmtrain_api.records import RankPhase
 from llmtrain_api.run import RunConfig
 from llmtrain_api.training import DivergenceAction, HeldOut
@@ -280,7 +281,8 @@ def _open_dataset(config: RunConfig, store: Store, checkpoint: Checkpoint | None
         if dataset is not None:
             return dataset
     dataset = open_run_dataset(store, config)
-    _check_splits(dataset, config.training.sequence_length, config.evaluation.split)
+    if config.objective is not Kind.CLASSIFICATION:  # which takes documents of any length
+        _check_splits(dataset, config.training.sequence_length, config.evaluation.split)
     if checkpoint is not None and checkpoint.manifest.dataset != dataset.fingerprint:
         raise DataError(
             f"the checkpoint of step {checkpoint.manifest.step} was trained on dataset "

@@ -17,7 +17,7 @@ from torch import distributed
 
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.model.network import compute_token_losses
-from llmtrain_trainer.objective.batch import Batch, read_batch
+from llmtrain_trainer.objective.batch import Batch, count_samples, read_batch
 from llmtrain_trainer.parallel import skip_gradient_sync
 from llmtrain_trainer.training.optim import compute_learning_rate
 from llmtrain_trainer.training.order import select_samples
@@ -142,7 +142,7 @@ def _make_batches(run: TrainingRun, step: int, share: int, micro: int) -> Iterat
     samples = select_samples(
         number,
         training.batch_size,
-        run.dataset.train.num_sequences(training.sequence_length),
+        count_samples(run.objective, run.dataset.train, training.sequence_length),
         training.seed,
     )
     numbers = np.arange(number * training.batch_size, (number + 1) * training.batch_size)

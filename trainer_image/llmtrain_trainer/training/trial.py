@@ -18,7 +18,7 @@ import torch
 
 from llmtrain_api.base import Model
 from llmtrain_api.network import Architecture, ModelSpec
-from llmtrain_api.objective import find_objective
+from llmtrain_api.objective import OBJECTIVES
 from llmtrain_api.training import OptimizerSpec, TrainingSpec
 from llmtrain_trainer.model.network import build_model, compute_token_losses
 from llmtrain_trainer.objective.choosing import make_objective
@@ -102,7 +102,7 @@ def _time_steps(request: TrialRequest, device: torch.device, arithmetic: Arithme
     model.train()
     optimizer = AdamW(model.named_parameters(), OptimizerSpec())
     objective = make_objective(
-        find_objective(request.model, request.training.objective),
+        OBJECTIVES[request.model.architecture],
         request.training,
         special=MADE_UP,
         vocabulary_size=request.vocabulary_size,
