@@ -51,7 +51,7 @@ generate: $(STAMP) ## Write the CRD and the plain install manifest anew
 
 .PHONY: test
 test: $(STAMP) build-testbed ## Every test that needs no root
-	$(RUN)/pytest -m "not nodes and not patient" tests
+	$(RUN)/pytest --durations=30 -m "not nodes and not patient" tests
 
 .PHONY: e2e
 e2e: $(STAMP) build-testbed build-nodes ## The tests that need real nodes, and so root

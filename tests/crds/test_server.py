@@ -82,6 +82,11 @@ DEFAULTED = {
         spec__model={"architecture": "bert", "size": 1_000_000},
         spec__training={"steps": 1, "objective": "masked", "masking": {}, "spanCorruption": {}},
     ),
+    "a pretrained model": change(
+        SMALLEST,
+        spec__model={"from": "s3://models/bert"},
+        spec__training={"steps": 1, "objective": "masked", "lora": {}},
+    ),
     "lists of objects": change(
         SMALLEST,
         spec__data__sources=[
@@ -349,6 +354,42 @@ REFUSALS = {
         field="spec",
         server_says="causal for gpt2, llama and lstm, masked for bert",
         pydantic_says="causal for gpt2, llama and lstm, masked for bert",
+    ),
+    "a pretrained model with a shape": Refusal(
+        changes={"spec__model": {"from": "s3://models/gpt2", "layers": 2}},
+        field="spec.model",
+        server_says="from brings its own shape",
+        pydantic_says="from brings its own shape",
+    ),
+    "a pretrained model with a tokenizer of bytes": Refusal(
+        changes={
+            "spec__model": {"from": "s3://models/gpt2"},
+            "spec__data__tokenizer": {"kind": "byte"},
+        },
+        field="spec",
+        server_says="with model.from the tokenizer is the model's own",
+        pydantic_says="with model.from the tokenizer is the model's own",
+    ),
+    "adapters without a pretrained model": Refusal(
+        changes={"spec__training": {"steps": 1, "lora": {}}},
+        field="spec",
+        server_says="training.lora needs model.from",
+        pydantic_says="training.lora needs model.from",
+    ),
+    "classification of an lstm": Refusal(
+        changes={
+            "spec__model": {"architecture": "lstm"},
+            "spec__training": {"steps": 1, "objective": "classification"},
+        },
+        field="spec",
+        server_says="or classification for gpt2, llama and bert",
+        pydantic_says="or classification for gpt2, llama and bert",
+    ),
+    "classification without labels": Refusal(
+        changes={"spec__training": {"steps": 1, "objective": "classification"}},
+        field="spec",
+        server_says="classification needs fields.label",
+        pydantic_says="classification needs fields.label",
     ),
     "more spans than there are tokens for": Refusal(
         changes={

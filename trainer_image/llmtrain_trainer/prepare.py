@@ -66,6 +66,7 @@ from llmtrain_trainer.tokenizer.learning import TRAINERS
 from llmtrain_trainer.tokenizer.marks import show_text
 from llmtrain_trainer.tokenizer.special_tokens import OBJECTIVE_TOKENS
 from llmtrain_trainer.tokenizer.tokenization import (
+    PRETRAINED_FILES,
     TextEncoder,
     fetch_tokenizer,
     list_special_tokens,
@@ -102,10 +103,16 @@ def run_prepare(
         sizes: of the units of their work.
 
     Raises:
+        ConfigurationError: where `model.from` names what cannot be used.
         DataError: where a source holds nothing, or what cannot be read, or too little to split.
         StoreError: where the store fails.
     """
     data, storage = config.data, config.storage
+    if task == 0 and config.model.pretrained is not None:
+        # Before any data is read. Nothing else here needs `transformers`, which it imports.
+        from llmtrain_trainer.model.pretrained import pin_pretrained
+
+        pin_pretrained(config, open_store(config.run_uri, storage))
     inputs = find_inputs(data, storage)
     fingerprint = compute_fingerprint(data, inputs, storage, config.objective)
     uri = locate_dataset(config.storage.uri, fingerprint)
@@ -203,7 +210,10 @@ def compute_fingerprint(
     }
     if data.tokenizer.uri is not None:
         listing = open_store(data.tokenizer.uri, storage).list_objects()
-        facts["tokenizerFiles"] = [(item.key, item.etag) for item in listing]
+        # A model may lie beside it, of which the data is independent.
+        facts["tokenizerFiles"] = [
+            (item.key, item.etag) for item in listing if item.key in PRETRAINED_FILES
+        ]
     if OBJECTIVE_TOKENS[objective]:
         facts["specialTokens"] = OBJECTIVE_TOKENS[objective]
     text = json.dumps(facts, sort_keys=True)

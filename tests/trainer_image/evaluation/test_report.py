@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmtrain_trainer.evaluation.report import Report, Sample, draw_curve, render_report, smooth
+from llmtrain_trainer.model.blueprint import Shape
 from testbed.tiny_run import configure_tiny_run
 
 CURVE = [
@@ -42,11 +43,14 @@ def make_report(root: Path, *, loss: float = 4.1, text: str = "text") -> Report:
         validation_loss=loss,
         perplexity=math.exp(loss),
         accuracy=0.25,
+        macro_f1=None,
+        majority_share=None,
         bits_per_byte=2.0,
         unigram_loss=4.5,
         held_out_tokens=99,
         curve=CURVE,
         samples=[Sample(prompt="The ", continuation=text)],
+        shape=Shape(architecture="gpt2", layers=2, heads=2, hidden_size=32),
     )
 
 

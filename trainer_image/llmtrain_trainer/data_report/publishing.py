@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from llmtrain_api.recipe import PersonalData
 from llmtrain_trainer.data_report.groups import describe_groups
-from llmtrain_trainer.data_report.page import render_page
 from llmtrain_trainer.data_report.plane import MAX_DOCUMENTS, place_documents
 from llmtrain_trainer.data_report.record import (
     REPORT,
@@ -87,6 +86,8 @@ def publish_report(
         StoreError: where the store fails.
     """
     try:
+        from llmtrain_trainer.data_report.page import render_page  # seconds that a reuse saves
+
         record = make_report(survey, manifest, folder, report)
         page = render_page(record, manifest)
     except Exception:
