@@ -12,8 +12,15 @@ from pydantic import ConfigDict, StringConstraints, model_validator
 
 from llmtrain_api.base import API_VERSION, KIND, MAX_NAME_CHARACTERS, Model, cel
 from llmtrain_api.data import DataSpec, TokenizerKind
+from llmtrain_api.evaluation import BITS_PER_BYTE_RULE, names_any
 from llmtrain_api.network import Architecture, ModelSpec
-from llmtrain_api.objective import MAX_SPANS, OBJECTIVE_RULE, OBJECTIVES, SPANS_RULE
+from llmtrain_api.objective import (
+    MAX_SPANS,
+    OBJECTIVE_RULE,
+    OBJECTIVES,
+    SPANS_RULE,
+    Objective,
+)
 from llmtrain_api.status import JobStatus
 from llmtrain_api.training import CheckpointSpec, EvaluationSpec, HeldOut, TrainingSpec
 from llmtrain_api.workers import RunPolicy, StorageSpec, WorkersSpec
@@ -126,6 +133,12 @@ class JobSpec(Model):
                     field="evaluation.split",
                 ),
                 cel(
+                    "!(self.model.architecture in ['bert', 't5']) || "
+                    "!self.evaluation.gates.exists(gate, gate.contains('bits_per_byte'))",
+                    BITS_PER_BYTE_RULE,
+                    field="evaluation.gates",
+                ),
+                cel(
                     "self.training.batchSize % "
                     "(self.workers.replicas * self.workers.processesPerWorker) == 0",
                     "training.batchSize must be a multiple of the world size "
@@ -173,6 +186,9 @@ class JobSpec(Model):
         has_test = self.data.split.test_fraction is not None
         if self.evaluation.split is HeldOut.TEST and not has_test:
             raise ValueError(TEST_SPLIT_RULE)
+        objective = OBJECTIVES[self.model.architecture]
+        if objective is not Objective.CAUSAL and names_any(self.evaluation.gates, "bits_per_byte"):
+            raise ValueError(BITS_PER_BYTE_RULE)
         if self.training.batch_size % self.world_size:
             raise ValueError(
                 "training.batchSize must be a multiple of the world size "

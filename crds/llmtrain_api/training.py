@@ -12,6 +12,8 @@ from typing import Self
 from pydantic import ConfigDict, Field, model_validator
 
 from llmtrain_api.base import MAX_NAME_CHARACTERS, Model, cel
+from llmtrain_api.evaluation import BASELINE_RULE, Baseline, Gate, names_any
+from llmtrain_api.gates import MAX_GATES
 from llmtrain_api.objective import MaskingSpec, Objective, SpanCorruptionSpec
 from llmtrain_api.sources import S3Uri
 
@@ -188,7 +190,19 @@ class HeldOut(StrEnum):
 
 
 class EvaluationSpec(Model):
-    """Measuring the model on held-out text."""
+    """Measuring the model on held-out text, and what it must reach."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "has(self.baseline) || !self.gates.exists(gate, gate.contains('baseline.'))",
+                    BASELINE_RULE,
+                    field="gates",
+                ),
+            ]
+        }
+    )
 
     split: HeldOut = HeldOut.VALIDATION
     """What the final evaluation measures on; test needs data.split.testFraction. While training
@@ -200,8 +214,23 @@ class EvaluationSpec(Model):
     max_sequences: int = Field(default=256, ge=1, le=10_000_000)
     """Held-out sequences of an evaluation while training; the final one takes all of them."""
 
+    gates: list[Gate] = Field(default=[], max_length=MAX_GATES)
+    """What the model must satisfy, as "perplexity <= 40 && bits_per_byte < baseline.bits_per_byte".
+    The job ends as failed (GateFailed) where one does not hold; docs/evaluation.md lists the
+    metrics. A metric that was not measured or is no number fails its gate."""
+
+    baseline: Baseline | None = None
+    """What the model is compared with, as baseline.loss and so on in gates."""
+
     samples: Samples = Samples()
     """What the model writes for the report."""
+
+    @model_validator(mode="after")
+    def check_baseline(self) -> Self:
+        """Hold the CEL rule of this model in Python too."""
+        if self.baseline is None and names_any(self.gates, "baseline."):
+            raise ValueError(BASELINE_RULE)
+        return self
 
 
 DEFAULT_EVERY_STEPS = 200

@@ -307,6 +307,33 @@ REFUSALS = {
         server_says="needs data.split.testFraction",
         pydantic_says="needs data.split.testFraction",
     ),
+    "typo in a gate's metric": Refusal(
+        changes={"spec__evaluation": {"gates": ["loss < 4", "perplexty < 40"]}},
+        field="spec.evaluation.gates[1]",
+        server_says="a metric that there is not; known here: loss, perplexity",
+        pydantic_says="unknown metric perplexty; known here: loss, perplexity",
+    ),
+    "gate that compares nothing": Refusal(
+        changes={"spec__evaluation": {"gates": ["loss"]}},
+        field="spec.evaluation.gates[0]",
+        server_says="a gate compares metrics with numbers",
+        pydantic_says="a gate compares metrics with numbers",
+    ),
+    "gate against no baseline": Refusal(
+        changes={"spec__evaluation": {"gates": ["loss < baseline.loss"]}},
+        field="spec.evaluation",
+        server_says="needs evaluation.baseline",
+        pydantic_says="needs evaluation.baseline",
+    ),
+    "gate on what bert has not": Refusal(
+        changes={
+            "spec__model": {"architecture": "bert"},
+            "spec__evaluation": {"gates": ["bits_per_byte < 2"]},
+        },
+        field="evaluation.gates",
+        server_says="bits_per_byte is not measured for bert and t5",
+        pydantic_says="bits_per_byte is not measured for bert and t5",
+    ),
     "width that heads do not divide": Refusal(
         changes={"spec__model": {"heads": 6, "hiddenSize": 100}},
         field="spec.model",

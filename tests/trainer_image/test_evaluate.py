@@ -13,6 +13,7 @@ import pytest
 import transformers
 from transformers import AutoTokenizer
 
+from llmtrain_api.records import GateResult
 from llmtrain_api.run import RunConfig
 from llmtrain_api.training import HeldOut
 from llmtrain_trainer.dataset.loading import open_run_dataset
@@ -29,6 +30,7 @@ from testbed.ranks import run_ranks
 from testbed.tiny_run import find_run_folder, prepare_tiny_run
 
 CAUSAL = ("gpt2", "llama", "lstm")
+GATES = ["loss < unigram.loss + 50", "perplexity < 2 || accuracy > 2"]
 AUTO_CLASSES = {"bert": "AutoModelForMaskedLM", "t5": "AutoModelForSeq2SeqLM"}
 
 
@@ -37,7 +39,7 @@ def train(architecture: str, root: Path, **training: Any) -> RunConfig:
     model["heads"] = None if architecture == "lstm" else 2
     sections = {
         "model": model,
-        "evaluation": {"maxSequences": 100_000},
+        "evaluation": {"maxSequences": 100_000, "gates": GATES},
         "training": {"steps": 12, **training},
     }
     config = prepare_tiny_run(root, run=architecture, **sections)
@@ -50,7 +52,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return train(request.param, tmp_path_factory.mktemp("store"))
 
 
-def evaluate(config: RunConfig) -> dict[str, float]:
+def evaluate(config: RunConfig) -> dict[str, Any]:
     return dict(run_evaluate(config, Reporter(0, lambda update: None)).dump())
 
 
@@ -69,7 +71,15 @@ def test_export_loads_and_measures_as_training_did(trained: RunConfig) -> None:
     assert sample["prompt"].startswith("The " if trained.model.architecture in CAUSAL else "")
     assert len(sample["prompt"]) > 0
     assert len(sample["continuation"]) > 0
-    assert "<svg" in (folder / "evaluation/report.html").read_text()
+    html = (folder / "evaluation/report.html").read_text()
+    assert "<svg" in html
+    assert "fails 1 of 2 gates" in html
+
+    verdict = json.loads((folder / "export/verdict.json").read_text())
+    assert (verdict["passed"], [gate["gate"] for gate in verdict["gates"]]) == (False, GATES)
+    judged = [GateResult.model_validate(gate) for gate in result["gates"]]
+    assert [gate.passed for gate in judged] == [True, False]
+    assert judged[1].value == pytest.approx(report["metrics"]["perplexity"])
 
 
 def test_export_is_what_transformers_expects(trained: RunConfig) -> None:

@@ -1,7 +1,7 @@
-"""The evaluation stage: how well the exported model predicts held-out text, and what it writes.
+"""The evaluation stage: how well the exported model predicts held-out text, and whether that does.
 
 Below: `export` (the model as users get it, read back from the store by `transformers`),
-`measure`, `samples`, `report`. Above: the agent calls `run_evaluate` in one process.
+`measure`, `samples`, `verdict`, `report`. Above: the agent calls `run_evaluate` in one process.
 """
 
 from __future__ import annotations
@@ -22,9 +22,16 @@ from llmtrain_api.run import RunConfig
 from llmtrain_api.training import HeldOut
 from llmtrain_trainer.checkpoint.manifest import CURVES
 from llmtrain_trainer.dataset.loading import Dataset, Split, open_run_dataset
+from llmtrain_trainer.evaluation.baseline import read_baseline
 from llmtrain_trainer.evaluation.measure import choose_sequences, measure
 from llmtrain_trainer.evaluation.report import Report, render_report
 from llmtrain_trainer.evaluation.samples import write_samples
+from llmtrain_trainer.evaluation.verdict import (
+    REPORT_DATA,
+    clean_metrics,
+    judge_gates,
+    write_verdict,
+)
 from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.model.export import download_export, load_export, locate_export
 from llmtrain_trainer.model.network import count_parameters
@@ -35,16 +42,17 @@ from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.store import open_store
 
 REPORT = "evaluation/report.html"
-REPORT_DATA = "evaluation/report.json"
 
 
 def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
-    """Measure the exported model on all held-out text and write the report.
+    """Measure the exported model on all held-out text, judge it, and write the report.
 
     Raises:
+        ConfigurationError: where there is nothing of what it is to be compared with.
         StoreError: where the export or the data is missing or damaged.
     """
     reporter.enter(RankPhase.RESTORING)
+    baseline = read_baseline(config)
     threads = count_threads(config.threads_per_process, ranks_on_host=1)
     transformers.utils.logging.disable_progress_bar()
     with join_ranks(RankGroup(), threads=threads) as ranks:
@@ -74,6 +82,17 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         reporter.report(validation_loss=loss)
         samples = write_samples(config, dataset, held_out, objective, model, tokenizer)
 
+    unigram_loss = count_text_share(config) * compute_unigram_loss(
+        dataset.unigram_counts, held_out.count_tokens(dataset.vocabulary_size)
+    )
+    metrics = clean_metrics(
+        {
+            **describe_loss(config, held_out, loss),
+            "accuracy": measured.accuracy,
+            **describe_loss(config, held_out, unigram_loss, prefix="unigram."),
+        }
+    )
+    gates = judge_gates(config.evaluation.gates, {**metrics, **baseline})
     curve = json.loads(store.read_bytes(CURVES))
     report = Report(
         config=config,
@@ -82,19 +101,15 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         validation_loss=loss,
         perplexity=math.exp(loss),
         accuracy=measured.accuracy,
-        bits_per_byte=convert_to_bits_per_byte(
-            loss, num_tokens=held_out.num_tokens, num_bytes=held_out.num_bytes
-        )
-        if config.objective is Objective.CAUSAL
-        else None,
-        unigram_loss=count_text_share(config)
-        * compute_unigram_loss(
-            dataset.unigram_counts, held_out.count_tokens(dataset.vocabulary_size)
-        ),
+        bits_per_byte=metrics.get("bits_per_byte"),
+        unigram_loss=unigram_loss,
         held_out_tokens=measured.num_targets,
+        metrics={**metrics, **baseline},
+        gates=gates,
         curve=curve,
         samples=samples,
     )
+    write_verdict(store, gates)
     store.write_bytes(REPORT_DATA, json.dumps(report.dump(), indent=1).encode())
     store.write_bytes(REPORT, render_report(report).encode())
     reporter.enter(RankPhase.FINISHED)
@@ -104,6 +119,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         perplexity=report.perplexity,
         accuracy=report.accuracy,
         bits_per_byte=report.bits_per_byte,
+        gates=[gate.result for gate in gates] or None,
         export_uri=locate_export(config),
         report_uri=f"{config.run_uri}/{REPORT}",
     )
@@ -151,6 +167,19 @@ def count_text_share(config: RunConfig) -> float:
         return 1.0
     counts = count_spans(config.training.sequence_length, config.training.span_corruption)
     return counts.cut / counts.targets
+
+
+def describe_loss(
+    config: RunConfig, split: Split, loss: float, *, prefix: str = ""
+) -> dict[str, float | None]:
+    """Return a loss and what follows from it, as metrics by name."""
+    bits = None
+    if config.objective is Objective.CAUSAL:
+        bits = convert_to_bits_per_byte(
+            loss, num_tokens=split.num_tokens, num_bytes=split.num_bytes
+        )
+    values = {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": bits}
+    return {prefix + name: value for name, value in values.items()}
 
 
 def convert_to_bits_per_byte(loss: float, *, num_tokens: int, num_bytes: int) -> float:

@@ -6,7 +6,7 @@ Below: matplotlib draws, jinja2 fills the template. Above: `evaluate`.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from llmtrain_api.run import RunConfig
+from llmtrain_trainer.evaluation.verdict import JudgedGate
 from llmtrain_trainer.rendering import render_template
 
 TRAIN_COLOUR = "#9db8d6"
@@ -53,6 +54,11 @@ class Report:
     held_out_tokens: int
     """Tokens that were predicted."""
 
+    metrics: Mapping[str, float | None]
+    """All that gates may name and that was measured."""
+
+    gates: Sequence[JudgedGate]
+
     curve: Sequence[dict[str, float]]
     """Points {step, loss} and {step, validationLoss}."""
 
@@ -72,6 +78,8 @@ class Report:
             "bitsPerByte": self.bits_per_byte,
             "unigramLoss": self.unigram_loss,
             "heldOutTokens": self.held_out_tokens,
+            "metrics": dict(self.metrics),
+            "gates": [gate.dump() for gate in self.gates],
             "curve": list(self.curve),
             "samples": [{"prompt": s.prompt, "continuation": s.continuation} for s in self.samples],
             "model": self.config.model.dump(),
