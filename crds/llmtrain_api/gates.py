@@ -26,8 +26,8 @@ from llmtrain_api.records import GateResult
 MAX_GATES = 16
 MAX_GATE_CHARACTERS = 200
 
-NAME = r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*"
-NUMBER = r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+_NAME = r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*"
+_NUMBER = r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 
 _SIDE = r"[\s(]*-?[\s(]*[a-z0-9][a-zA-Z0-9_.]*[\s)]*"
 _SUM = rf"{_SIDE}(?:[-+*/]{_SIDE})*"
@@ -40,7 +40,7 @@ GATE_RULE = (
     "perplexity <= 40 && bits_per_byte < unigram.bits_per_byte"
 )
 
-_TOKEN = re.compile(rf"\s*(?:({NUMBER})|({NAME})|(<=|>=|==|&&|\|\||[<>()+*/-]))")
+_TOKEN = re.compile(rf"\s*(?:({_NUMBER})|({_NAME})|(<=|>=|==|&&|\|\||[<>()+*/-]))")
 
 _PYTHON = {"&&": "and", "||": "or"}
 

@@ -12,7 +12,14 @@ from pydantic import ConfigDict, StringConstraints, model_validator
 
 from llmtrain_api.base import API_VERSION, KIND, MAX_NAME_CHARACTERS, Model, cel
 from llmtrain_api.data import DataSpec, TokenizerKind
-from llmtrain_api.evaluation import BITS_PER_BYTE_RULE, names_any
+from llmtrain_api.evaluation import (
+    BITS_PER_BYTE_RULE,
+    SUITE_OBJECTIVE_RULE,
+    SUITE_TOKENS_RULE,
+    EvaluationSpec,
+    HeldOut,
+    names_any,
+)
 from llmtrain_api.network import Architecture, ModelSpec
 from llmtrain_api.objective import (
     MAX_SPANS,
@@ -22,7 +29,8 @@ from llmtrain_api.objective import (
     Objective,
 )
 from llmtrain_api.status import JobStatus
-from llmtrain_api.training import CheckpointSpec, EvaluationSpec, HeldOut, TrainingSpec
+from llmtrain_api.suites import SuiteKind
+from llmtrain_api.training import CheckpointSpec, TrainingSpec
 from llmtrain_api.workers import RunPolicy, StorageSpec, WorkersSpec
 
 FIXED_SPEC_FIELDS = (
@@ -139,6 +147,18 @@ class JobSpec(Model):
                     field="evaluation.gates",
                 ),
                 cel(
+                    "!(self.model.architecture in ['bert', 't5']) || "
+                    "self.evaluation.suites.size() == 0",
+                    SUITE_OBJECTIVE_RULE,
+                    field="evaluation.suites",
+                ),
+                cel(
+                    "self.evaluation.suites.all(suite, suite.kind != 'generation' || "
+                    "suite.maxNewTokens < self.training.sequenceLength)",
+                    SUITE_TOKENS_RULE,
+                    field="evaluation.suites",
+                ),
+                cel(
                     "self.training.batchSize % "
                     "(self.workers.replicas * self.workers.processesPerWorker) == 0",
                     "training.batchSize must be a multiple of the world size "
@@ -186,15 +206,25 @@ class JobSpec(Model):
         has_test = self.data.split.test_fraction is not None
         if self.evaluation.split is HeldOut.TEST and not has_test:
             raise ValueError(TEST_SPLIT_RULE)
-        objective = OBJECTIVES[self.model.architecture]
-        if objective is not Objective.CAUSAL and names_any(self.evaluation.gates, "bits_per_byte"):
-            raise ValueError(BITS_PER_BYTE_RULE)
+        self._check_evaluation()
         if self.training.batch_size % self.world_size:
             raise ValueError(
                 "training.batchSize must be a multiple of the world size "
                 "(workers.replicas × workers.processesPerWorker)"
             )
         return self
+
+    def _check_evaluation(self) -> None:
+        for suite in self.evaluation.suites:
+            is_generation = suite.kind is SuiteKind.GENERATION
+            if is_generation and suite.max_new_tokens >= self.training.sequence_length:
+                raise ValueError(SUITE_TOKENS_RULE)
+        if OBJECTIVES[self.model.architecture] is Objective.CAUSAL:
+            return
+        if names_any(self.evaluation.gates, "bits_per_byte"):
+            raise ValueError(BITS_PER_BYTE_RULE)
+        if self.evaluation.suites:
+            raise ValueError(SUITE_OBJECTIVE_RULE)
 
     def _check_objective(self) -> None:
         training, tokenizer = self.training, self.data.tokenizer

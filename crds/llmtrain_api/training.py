@@ -1,4 +1,4 @@
-"""`spec.training`, `spec.evaluation` and `spec.checkpoint`: how the model is trained.
+"""`spec.training` and `spec.checkpoint`: how the model is trained.
 
 Below: `base`, `objective`. Above: `job`, which embeds these, and `run`, which hands them to the
 trainer.
@@ -12,8 +12,6 @@ from typing import Self
 from pydantic import ConfigDict, Field, model_validator
 
 from llmtrain_api.base import MAX_NAME_CHARACTERS, Model, cel
-from llmtrain_api.evaluation import BASELINE_RULE, Baseline, Gate, names_any
-from llmtrain_api.gates import MAX_GATES
 from llmtrain_api.objective import MaskingSpec, Objective, SpanCorruptionSpec
 from llmtrain_api.sources import S3Uri
 
@@ -166,70 +164,6 @@ class TrainingSpec(Model):
         """Hold the CEL rule of this model in Python too."""
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError("batchSize must be a multiple of microBatchSize")
-        return self
-
-
-class Samples(Model):
-    """Texts that the trained model writes, for the report."""
-
-    prompts: list[str] = Field(default=[], max_length=32)
-    """Beginnings to continue; absent: starts of held-out documents."""
-
-    max_new_tokens: int = Field(default=120, ge=1, le=4096)
-    """Tokens that are written after each prompt."""
-
-    temperature: float = Field(default=0.8, ge=0.0, le=5.0)
-    """Randomness of sampling; 0 takes the most probable token."""
-
-
-class HeldOut(StrEnum):
-    """A part of the data that is not trained on."""
-
-    VALIDATION = "validation"
-    TEST = "test"
-
-
-class EvaluationSpec(Model):
-    """Measuring the model on held-out text, and what it must reach."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                cel(
-                    "has(self.baseline) || !self.gates.exists(gate, gate.contains('baseline.'))",
-                    BASELINE_RULE,
-                    field="gates",
-                ),
-            ]
-        }
-    )
-
-    split: HeldOut = HeldOut.VALIDATION
-    """What the final evaluation measures on; test needs data.split.testFraction. While training
-    it is always validation, so that no choice is made by the test part."""
-
-    every_steps: int = Field(default=200, ge=1, le=100_000_000)
-    """Steps between evaluations while training; there is always one after the last step."""
-
-    max_sequences: int = Field(default=256, ge=1, le=10_000_000)
-    """Held-out sequences of an evaluation while training; the final one takes all of them."""
-
-    gates: list[Gate] = Field(default=[], max_length=MAX_GATES)
-    """What the model must satisfy, as "perplexity <= 40 && bits_per_byte < baseline.bits_per_byte".
-    The job ends as failed (GateFailed) where one does not hold; docs/evaluation.md lists the
-    metrics. A metric that was not measured or is no number fails its gate."""
-
-    baseline: Baseline | None = None
-    """What the model is compared with, as baseline.loss and so on in gates."""
-
-    samples: Samples = Samples()
-    """What the model writes for the report."""
-
-    @model_validator(mode="after")
-    def check_baseline(self) -> Self:
-        """Hold the CEL rule of this model in Python too."""
-        if self.baseline is None and names_any(self.gates, "baseline."):
-            raise ValueError(BASELINE_RULE)
         return self
 
 

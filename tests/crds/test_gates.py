@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from llmtrain_api.evaluation import check_gate
+from llmtrain_api.evaluation import NAMES_PATTERN, check_gate
 from llmtrain_api.gates import GATE_PATTERN, describe_result, judge_gate, parse_gate
 
 METRICS = {
@@ -69,6 +69,20 @@ def test_a_gate_is_judged_and_explained(text: str, passed: bool, said: str) -> N
 def test_anything_else_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         check_gate(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_known"),
+    [
+        ("loss < 4 && (qa.bleu >= baseline.qa.bleu || 1e5*perplexity==0.5)", True),
+        ("  loss<unigram.loss", True),
+        ("losses < 4", False),
+        ("loss.x < 4", False),
+        ("qa.blue > 4", False),
+    ],
+)
+def test_the_pattern_of_names_knows_metrics(text: str, is_known: bool) -> None:
+    assert bool(re.search(NAMES_PATTERN, text)) is is_known
 
 
 def test_reading_never_fails_otherwise() -> None:

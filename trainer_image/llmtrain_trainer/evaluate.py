@@ -1,7 +1,8 @@
 """The evaluation stage: how well the exported model predicts held-out text, and whether that does.
 
 Below: `export` (the model as users get it, read back from the store by `transformers`),
-`measure`, `samples`, `verdict`, `report`. Above: the agent calls `run_evaluate` in one process.
+`measure`, `samples`, `suites`, `verdict`, `report`. Above: the agent calls `run_evaluate` in one
+process.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ import transformers
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
+from llmtrain_api.evaluation import HeldOut
 from llmtrain_api.objective import Objective, count_spans
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig
-from llmtrain_api.training import HeldOut
 from llmtrain_trainer.checkpoint.manifest import CURVES
 from llmtrain_trainer.dataset.loading import Dataset, Split, open_run_dataset
 from llmtrain_trainer.evaluation.baseline import read_baseline
 from llmtrain_trainer.evaluation.measure import choose_sequences, measure
 from llmtrain_trainer.evaluation.report import Report, render_report
 from llmtrain_trainer.evaluation.samples import write_samples
+from llmtrain_trainer.evaluation.suites import Asking
 from llmtrain_trainer.evaluation.verdict import (
     REPORT_DATA,
     clean_metrics,
@@ -49,6 +51,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
 
     Raises:
         ConfigurationError: where there is nothing of what it is to be compared with.
+        DataError: where a suite cannot be asked.
         StoreError: where the export or the data is missing or damaged.
     """
     reporter.enter(RankPhase.RESTORING)
@@ -81,6 +84,8 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         loss = measured.loss
         reporter.report(validation_loss=loss)
         samples = write_samples(config, dataset, held_out, objective, model, tokenizer)
+        asking = Asking(config, model, tokenizer, end_of_text=dataset.end_of_text)
+        suites = [asking.run(suite, i) for i, suite in enumerate(config.evaluation.suites)]
 
     unigram_loss = count_text_share(config) * compute_unigram_loss(
         dataset.unigram_counts, held_out.count_tokens(dataset.vocabulary_size)
@@ -90,6 +95,11 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
             **describe_loss(config, held_out, loss),
             "accuracy": measured.accuracy,
             **describe_loss(config, held_out, unigram_loss, prefix="unigram."),
+            **{
+                f"{result.suite.name}.{name}": value
+                for result in suites
+                for name, value in result.metrics.items()
+            },
         }
     )
     gates = judge_gates(config.evaluation.gates, {**metrics, **baseline})
@@ -106,6 +116,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         held_out_tokens=measured.num_targets,
         metrics={**metrics, **baseline},
         gates=gates,
+        suites=suites,
         curve=curve,
         samples=samples,
     )

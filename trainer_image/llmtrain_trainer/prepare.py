@@ -38,7 +38,7 @@ from llmtrain_trainer.dataset.shards import (
     DatasetManifest,
     RunDataset,
 )
-from llmtrain_trainer.evaluation.baseline import read_baseline
+from llmtrain_trainer.evaluation.inputs import check_inputs
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.claims import Pace
 from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
@@ -103,11 +103,12 @@ def run_prepare(
 
     Raises:
         ConfigurationError: where the evaluation would find nothing to compare with.
-        DataError: where a source holds nothing, or what cannot be read, or too little to split.
+        DataError: where a source holds nothing, or what cannot be read, or too little to split;
+            or where a suite of the evaluation could not be asked.
         StoreError: where the store fails.
     """
     if task == 0:
-        read_baseline(config)  # what is not there now would be missed after training only
+        check_inputs(config)  # what is not there now would be missed after training only
     data, storage = config.data, config.storage
     inputs = find_inputs(data, storage)
     fingerprint = compute_fingerprint(data, inputs, storage, config.objective)

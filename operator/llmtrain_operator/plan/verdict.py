@@ -6,9 +6,9 @@ ends the run like a failure that is not retried: the same model would be judged 
 
 from __future__ import annotations
 
+from llmtrain_api.evaluation import EvaluationSpec
 from llmtrain_api.gates import describe_result
 from llmtrain_api.records import StageResult
-from llmtrain_api.training import EvaluationSpec
 from llmtrain_operator.plan.ladder import End
 
 MAX_MESSAGE_CHARACTERS = 2048

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmtrain_trainer.evaluation.report import Report, Sample, draw_curve, render_report, smooth
+from llmtrain_trainer.evaluation.suites import SuiteResult
 from llmtrain_trainer.evaluation.verdict import judge_gates
 from testbed.tiny_run import configure_tiny_run
 
@@ -37,7 +38,12 @@ class Page(HTMLParser):
 
 
 def make_report(
-    root: Path, *, loss: float = 4.1, text: str = "text", gates: Sequence[str] = ()
+    root: Path,
+    *,
+    loss: float = 4.1,
+    text: str = "text",
+    gates: Sequence[str] = (),
+    suites: Sequence[SuiteResult] = (),
 ) -> Report:
     return Report(
         config=configure_tiny_run(root),
@@ -51,6 +57,7 @@ def make_report(
         held_out_tokens=99,
         metrics={"loss": loss},
         gates=judge_gates([*gates], {"loss": loss}),
+        suites=suites,
         curve=CURVE,
         samples=[Sample(prompt="The ", continuation=text)],
     )

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from llmtrain_api.run import RunConfig
+from llmtrain_trainer.evaluation.suites import SuiteResult
 from llmtrain_trainer.evaluation.verdict import JudgedGate
 from llmtrain_trainer.rendering import render_template
 
@@ -58,6 +59,7 @@ class Report:
     """All that gates may name and that was measured."""
 
     gates: Sequence[JudgedGate]
+    suites: Sequence[SuiteResult]
 
     curve: Sequence[dict[str, float]]
     """Points {step, loss} and {step, validationLoss}."""
@@ -80,6 +82,7 @@ class Report:
             "heldOutTokens": self.held_out_tokens,
             "metrics": dict(self.metrics),
             "gates": [gate.dump() for gate in self.gates],
+            "suites": [suite.dump() for suite in self.suites],
             "curve": list(self.curve),
             "samples": [{"prompt": s.prompt, "continuation": s.continuation} for s in self.samples],
             "model": self.config.model.dump(),
