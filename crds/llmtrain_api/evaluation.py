@@ -92,7 +92,7 @@ def check_suite_metrics(gates: Sequence[str], suites: Sequence[Suite]) -> None:
     Raises:
         ValueError: names the gate, the metric, and what exists.
     """
-    own = [f"{suite.name}.{name}" for suite in suites for name in SUITE_METRICS[suite.kind]]
+    own = [f"{suite.name}.{name}" for suite in suites for name in suite.list_metrics()]
     known = [*GATE_METRICS, *own, *(f"baseline.{name}" for name in own)]
     for index, text in enumerate(gates):
         try:

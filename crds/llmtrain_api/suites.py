@@ -27,6 +27,10 @@ SuiteUri = Annotated[
 """One object."""
 
 
+LEAST_SAMPLES = 2
+"""Answers that can agree."""
+
+
 class SuiteKind(StrEnum):
     """What the model is asked to do."""
 
@@ -42,6 +46,9 @@ SUITE_METRICS = {
         "chrf",
         "bleu",
         "similarity",
+        "unsupported_rate",
+        "coverage",
+        "self_consistency",
         "tokens_per_second",
         "latency_seconds",
     ),
@@ -101,6 +108,20 @@ class Suite(Model):
     stop: list[str] = Field(default=[], max_length=8)
     """For generation: what is written ends before the first of these texts, as "\\n"."""
 
+    consistency_samples: int = Field(default=0, ge=0, le=16)
+    """For generation: how many answers are drawn by chance for each prompt, too, to see whether
+    they agree (self_consistency); less than 2: none."""
+
     encoder: S3Uri | None = None
     """For generation: a Hugging Face directory of the same store with a model of texts, by whose
     states similarity is measured. Absent: the states of the trained model itself."""
+
+    def list_metrics(self) -> list[str]:
+        """Return what is measured, without the name of the suite; some needs a source."""
+        names = SUITE_METRICS[self.kind]
+        return [name for name in names if name != "self_consistency" or self.draws_samples]
+
+    @property
+    def draws_samples(self) -> bool:
+        """Whether several answers are drawn for each prompt."""
+        return self.consistency_samples >= LEAST_SAMPLES

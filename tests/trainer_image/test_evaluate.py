@@ -32,11 +32,11 @@ from testbed.tiny_run import find_run_folder, prepare_tiny_run
 CAUSAL = ("gpt2", "llama", "lstm")
 GATES = ["loss < unigram.loss + 50", "perplexity < 2 || accuracy > 2"]
 SUITES = [
-    {"name": "qa", "uri": "s3://tiny-bucket/qa.jsonl", "maxNewTokens": 4},
+    {"name": "qa", "uri": "s3://tiny-bucket/qa.jsonl", "maxNewTokens": 4, "consistencySamples": 2},
     {"name": "mc", "uri": "s3://tiny-bucket/mc.jsonl", "kind": "multiple-choice"},
 ]
 LINES = {
-    "qa": {"prompt": "The ", "references": ["end", "start"]},
+    "qa": {"prompt": "The ", "references": ["end", "start"], "source": "The end."},
     "mc": {"prompt": "The ", "choices": ["the", "\u0416\u0416"], "answer": 0},
 }
 AUTO_CLASSES = {"bert": "AutoModelForMaskedLM", "t5": "AutoModelForSeq2SeqLM"}
@@ -93,6 +93,8 @@ def test_export_loads_and_measures_as_training_did(trained: RunConfig) -> None:
         (asked, chosen) = report["suites"]
         assert asked["metrics"]["exact_match"] == report["metrics"]["qa.exact_match"] == 0.0
         assert asked["worst"][0]["place"] == "s3://tiny-bucket/qa.jsonl:1"
+        assert asked["metrics"]["unsupported_rate"] in (0.0, 1.0)
+        assert 0.0 <= asked["metrics"]["self_consistency"] <= 1.0
         assert ("similarity" in asked["metrics"]) == (trained.model.architecture != "lstm")
         assert chosen["metrics"] == {"accuracy": 1.0, "accuracy_per_byte": 1.0, "chance": 0.5}
         assert report["gates"][2]["passed"]

@@ -69,6 +69,16 @@ def test_a_suite_that_cannot_be_asked_is_refused(
     assert caught.value.next_step
 
 
+def test_a_gate_on_sources_needs_one(tmp_path: Path) -> None:
+    gates = {"gates": ["qa.unsupported_rate < 0.1"]}
+    write_suite(tmp_path, QUESTION)
+    config = configure_tiny_run(tmp_path, evaluation=configure(tmp_path) | gates)
+    with pytest.raises(DataError, match=r"no line of s3://tiny-bucket/suites/qa\.jsonl has a sour"):
+        check_inputs(config)
+    write_suite(tmp_path, QUESTION, QUESTION | {"source": "It is that."})
+    check_inputs(config)
+
+
 def test_an_encoder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     write_suite(tmp_path, QUESTION)
     evaluation = configure(tmp_path, encoder="s3://tiny-bucket/encoder/")

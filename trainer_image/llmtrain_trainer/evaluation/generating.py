@@ -77,6 +77,7 @@ class Writer:
         *,
         max_new_tokens: int,
         stop: Sequence[str] = (),
+        temperature: float = 0.0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> tuple[list[Written], Speed]:
         """Return what is written after each prompt, in their order, and how fast that was.
@@ -85,6 +86,7 @@ class Writer:
             prompts: texts.
             max_new_tokens: at most so many after each; less than the context.
             stop: a text ends before the first of these.
+            temperature: 0.0 takes the most probable tokens; else they are drawn.
             clock: seconds.
         """
         began = clock()
@@ -95,7 +97,7 @@ class Writer:
         num_tokens = 0
         lengths = [len(ids) for ids in kept]
         for batch in group_by_length(lengths, self._batch_size, only_equal=self._is_recurrent):
-            answers = self._generate([kept[index] for index in batch], max_new_tokens)
+            answers = self._generate([kept[index] for index in batch], max_new_tokens, temperature)
             for index, ids in zip(batch, answers, strict=True):
                 num_tokens += min(len(ids) + 1, max_new_tokens)
                 text = str(self._tokenizer.decode(ids, skip_special_tokens=True))
@@ -105,14 +107,16 @@ class Writer:
         latencies = []
         for ids in kept[:LATENCY_PROMPTS]:
             began = clock()
-            self._generate([ids], max_new_tokens)
+            self._generate([ids], max_new_tokens, temperature)
             latencies.append(clock() - began)
         speed = Speed(
             tokens_per_second=num_tokens / seconds, latency_seconds=statistics.median(latencies)
         )
         return [written[index] for index in range(len(prompts))], speed
 
-    def _generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+    def _generate(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, temperature: float
+    ) -> list[list[int]]:
         """Return the tokens that follow each prompt, without the end."""
         width = max(map(len, prompts))
         padded = [[self._end_of_text] * (width - len(ids)) + list(ids) for ids in prompts]
@@ -122,7 +126,8 @@ class Writer:
             torch.tensor(padded, device=device),
             attention_mask=torch.tensor(mask, device=device),
             max_new_tokens=max_new_tokens,
-            do_sample=False,
+            do_sample=temperature > 0.0,
+            temperature=temperature or None,
             pad_token_id=self._end_of_text,
         )[:, width:].tolist()
         return [

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from llmtrain_api.evaluation import names_any
 from llmtrain_api.run import RunConfig, StorageConfig
+from llmtrain_api.suites import Suite
 from llmtrain_trainer.evaluation.baseline import read_baseline
-from llmtrain_trainer.evaluation.suite_data import check_suite
-from llmtrain_trainer.failures import ConfigurationError
+from llmtrain_trainer.evaluation.suite_data import check_suite, read_questions
+from llmtrain_trainer.failures import ConfigurationError, DataError
 from llmtrain_trainer.store import Store, open_store
+
+SOURCE_METRICS = ("unsupported_rate", "coverage")
 
 ENCODER_CONFIG = "config.json"
 TENSORS = ".safetensors"
@@ -29,9 +33,24 @@ def check_inputs(config: RunConfig) -> None:
     read_baseline(config)
     for index, suite in enumerate(config.evaluation.suites):
         check_suite(suite, index, config.storage)
+        _check_sources(config, suite, index)
         if suite.encoder is not None:
             field = f"spec.evaluation.suites[{index}].encoder"
             _open_encoder(suite.encoder, config.storage, field=field)
+
+
+def _check_sources(config: RunConfig, suite: Suite, index: int) -> None:
+    """Refuse a gate on what only answers with a source have, where no question has one."""
+    wanted = [f"{suite.name}.{metric}" for metric in SOURCE_METRICS]
+    if not any(names_any(config.evaluation.gates, name) for name in wanted):
+        return
+    if all(question.source is None for question in read_questions(suite, index, config.storage)):
+        raise DataError(
+            f"spec.evaluation.suites[{index}] ({suite.name}): a gate names {' or '.join(wanted)}, "
+            f"and no line of {suite.uri} has a source",
+            reason="SuiteInvalid",
+            next_step="give lines a source, the text that the answer is to be true to",
+        )
 
 
 def download_encoder(uri: str, storage: StorageConfig, folder: Path, *, field: str) -> None:

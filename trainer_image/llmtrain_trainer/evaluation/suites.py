@@ -1,7 +1,7 @@
 """Suites: the exported model is asked, and what it answers is measured.
 
-Below: `suite_data`, `generating`, `choices`, `text_metrics`, `similarity`. Above: `evaluate`;
-`report` shows it.
+Below: `suite_data`, `generating`, `choices`; `text_metrics`, `similarity`, `consistency`.
+Above: `evaluate`; `report` shows it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -20,6 +21,11 @@ from llmtrain_api.network import Architecture
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_api.suites import Suite, SuiteKind
 from llmtrain_trainer.evaluation.choices import score_continuations
+from llmtrain_trainer.evaluation.consistency import (
+    find_unsupported,
+    measure_agreement,
+    measure_coverage,
+)
 from llmtrain_trainer.evaluation.generating import Writer
 from llmtrain_trainer.evaluation.inputs import download_encoder
 from llmtrain_trainer.evaluation.similarity import (
@@ -36,6 +42,12 @@ from llmtrain_trainer.evaluation.text_metrics import (
     score_token_f1,
 )
 
+SAMPLING_TEMPERATURE = 1.0
+"""Of answers that are drawn to see whether they agree: by the model's own probabilities."""
+
+NUM_RANKING_SCORES = 3
+"""Scores that every answer has, by which they are ranked."""
+
 NUM_SHOWN = 5
 """Worst and best examples that are kept, each."""
 
@@ -49,7 +61,10 @@ class Answer:
     answer: str
     references: tuple[str, ...]
     scores: Mapping[str, float]
-    """By metric; the first one says which answers are the best."""
+    """By metric; the first ones say which answers are the best."""
+
+    unsupported: tuple[str, ...] = ()
+    """Facts of the answer that its source does not have."""
 
     def dump(self) -> dict[str, Any]:
         """Return JSON-ready camelCase data."""
@@ -59,6 +74,7 @@ class Answer:
             "answer": self.answer,
             "references": list(self.references),
             "scores": dict(self.scores),
+            "unsupported": list(self.unsupported),
         }
 
 
@@ -134,6 +150,7 @@ class Asking:
         prompts = [question.prompt for question in questions]
         written, speed = writer.write(prompts, max_new_tokens=suite.max_new_tokens, stop=suite.stop)
         texts = [item.text.strip() for item in written]
+        agreements = self._draw_again(suite, writer, prompts)
         references = [question.references for question in questions]
         similarities = self._compare(suite, index, texts, references)
         answers = [
@@ -144,10 +161,30 @@ class Asking:
             **average_scores(answers),
             "chrf": score_chrf(texts, references),
             "bleu": score_bleu(texts, references),
+            **({"self_consistency": average(agreements)} if agreements else {}),
             "tokens_per_second": speed.tokens_per_second,
             "latency_seconds": speed.latency_seconds,
         }
         return _make_result(suite, answers, metrics, num_cut=sum(item.is_cut for item in written))
+
+    def _draw_again(self, suite: Suite, writer: Writer, prompts: Sequence[str]) -> list[float]:
+        """Return how much answers drawn by chance agree, for each prompt; nothing if not asked."""
+        if not suite.draws_samples:
+            return []
+        torch.manual_seed(self._config.training.seed)
+        drawn = [
+            writer.write(
+                prompts,
+                max_new_tokens=suite.max_new_tokens,
+                stop=suite.stop,
+                temperature=SAMPLING_TEMPERATURE,
+            )[0]
+            for _ in range(suite.consistency_samples)
+        ]
+        return [
+            measure_agreement([sample[i].text for sample in drawn], score_token_f1)
+            for i in range(len(prompts))
+        ]
 
     def _compare(
         self,
@@ -196,11 +233,17 @@ class Asking:
 
 
 def average_scores(answers: Sequence[Answer]) -> dict[str, float]:
-    """Return the mean of each score, over all answers."""
+    """Return the mean of each score, over the answers that have it."""
+    names = dict.fromkeys(name for answer in answers for name in answer.scores)
     return {
-        name: math.fsum(answer.scores[name] for answer in answers) / len(answers)
-        for name in answers[0].scores
+        name: average([answer.scores[name] for answer in answers if name in answer.scores])
+        for name in names
     }
+
+
+def average(values: Sequence[float]) -> float:
+    """Return the mean."""
+    return math.fsum(values) / len(values)
 
 
 def score_choice(example: Choice, scores: Sequence[float]) -> Answer:
@@ -253,12 +296,20 @@ def _score_answer(question: Question, text: str, similarity: float | None) -> An
     }
     if similarity is not None:
         scores["similarity"] = similarity
+    unsupported = []
+    if question.source is not None:
+        unsupported = find_unsupported(text, question.source)
+        scores["unsupported_rate"] = float(bool(unsupported))
+        coverage = measure_coverage(text, question.source)
+        if coverage is not None:
+            scores["coverage"] = coverage
     return Answer(
         place=question.place,
         prompt=question.prompt,
         answer=text,
         references=question.references,
         scores=scores,
+        unsupported=tuple(f"{fact.text} ({fact.kind.value})" for fact in unsupported),
     )
 
 
@@ -270,9 +321,9 @@ def _make_result(
     num_cut: int,
 ) -> SuiteResult:
     """Put together a result; answers that score alike are shown in the order of the file."""
-    ranked = sorted(answers, key=lambda answer: tuple(answer.scores.values()))
+    ranked = sorted(answers, key=_rank)
     shown = min(NUM_SHOWN, (len(ranked) + 1) // 2)
-    best = sorted(answers, key=lambda answer: tuple(-score for score in answer.scores.values()))
+    best = sorted(answers, key=lambda answer: [-score for score in _rank(answer)])
     return SuiteResult(
         suite=suite,
         num_examples=len(answers),
@@ -281,3 +332,7 @@ def _make_result(
         worst=ranked[:shown],
         best=best[: min(shown, len(ranked) - shown)],
     )
+
+
+def _rank(answer: Answer) -> list[float]:
+    return list(answer.scores.values())[:NUM_RANKING_SCORES]
