@@ -31,21 +31,25 @@ METRICS = {
     "loss": "nats for each target",
     "perplexity": "exp(loss)",
     "accuracy": "share of the targets that are right at the first guess",
+    "macro_f1": "mean of the F1 scores of all labels; classification only",
     "bits_per_byte": "loss in bits for each byte of UTF-8, where every token is predicted",
 }
 """What every evaluation measures, on all text of evaluation.split."""
 
 UNIGRAM_METRICS = ("unigram.loss", "unigram.perplexity", "unigram.bits_per_byte")
-"""The same of a model that knows the frequencies of tokens only."""
+"""The same of a model that knows the frequencies of tokens, or of labels, only."""
+
+MAJORITY_METRICS = ("majority.accuracy",)
+"""Of always saying the commonest label of the training documents; classification only."""
 
 BASELINE_METRICS = tuple(f"baseline.{name}" for name in METRICS)
 """The same of the run that evaluation.baseline names."""
 
-GATE_METRICS = (*METRICS, *UNIGRAM_METRICS, *BASELINE_METRICS)
+GATE_METRICS = (*METRICS, *UNIGRAM_METRICS, *MAJORITY_METRICS, *BASELINE_METRICS)
 """All that a gate may name without a suite."""
 
 _OF_A_SUITE = rf"(?:baseline\.)?[a-z][a-z0-9_]*\.(?:{'|'.join(sorted(ALL_SUITE_METRICS))})"
-_OF_UNIGRAM = "|".join(name.replace(".", r"\.") for name in UNIGRAM_METRICS)
+_OF_NO_SUITE = "|".join(name.replace(".", r"\.") for name in (*UNIGRAM_METRICS, *MAJORITY_METRICS))
 _OF_ALL = "|".join(name.replace(".", r"\.") for name in GATE_METRICS)
 NAMES_PATTERN = rf"^\W*(?:(?:[0-9][\w.]*|{_OF_ALL}|{_OF_A_SUITE})(?:[^\w.]+|$))*$"
 """A text whose words are all numbers or metrics, for the server: of any suite."""
@@ -61,7 +65,7 @@ SUITE_TOKENS_RULE = (
     "evaluation.suites: maxNewTokens of kind: generation must be less than "
     "training.sequenceLength, which prompt and answer share"
 )
-SUITE_OBJECTIVE_RULE = "evaluation.suites are for models that write text: gpt2, llama and lstm"
+SUITE_OBJECTIVE_RULE = "evaluation.suites are for models that write text: objective: causal"
 
 BASELINE_RULE = (
     "a gate that names baseline.… needs evaluation.baseline; unigram.… needs nothing, the metrics "
@@ -69,8 +73,13 @@ BASELINE_RULE = (
 )
 
 BITS_PER_BYTE_RULE = (
-    "evaluation.gates: bits_per_byte is not measured for bert and t5, which predict some of the "
-    "tokens; use loss, perplexity or accuracy"
+    "evaluation.gates: bits_per_byte is measured for objective: causal only, where every token is "
+    "predicted; use loss, perplexity or accuracy"
+)
+
+CLASSES_RULE = (
+    "evaluation.gates: macro_f1 and majority.accuracy are measured for objective: classification "
+    "only"
 )
 
 
@@ -165,7 +174,7 @@ class EvaluationSpec(Model):
                     "self.gates.all(gate, gate.findAll("
                     r"r'[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)+'"
                     ").all(name, "
-                    rf"name.matches(r'^(?:baseline\.[a-z0-9_]+|{_OF_UNIGRAM})$') || "
+                    rf"name.matches(r'^(?:baseline\.[a-z0-9_]+|{_OF_NO_SUITE})$') || "
                     "self.suites.exists(suite, name.startsWith(suite.name + '.') || "
                     "name.startsWith('baseline.' + suite.name + '.'))))",
                     SUITE_RULE,

@@ -11,22 +11,24 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, StringConstraints, model_validator
 
 from llmtrain_api.base import API_VERSION, KIND, MAX_NAME_CHARACTERS, Model, cel
-from llmtrain_api.data import DataSpec, TokenizerKind
+from llmtrain_api.data import TRAINED_KINDS, DataSpec, TokenizerKind
 from llmtrain_api.evaluation import (
     BITS_PER_BYTE_RULE,
+    CLASSES_RULE,
     SUITE_OBJECTIVE_RULE,
     SUITE_TOKENS_RULE,
     EvaluationSpec,
     HeldOut,
     names_any,
 )
-from llmtrain_api.network import Architecture, ModelSpec
+from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import (
     MAX_SPANS,
     OBJECTIVE_RULE,
-    OBJECTIVES,
     SPANS_RULE,
     Objective,
+    find_objective,
+    goes_with,
 )
 from llmtrain_api.status import JobStatus
 from llmtrain_api.suites import SuiteKind
@@ -45,7 +47,21 @@ FIXED_SPEC_FIELDS = (
 """What cannot change once the job exists, so all but runPolicy: a change is a new run. The one
 exception is workers.replicas, where workers.elastic is set."""
 
+_IS_CAUSAL = (
+    "(has(self.training.objective) ? self.training.objective == 'causal' : "
+    "!(self.model.architecture in ['bert', 't5']))"
+)
+"""CEL for what `JobSpec.objective` says."""
+
 PACK_RULE = "data.pack.sequenceLength must be training.sequenceLength"
+FROM_TOKENIZER_RULE = (
+    "with model.from the tokenizer is the model's own, or data.tokenizer.kind: pretrained"
+)
+LORA_RULE = "training.lora needs model.from: adapters go beside trained weights"
+CLASSIFICATION_RULE = (
+    "training.objective: classification needs fields.label in every one of data.sources, and is "
+    "without data.pack and training.lora"
+)
 TEST_SPLIT_RULE = "evaluation.split: test needs data.split.testFraction"
 
 SPAN_VOCABULARY = 1000
@@ -107,8 +123,10 @@ class JobSpec(Model):
                     field="training.optimizer.warmupSteps",
                 ),
                 cel(
-                    "!has(self.training.objective) || "
-                    "((self.training.objective == 'masked') == "
+                    "!has(self.training.objective) || has(self.model.from) || "
+                    "(self.training.objective == 'classification' ? "
+                    "self.model.architecture in ['gpt2', 'llama', 'bert'] : "
+                    "(self.training.objective == 'masked') == "
                     "(self.model.architecture == 'bert') && "
                     "(self.training.objective == 'span-corruption') == "
                     "(self.model.architecture == 't5'))",
@@ -116,7 +134,8 @@ class JobSpec(Model):
                     field="training.objective",
                 ),
                 cel(
-                    "self.model.architecture != 't5' || "
+                    "(self.model.architecture != 't5' && !(has(self.training.objective) && "
+                    "self.training.objective == 'span-corruption')) || "
                     "double(self.training.sequenceLength) * self.training.spanCorruption.share / "
                     f"self.training.spanCorruption.meanSpanTokens <= {float(MAX_SPANS)}",
                     SPANS_RULE,
@@ -124,10 +143,28 @@ class JobSpec(Model):
                 ),
                 cel(
                     "self.model.architecture != 't5' || "
-                    "!(self.data.tokenizer.kind in ['bpe', 'wordpiece']) || "
+                    "!(self.data.tokenizer.kind in ['bpe', 'wordpiece', 'unigram']) || "
                     f"self.data.tokenizer.vocabularySize >= {SPAN_VOCABULARY}",
                     SPAN_VOCABULARY_RULE,
                     field="data.tokenizer.vocabularySize",
+                ),
+                cel(
+                    "!has(self.model.from) || self.data.tokenizer.kind in ['bpe', 'pretrained']",
+                    FROM_TOKENIZER_RULE,
+                    field="data.tokenizer.kind",
+                ),
+                cel(
+                    "!has(self.training.objective) || "
+                    "self.training.objective != 'classification' || "
+                    "(!has(self.data.pack) && !has(self.training.lora) && self.data.sources.all("
+                    "source, has(source.fields) && has(source.fields.label)))",
+                    CLASSIFICATION_RULE,
+                    field="training.objective",
+                ),
+                cel(
+                    "!has(self.training.lora) || has(self.model.from)",
+                    LORA_RULE,
+                    field="training.lora",
                 ),
                 cel(
                     "!has(self.data.pack) || "
@@ -141,14 +178,21 @@ class JobSpec(Model):
                     field="evaluation.split",
                 ),
                 cel(
-                    "!(self.model.architecture in ['bert', 't5']) || "
+                    f"{_IS_CAUSAL} || "
                     "!self.evaluation.gates.exists(gate, gate.contains('bits_per_byte'))",
                     BITS_PER_BYTE_RULE,
                     field="evaluation.gates",
                 ),
                 cel(
-                    "!(self.model.architecture in ['bert', 't5']) || "
-                    "self.evaluation.suites.size() == 0",
+                    "(has(self.training.objective) && "
+                    "self.training.objective == 'classification') || "
+                    "!self.evaluation.gates.exists(gate, gate.contains('macro_f1') || "
+                    "gate.contains('majority.'))",
+                    CLASSES_RULE,
+                    field="evaluation.gates",
+                ),
+                cel(
+                    f"{_IS_CAUSAL} || self.evaluation.suites.size() == 0",
                     SUITE_OBJECTIVE_RULE,
                     field="evaluation.suites",
                 ),
@@ -200,6 +244,8 @@ class JobSpec(Model):
         if warmup_steps is not None and warmup_steps > self.training.steps:
             raise ValueError("training.optimizer.warmupSteps must be at most training.steps")
         self._check_objective()
+        if self.training.lora is not None and self.model.pretrained is None:
+            raise ValueError(LORA_RULE)
         pack = self.data.pack
         if pack is not None and pack.sequence_length != self.training.sequence_length:
             raise ValueError(PACK_RULE)
@@ -219,26 +265,42 @@ class JobSpec(Model):
             is_generation = suite.kind is SuiteKind.GENERATION
             if is_generation and suite.max_new_tokens >= self.training.sequence_length:
                 raise ValueError(SUITE_TOKENS_RULE)
-        if OBJECTIVES[self.model.architecture] is Objective.CAUSAL:
-            return
-        if names_any(self.evaluation.gates, "bits_per_byte"):
+        gates, objective = self.evaluation.gates, self.objective
+        names_classes = names_any(gates, "macro_f1") or names_any(gates, "majority.")
+        if objective is not Objective.CLASSIFICATION and names_classes:
+            raise ValueError(CLASSES_RULE)
+        if objective is not Objective.CAUSAL and names_any(gates, "bits_per_byte"):
             raise ValueError(BITS_PER_BYTE_RULE)
-        if self.evaluation.suites:
+        if objective is not Objective.CAUSAL and self.evaluation.suites:
             raise ValueError(SUITE_OBJECTIVE_RULE)
 
     def _check_objective(self) -> None:
         training, tokenizer = self.training, self.data.tokenizer
-        if training.objective not in (None, OBJECTIVES[self.model.architecture]):
+        is_warm = self.model.pretrained is not None
+        if not is_warm and not goes_with(self.model.architecture, self.objective):
             raise ValueError(OBJECTIVE_RULE)
-        if self.model.architecture is not Architecture.T5:
+        if self.objective is Objective.CLASSIFICATION and (
+            self.data.pack is not None
+            or training.lora is not None
+            or any(s.fields is None or s.fields.label is None for s in self.data.sources)
+        ):
+            raise ValueError(CLASSIFICATION_RULE)
+        if is_warm and tokenizer.kind not in (TokenizerKind.BPE, TokenizerKind.PRETRAINED):
+            raise ValueError(FROM_TOKENIZER_RULE)
+        if self.objective is not Objective.SPAN_CORRUPTION:
             return
         corruption = training.span_corruption
         length = float(training.sequence_length)
         if length * corruption.share / corruption.mean_span_tokens > MAX_SPANS:
             raise ValueError(SPANS_RULE)
-        is_trained = tokenizer.kind in (TokenizerKind.BPE, TokenizerKind.WORDPIECE)
-        if is_trained and tokenizer.vocabulary_size < SPAN_VOCABULARY:
+        is_trained = tokenizer.kind in TRAINED_KINDS
+        if not is_warm and is_trained and tokenizer.vocabulary_size < SPAN_VOCABULARY:
             raise ValueError(SPAN_VOCABULARY_RULE)
+
+    @property
+    def objective(self) -> Objective:
+        """What is predicted."""
+        return find_objective(self.model, self.training.objective)
 
     @property
     def world_size(self) -> int:

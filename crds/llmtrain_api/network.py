@@ -1,7 +1,8 @@
 """`spec.model`: the network, by its shape or by one number that the shape follows from.
 
-Below: `base`. Above: `job`, which embeds `ModelSpec`, `run`, which hands it to the trainer, and
-the operator's forecast, which counts what a `Network` has before it is built.
+Below: `base`, `sources` for what a URI is. Above: `job`, which embeds `ModelSpec`, `run`, which
+hands it to the trainer, and the operator's forecast, which counts what a `Network` has before it
+is built.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Self
 from pydantic import ConfigDict, Field, model_validator
 
 from llmtrain_api.base import Model, cel
+from llmtrain_api.sources import S3Uri
 
 DEFAULT_LAYERS, DEFAULT_HEADS, DEFAULT_WIDTH = 6, 6, 384
 """The shape of a model of which nothing is said."""
@@ -42,6 +44,10 @@ KEY_VALUE_RULE = "heads must be a multiple of keyValueHeads"
 LLAMA_RULE = "keyValueHeads is for architecture: llama only"
 SIZED_RULE = "size with keyValueHeads needs heads"
 LSTM_RULE = "heads is not for architecture: lstm"
+FROM_RULE = (
+    "from brings its own shape: leave out architecture, size, layers, heads, keyValueHeads and "
+    "hiddenSize"
+)
 
 
 class Architecture(StrEnum):
@@ -130,6 +136,13 @@ class ModelSpec(Model):
                     LSTM_RULE,
                     field="heads",
                 ),
+                cel(
+                    "!has(self.from) || (self.architecture == 'gpt2' && !has(self.size) && "
+                    "!has(self.layers) && !has(self.heads) && !has(self.keyValueHeads) && "
+                    "!has(self.hiddenSize))",
+                    FROM_RULE,
+                    field="from",
+                ),
             ]
         }
     )
@@ -157,7 +170,22 @@ class ModelSpec(Model):
     """Width of the residual stream; a multiple of heads. Absent: as size asks for, or 384."""
 
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Probability that an activation is dropped in training."""
+    """Probability that an activation is dropped in training; with from in place of its own."""
+
+    pretrained: S3Uri | None = Field(default=None, alias="from")
+    """A model to go on from: a directory in the store as Hugging Face's save_pretrained writes it
+    (config.json and safetensors), or export/ of an llmtrain run. It brings its architecture, its
+    shape and, unless data.tokenizer is pretrained, its tokenizer. Absent: random weights."""
+
+    @model_validator(mode="after")
+    def check_pretrained(self) -> Self:
+        """Hold the CEL rule about `from` in Python too."""
+        is_shaped = self.architecture is not Architecture.GPT2 or any(
+            (self.size, self.layers, self.heads, self.key_value_heads, self.hidden_size)
+        )
+        if self.pretrained is not None and is_shaped:
+            raise ValueError(FROM_RULE)
+        return self
 
     @model_validator(mode="after")
     def check_heads(self) -> Self:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from llmtrain_api.base import Model
-from llmtrain_api.network import Architecture
+from llmtrain_api.network import Architecture, ModelSpec
 
 MAX_SPANS = 100
 """The tokenizer has so many tokens that stand for a span, as T5's."""
@@ -24,6 +24,7 @@ class Objective(StrEnum):
     CAUSAL = "causal"
     MASKED = "masked"
     SPAN_CORRUPTION = "span-corruption"
+    CLASSIFICATION = "classification"
 
 
 OBJECTIVES = {
@@ -35,15 +36,48 @@ OBJECTIVES = {
 }
 """What each network is trained on."""
 
+CLASSIFYING = frozenset({Architecture.GPT2, Architecture.LLAMA, Architecture.BERT})
+"""Networks that may be trained to classify, too."""
+
+
+def find_objective(model: ModelSpec, asked: Objective | None) -> Objective:
+    """Return what a model is trained on: as asked for, or what its architecture is for.
+
+    Where `from` brings the architecture nothing is known of it yet, and causal is taken.
+    """
+    return asked or OBJECTIVES[model.architecture]
+
+
+def goes_with(architecture: Architecture, objective: Objective) -> bool:
+    """Return whether a network can be trained on an objective."""
+    if objective is Objective.CLASSIFICATION:
+        return architecture in CLASSIFYING
+    return objective is OBJECTIVES[architecture]
+
+
 OBJECTIVE_RULE = (
     "training.objective must be causal for gpt2, llama and lstm, masked for bert, and "
-    "span-corruption for t5"
+    "span-corruption for t5; or classification for gpt2, llama and bert"
 )
 
 SPANS_RULE = (
     "training.sequenceLength × spanCorruption.share / spanCorruption.meanSpanTokens must be at "
     f"most {MAX_SPANS} (spans of a sequence)"
 )
+
+
+class ClassWeights(StrEnum):
+    """How much classes count."""
+
+    NONE = "none"
+    BALANCED = "balanced"
+
+
+class LossOn(StrEnum):
+    """What is learned of a conversation."""
+
+    ASSISTANT = "assistant"
+    ALL = "all"
 
 
 class MaskingSpec(Model):

@@ -122,6 +122,9 @@ class StageResult(Model):
     accuracy: float | None = None
     """Share of the targets that the model holds for the most probable (evaluate)."""
 
+    macro_f1: float | None = None
+    """Mean of the F1 scores of all labels, each counting alike (evaluate, classification)."""
+
     bits_per_byte: float | None = None
     """Held-out loss in bits for each byte of UTF-8: comparable over tokenizers (evaluate)."""
 

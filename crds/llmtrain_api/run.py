@@ -15,7 +15,7 @@ from llmtrain_api.base import Model
 from llmtrain_api.data import DataSpec
 from llmtrain_api.evaluation import EvaluationSpec
 from llmtrain_api.network import ModelSpec
-from llmtrain_api.objective import OBJECTIVES, Objective
+from llmtrain_api.objective import LossOn, Objective, find_objective
 from llmtrain_api.records import Stage
 from llmtrain_api.sources import S3Uri
 from llmtrain_api.training import CheckpointSpec, TrainingSpec
@@ -126,9 +126,15 @@ class RunConfig(Model):
     @property
     def objective(self) -> Objective:
         """What is predicted."""
-        return OBJECTIVES[self.model.architecture]
+        return find_objective(self.model, self.training.objective)
+
+    @property
+    def loss_on(self) -> LossOn:
+        """What is learned of a conversation."""
+        default = LossOn.ASSISTANT if self.data.has_conversations else LossOn.ALL
+        return self.training.loss_on or default
 
     @property
     def learning_rate(self) -> float:
         """Peak of the learning rate."""
-        return self.training.optimizer.learning_rate or self.model.suggest_learning_rate()
+        return self.training.find_learning_rate(self.model)

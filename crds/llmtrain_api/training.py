@@ -1,7 +1,7 @@
 """`spec.training` and `spec.checkpoint`: how the model is trained.
 
-Below: `base`, `objective`. Above: `job`, which embeds these, and `run`, which hands them to the
-trainer.
+Below: `base`, `objective`, `lora`. Above: `job`, which embeds these, and `run`, which hands them
+to the trainer.
 """
 
 from __future__ import annotations
@@ -12,8 +12,16 @@ from typing import Self
 from pydantic import ConfigDict, Field, model_validator
 
 from llmtrain_api.base import MAX_NAME_CHARACTERS, Model, cel
-from llmtrain_api.objective import MaskingSpec, Objective, SpanCorruptionSpec
+from llmtrain_api.lora import LoraSpec
+from llmtrain_api.network import ModelSpec
+from llmtrain_api.objective import ClassWeights, LossOn, MaskingSpec, Objective, SpanCorruptionSpec
 from llmtrain_api.sources import S3Uri
+
+FINE_TUNING_LEARNING_RATE = 5e-5
+"""The highest of those of Devlin et al. 2019 (arXiv:1810.04805, section A.3)."""
+
+LORA_LEARNING_RATE = 2e-4
+"""Dettmers et al. 2023 (QLoRA, arXiv:2305.14314, table 9)."""
 
 
 class Precision(StrEnum):
@@ -37,7 +45,8 @@ class OptimizerSpec(Model):
     """AdamW with decoupled weight decay (Loshchilov & Hutter 2019), and its learning rate."""
 
     learning_rate: float | None = Field(default=None, gt=0.0, le=10.0)
-    """Peak learning rate, reached after warm-up. Absent: as model.size asks for, or 0.001."""
+    """Peak learning rate, reached after warm-up. Absent: as model.size asks for, or
+    0.001; with model.from 0.00005, and with lora 0.0002."""
 
     schedule: Schedule = Schedule.COSINE
     """What follows warm-up. cosine and linear: down to finalLearningRateRatio; wsd: the peak, and
@@ -131,14 +140,27 @@ class TrainingSpec(Model):
     """Tokens of a training sequence, and the model's context."""
 
     objective: Objective | None = None
-    """causal: the next token; masked: hidden tokens; span-corruption: what was cut out. Absent:
-    what the architecture is for."""
+    """causal: the next token; masked: hidden tokens; span-corruption: what was cut out;
+    classification: the label of each document, by data.sources[].fields.label. Absent: what the
+    architecture is for."""
+
+    loss_on: LossOn | None = None
+    """For causal. assistant: of conversations only the turns of the assistant, each with its end,
+    and all of documents that are none; all: every token. Absent: assistant where a source's fields
+    make conversations, else all. Padding is never learned."""
+
+    class_weights: ClassWeights = ClassWeights.NONE
+    """For classification. balanced: a document counts the less in the loss, the more documents of
+    its class there are (documents / (classes × documents of the class)); none: all count alike."""
 
     masking: MaskingSpec = MaskingSpec()
     """For masked."""
 
     span_corruption: SpanCorruptionSpec = SpanCorruptionSpec()
     """For span-corruption."""
+
+    lora: LoraSpec | None = None
+    """For models that go on from another one: what is trained beside it. Absent: all weights."""
 
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of a target's probability that is spread over the vocabulary, in training only."""
@@ -158,6 +180,14 @@ class TrainingSpec(Model):
 
     divergence: DivergenceSpec = DivergenceSpec()
     """What is done about a loss that runs away."""
+
+    def find_learning_rate(self, model: ModelSpec) -> float:
+        """Return the peak of the learning rate, as given or as is usual for what is trained."""
+        if self.optimizer.learning_rate is not None:
+            return self.optimizer.learning_rate
+        if model.pretrained is None:
+            return model.suggest_learning_rate()
+        return FINE_TUNING_LEARNING_RATE if self.lora is None else LORA_LEARNING_RATE
 
     @model_validator(mode="after")
     def check_micro_batch(self) -> Self:

@@ -94,7 +94,9 @@ async def operate(settings: Settings) -> None:
             pull_policy=settings.trainer_image_pull_policy,
             clock=tell_time,
         )
-        queue = WorkQueue(_time(world), num_workers=settings.workers, rng=rng)
+        queue = WorkQueue(
+            _time(world, lambda: queue.has_newcomers), num_workers=settings.workers, rng=rng
+        )
         QUEUE_DEPTH.set_function(lambda: queue.depth)
         lease = Lease(
             lease_client, settings.namespace, settings.lease_name, settings.pod_name, tell_time
@@ -160,13 +162,13 @@ async def _resync(queue: WorkQueue, jobs: JobStore, seconds: float, rng: random.
 
 
 def _time(
-    world: ClusterWorld,
+    world: ClusterWorld, others_wait: Callable[[], bool]
 ) -> Callable[[str], Awaitable[float | None]]:
     async def reconcile_timed(key: str) -> float | None:
         began = time.perf_counter()
         outcome = "error"
         try:
-            requeue_after = await reconcile(key, world, tell_time)
+            requeue_after = await reconcile(key, world, tell_time, others_wait)
             outcome = "done"
         except ConflictError:
             outcome = "conflict"

@@ -44,6 +44,8 @@ class WorkQueue:
         self._turns = itertools.count(1)
         self._last_turns: dict[str, int] = {}
         self._waiting: set[str] = set()
+        self._newcomers: set[str] = set()
+        """Those of them that were never handled, or not since they needed nothing more."""
         self._running: set[str] = set()
         self._again: set[str] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -54,6 +56,11 @@ class WorkQueue:
         """Keys that wait for a worker."""
         return len(self._waiting)
 
+    @property
+    def has_newcomers(self) -> bool:
+        """Whether keys wait that were never handled."""
+        return bool(self._newcomers)
+
     def enqueue(self, key: str) -> None:
         """Look at the key soon. A key that waits already is not added again."""
         self._cancel_timer(key)
@@ -61,6 +68,8 @@ class WorkQueue:
             self._again.add(key)
         elif key not in self._waiting:
             self._waiting.add(key)
+            if key not in self._last_turns:
+                self._newcomers.add(key)
             self._ready.put_nowait((self._last_turns.get(key, 0), next(self._arrivals), key))
 
     def enqueue_after(self, key: str, seconds: float) -> None:
@@ -84,6 +93,7 @@ class WorkQueue:
         while True:
             *_, key = await self._ready.get()
             self._waiting.discard(key)
+            self._newcomers.discard(key)
             self._running.add(key)
             self._last_turns[key] = next(self._turns)
             try:

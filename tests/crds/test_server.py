@@ -83,12 +83,18 @@ DEFAULTED = {
         spec__model={"architecture": "bert", "size": 1_000_000},
         spec__training={"steps": 1, "objective": "masked", "masking": {}, "spanCorruption": {}},
     ),
+    "a pretrained model": change(
+        SMALLEST,
+        spec__model={"from": "s3://models/bert"},
+        spec__training={"steps": 1, "objective": "masked", "lora": {}},
+    ),
     "lists of objects": change(
         SMALLEST,
         spec__data__sources=[
             {"uri": "s3://corpus/a.jsonl", "format": "jsonl"},
             {"uri": "s3://corpus/b.txt", "textField": "body"},
             {"uri": "s3://corpus/c.csv", "sha256": "0" * 64, "weight": 2.5},
+            {"uri": "s3://corpus/saved/", "format": "huggingface", "split": "train"},
         ],
         spec__workers__tolerations=[{"key": "gpu"}, {"operator": "Exists"}],
     ),
@@ -255,6 +261,18 @@ REFUSALS = {
         server_says="sha256 is the digest of one object",
         pydantic_says="sha256 is the digest of one object",
     ),
+    "split of no dataset": Refusal(
+        changes={"spec__data__sources": [{"uri": "s3://corpus/a/", "split": "train"}]},
+        field="spec.data.sources",
+        server_says="split is for format: huggingface",
+        pydantic_says="split is for format: huggingface",
+    ),
+    "dataset that is no directory": Refusal(
+        changes={"spec__data__sources": [{"uri": "s3://corpus/a", "format": "huggingface"}]},
+        field="spec.data.sources",
+        server_says="format: huggingface needs a uri that ends in /",
+        pydantic_says="format: huggingface needs a uri that ends in /",
+    ),
     "longest document below the shortest": Refusal(
         changes={"spec__data__clean": {"minCharacters": 10, "maxCharacters": 9}},
         field="spec.data.clean",
@@ -390,8 +408,14 @@ REFUSALS = {
             "spec__evaluation": {"gates": ["bits_per_byte < 2"]},
         },
         field="evaluation.gates",
-        server_says="bits_per_byte is not measured for bert and t5",
-        pydantic_says="bits_per_byte is not measured for bert and t5",
+        server_says="bits_per_byte is measured for objective: causal only",
+        pydantic_says="bits_per_byte is measured for objective: causal only",
+    ),
+    "gate on labels that there are not": Refusal(
+        changes={"spec__evaluation": {"gates": ["macro_f1 > 0.5"]}},
+        field="evaluation.gates",
+        server_says="are measured for objective: classification only",
+        pydantic_says="are measured for objective: classification only",
     ),
     "width that heads do not divide": Refusal(
         changes={"spec__model": {"heads": 6, "hiddenSize": 100}},
@@ -422,6 +446,42 @@ REFUSALS = {
         field="spec",
         server_says="causal for gpt2, llama and lstm, masked for bert",
         pydantic_says="causal for gpt2, llama and lstm, masked for bert",
+    ),
+    "a pretrained model with a shape": Refusal(
+        changes={"spec__model": {"from": "s3://models/gpt2", "layers": 2}},
+        field="spec.model",
+        server_says="from brings its own shape",
+        pydantic_says="from brings its own shape",
+    ),
+    "a pretrained model with a tokenizer of bytes": Refusal(
+        changes={
+            "spec__model": {"from": "s3://models/gpt2"},
+            "spec__data__tokenizer": {"kind": "byte"},
+        },
+        field="spec",
+        server_says="with model.from the tokenizer is the model's own",
+        pydantic_says="with model.from the tokenizer is the model's own",
+    ),
+    "adapters without a pretrained model": Refusal(
+        changes={"spec__training": {"steps": 1, "lora": {}}},
+        field="spec",
+        server_says="training.lora needs model.from",
+        pydantic_says="training.lora needs model.from",
+    ),
+    "classification of an lstm": Refusal(
+        changes={
+            "spec__model": {"architecture": "lstm"},
+            "spec__training": {"steps": 1, "objective": "classification"},
+        },
+        field="spec",
+        server_says="or classification for gpt2, llama and bert",
+        pydantic_says="or classification for gpt2, llama and bert",
+    ),
+    "classification without labels": Refusal(
+        changes={"spec__training": {"steps": 1, "objective": "classification"}},
+        field="spec",
+        server_says="classification needs fields.label",
+        pydantic_says="classification needs fields.label",
     ),
     "more spans than there are tokens for": Refusal(
         changes={

@@ -23,7 +23,7 @@ from llmtrain_operator.plan.types import (
     ProcessState,
 )
 from llmtrain_operator.plan.workers import LIVE_STATES
-from llmtrain_operator.reconcile import reconcile
+from llmtrain_operator.reconcile import SAY_LATER_SECONDS, reconcile
 from testbed.jobs import make_job, record_failure, record_success
 
 START = datetime.fromisoformat("2026-11-24T12:00:00+00:00")
@@ -145,7 +145,7 @@ async def test_each_failure_counts_once_wherever_the_operator_is_killed(seed: in
         world.now += timedelta(seconds=rng.choice([1, 30, 300]))
         before = len(world.failed)
         try:
-            await reconcile(key, world, lambda: world.now)
+            await reconcile(key, world, lambda: world.now, others_wait=lambda: rng.random() < 0.5)
         except OperatorKilledError:
             continue
         world.disturb(failures_left)
@@ -178,6 +178,19 @@ async def test_a_second_pass_over_the_same_facts_writes_nothing() -> None:
         await reconcile("team/tiny", world, lambda: START + timedelta(hours=1))
 
     assert world.status_writes == writes
+
+
+async def test_where_others_wait_a_job_has_its_processes_first_and_its_status_later() -> None:
+    world = SimulatedWorld(make_job("tiny"), random.Random(0), kill_chance=0.0)
+
+    again = await reconcile("team/tiny", world, lambda: START, lambda: True)
+    assert world.processes
+    assert world.status_writes == 0
+    assert again == SAY_LATER_SECONDS
+
+    await reconcile("team/tiny", world, lambda: START + timedelta(seconds=2), lambda: True)
+    assert world.job.status.phase is Phase.PREPARING
+    assert [event.reason for event in world.told] == ["StageStarted"]
 
 
 async def test_a_job_that_is_gone_needs_nothing() -> None:

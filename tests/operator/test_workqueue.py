@@ -135,8 +135,11 @@ async def test_a_key_never_handled_comes_before_one_that_was() -> None:
 
     for key in ("older", "old", "new", "newer"):
         queue.enqueue(key)
+    seen = [queue.has_newcomers]
     handler.gate.set()
     await handler.wait_for_calls(7)
+    seen.append(queue.has_newcomers)
 
     assert handler.calls[3:] == ["new", "newer", "old", "older"]
+    assert seen == [True, False]
     await stop(task)

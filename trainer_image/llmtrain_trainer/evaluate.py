@@ -24,7 +24,7 @@ from llmtrain_api.run import RunConfig
 from llmtrain_trainer.checkpoint.manifest import CURVES
 from llmtrain_trainer.dataset.loading import Dataset, Split, open_run_dataset
 from llmtrain_trainer.evaluation.baseline import read_baseline
-from llmtrain_trainer.evaluation.measure import choose_sequences, measure
+from llmtrain_trainer.evaluation.measure import choose_sequences, compute_macro_f1, measure
 from llmtrain_trainer.evaluation.report import Report, render_report
 from llmtrain_trainer.evaluation.samples import write_samples
 from llmtrain_trainer.evaluation.suites import Asking
@@ -35,9 +35,13 @@ from llmtrain_trainer.evaluation.verdict import (
     write_verdict,
 )
 from llmtrain_trainer.failures import StoreError
+from llmtrain_trainer.model.blueprint import describe_shape
 from llmtrain_trainer.model.export import download_export, load_export, locate_export
-from llmtrain_trainer.model.network import count_parameters
+from llmtrain_trainer.model.network import ISOLATING, count_parameters
+from llmtrain_trainer.objective.batch import count_samples
 from llmtrain_trainer.objective.choosing import choose_objective
+from llmtrain_trainer.objective.classes import count_classes
+from llmtrain_trainer.objective.documents import LEARNED
 from llmtrain_trainer.parallel import count_threads, join_ranks, place_model
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import RankGroup
@@ -61,17 +65,18 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
     with join_ranks(RankGroup(), threads=threads) as ranks:
         store = open_store(config.run_uri, config.storage)
         dataset = open_run_dataset(store, config)
-        objective = choose_objective(config, dataset)
         with tempfile.TemporaryDirectory(prefix="llmtrain-evaluate-") as name:
             download_export(store, Path(name))
             model = load_export(config, Path(name))
             tokenizer = AutoTokenizer.from_pretrained(name)
+        isolates = model.config.model_type in ISOLATING
+        objective = choose_objective(config, dataset, isolates=isolates)
         place_model(model, ranks.device).eval()
 
         reporter.enter(RankPhase.EVALUATING)
         sequence_length = config.training.sequence_length
         held_out = choose_split(dataset, config.evaluation.split)
-        num_sequences = held_out.num_sequences(sequence_length)
+        num_sequences = count_samples(objective, held_out, sequence_length)
         measured = measure(
             model,
             objective,
@@ -80,6 +85,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
             ranks,
             sequence_length=sequence_length,
             batch_size=config.training.micro_batch_size or config.training.batch_size,
+            num_classes=len(dataset.labels) if objective.reads_documents else 0,
         )
         loss = measured.loss
         reporter.report(validation_loss=loss)
@@ -88,13 +94,16 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         suites = [asking.run(suite, i) for i, suite in enumerate(config.evaluation.suites)]
 
     unigram_loss = count_text_share(config) * compute_unigram_loss(
-        dataset.unigram_counts, held_out.count_tokens(dataset.vocabulary_size)
+        *count_targets(config, dataset, held_out)
     )
+    # Bytes can be counted where all text is predicted.
+    text = held_out if objective.fixed_targets == sequence_length else None
     metrics = clean_metrics(
         {
-            **describe_loss(config, held_out, loss),
+            **describe_loss(loss, text),
             "accuracy": measured.accuracy,
-            **describe_loss(config, held_out, unigram_loss, prefix="unigram."),
+            **describe_classes(dataset, measured.confusion),
+            **describe_loss(unigram_loss, text, prefix="unigram."),
             **{
                 f"{result.suite.name}.{name}": value
                 for result in suites
@@ -111,6 +120,8 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         validation_loss=loss,
         perplexity=math.exp(loss),
         accuracy=measured.accuracy,
+        macro_f1=metrics.get("macro_f1"),
+        majority_share=metrics.get("majority.accuracy"),
         bits_per_byte=metrics.get("bits_per_byte"),
         unigram_loss=unigram_loss,
         held_out_tokens=measured.num_targets,
@@ -119,6 +130,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         suites=suites,
         curve=curve,
         samples=samples,
+        shape=describe_shape(model.config),
     )
     write_verdict(store, gates)
     store.write_bytes(REPORT_DATA, json.dumps(report.dump(), indent=1).encode())
@@ -129,6 +141,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         unigram_loss=report.unigram_loss,
         perplexity=report.perplexity,
         accuracy=report.accuracy,
+        macro_f1=report.macro_f1,
         bits_per_byte=report.bits_per_byte,
         gates=[gate.result for gate in gates] or None,
         export_uri=locate_export(config),
@@ -168,6 +181,28 @@ def compute_unigram_loss(
     return float(-(validation_counts @ np.log(probabilities)) / validation_counts.sum())
 
 
+def count_targets(
+    config: RunConfig, dataset: Dataset, held_out: Split
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how often each token, or class, is to be learned, and to be predicted."""
+    size = dataset.vocabulary_size
+    if config.objective is Objective.CLASSIFICATION:
+        return (
+            count_classes(dataset.train.labels, dataset.labels),
+            count_classes(held_out.labels, dataset.labels),
+        )
+    if config.objective is not Objective.CAUSAL or not dataset.train.has_roles:
+        return dataset.unigram_counts, held_out.count_tokens(size)
+    learned = LEARNED[config.loss_on]
+    return dataset.train.count_tokens(size, learned), held_out.count_tokens(size, learned)
+
+
+def count_majority(dataset: Dataset, confusion: NDArray[np.int64]) -> float:
+    """Return the accuracy of always saying the class that is the commonest in training."""
+    commonest = int(count_classes(dataset.train.labels, dataset.labels).argmax())
+    return float(confusion[commonest].sum() / confusion.sum())
+
+
 def count_text_share(config: RunConfig) -> float:
     """Return the share of the targets that are text.
 
@@ -180,17 +215,30 @@ def count_text_share(config: RunConfig) -> float:
     return counts.cut / counts.targets
 
 
-def describe_loss(
-    config: RunConfig, split: Split, loss: float, *, prefix: str = ""
-) -> dict[str, float | None]:
-    """Return a loss and what follows from it, as metrics by name."""
-    bits = None
-    if config.objective is Objective.CAUSAL:
-        bits = convert_to_bits_per_byte(
-            loss, num_tokens=split.num_tokens, num_bytes=split.num_bytes
+def describe_loss(loss: float, text: Split | None, *, prefix: str = "") -> dict[str, float]:
+    """Return a loss and what follows from it, as metrics by name.
+
+    Args:
+        loss: nats for each target.
+        text: whose tokens are all targets; None where some are not.
+        prefix: of the names.
+    """
+    values = {"loss": loss, "perplexity": math.exp(loss)}
+    if text is not None:
+        values["bits_per_byte"] = convert_to_bits_per_byte(
+            loss, num_tokens=text.num_tokens, num_bytes=text.num_bytes
         )
-    values = {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": bits}
     return {prefix + name: value for name, value in values.items()}
+
+
+def describe_classes(dataset: Dataset, confusion: NDArray[np.int64] | None) -> dict[str, float]:
+    """Return what is measured of classes, as metrics by name; nothing where there are none."""
+    if confusion is None:
+        return {}
+    return {
+        "macro_f1": compute_macro_f1(confusion),
+        "majority.accuracy": count_majority(dataset, confusion),
+    }
 
 
 def convert_to_bits_per_byte(loss: float, *, num_tokens: int, num_bytes: int) -> float:

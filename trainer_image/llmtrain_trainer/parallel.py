@@ -173,10 +173,11 @@ def find_plain_model(model: nn.Module) -> nn.Module:
 
 
 def gather_parameters(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return every parameter whole, on the CPU. Every rank must call it."""
+    """Return every trained parameter whole, on the CPU. Every rank must call it."""
     return {
         name: (p.full_tensor() if isinstance(p, DTensor) else p).detach().cpu()
         for name, p in find_plain_model(model).named_parameters()
+        if p.requires_grad
     }
 
 

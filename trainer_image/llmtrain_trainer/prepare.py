@@ -30,6 +30,7 @@ from llmtrain_api.objective import Objective
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_trainer.data_report.publishing import publish_report
+from llmtrain_trainer.dataset.document_index import DOCUMENTS, DocumentIndex
 from llmtrain_trainer.dataset.shards import (
     DATASET,
     MANIFEST,
@@ -66,6 +67,7 @@ from llmtrain_trainer.tokenizer.learning import TRAINERS
 from llmtrain_trainer.tokenizer.marks import show_text
 from llmtrain_trainer.tokenizer.special_tokens import OBJECTIVE_TOKENS
 from llmtrain_trainer.tokenizer.tokenization import (
+    PRETRAINED_FILES,
     TextEncoder,
     fetch_tokenizer,
     list_special_tokens,
@@ -74,8 +76,8 @@ from llmtrain_trainer.tokenizer.tokenization import (
 
 logger = logging.getLogger(__name__)
 
-RECIPE_VERSION = 2
-"""Raise it with every change after which the same text becomes other tokens."""
+RECIPE_VERSION = 3
+"""Raise it with every change after which the same data becomes other objects, or other units."""
 
 FINGERPRINT_CHARACTERS = 32
 """128 bits: no two recipes will ever share one by chance."""
@@ -102,7 +104,8 @@ def run_prepare(
         sizes: of the units of their work.
 
     Raises:
-        ConfigurationError: where the evaluation would find nothing to compare with.
+        ConfigurationError: where `model.from` names what cannot be used, or the evaluation would
+            find nothing to compare with.
         DataError: where a source holds nothing, or what cannot be read, or too little to split;
             or where a suite of the evaluation could not be asked.
         StoreError: where the store fails.
@@ -110,6 +113,11 @@ def run_prepare(
     if task == 0:
         check_inputs(config)  # what is not there now would be missed after training only
     data, storage = config.data, config.storage
+    if task == 0 and config.model.pretrained is not None:
+        # Before any data is read. Nothing else here needs `transformers`, which it imports.
+        from llmtrain_trainer.model.pretrained import pin_pretrained
+
+        pin_pretrained(config, open_store(config.run_uri, storage))
     inputs = find_inputs(data, storage)
     fingerprint = compute_fingerprint(data, inputs, storage, config.objective)
     uri = locate_dataset(config.storage.uri, fingerprint)
@@ -207,7 +215,10 @@ def compute_fingerprint(
     }
     if data.tokenizer.uri is not None:
         listing = open_store(data.tokenizer.uri, storage).list_objects()
-        facts["tokenizerFiles"] = [(item.key, item.etag) for item in listing]
+        # A model may lie beside it, of which the data is independent.
+        facts["tokenizerFiles"] = [
+            (item.key, item.etag) for item in listing if item.key in PRETRAINED_FILES
+        ]
     if OBJECTIVE_TOKENS[objective]:
         facts["specialTokens"] = OBJECTIVE_TOKENS[objective]
     text = json.dumps(facts, sort_keys=True)
@@ -238,7 +249,9 @@ def build_dataset(
     selection = Selection(corpus, data, held_out, budget)
     pieces = second.encode(selection, encoder, corpus.count_characters())
     writers = {part: open_writer(data, part, encoder, output) for part in choose_parts(data)}
-    splits, num_words = write_splits(pieces, writers, budget)
+    index = DocumentIndex()
+    splits, num_words = write_splits(pieces, writers, index, budget)
+    index.write(output / DOCUMENTS)
     labels = check_labels(selection.survey)
     tokenizer = describe_tokenizer(encoder, splits[Part.TRAIN], num_words, output)
     steps = selection.record_steps()

@@ -34,7 +34,8 @@ from llmtrain_trainer.failures import (
     StageError,
 )
 from llmtrain_trainer.model.export import ExportFacts, export_model, locate_export
-from llmtrain_trainer.parallel import count_threads, gather_parameters, join_ranks
+from llmtrain_trainer.objective.batch import count_samples
+from llmtrain_trainer.parallel import count_threads, find_plain_model, gather_parameters, join_ranks
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.training.curve import note_loss
@@ -204,7 +205,8 @@ def _evaluate(run: TrainingRun) -> None:
             run.objective,
             split,
             choose_sequences(
-                split.num_sequences(training.sequence_length), run.config.evaluation.max_sequences
+                count_samples(run.objective, split, training.sequence_length),
+                run.config.evaluation.max_sequences,
             ),
             run.ranks,
             sequence_length=training.sequence_length,
@@ -275,11 +277,11 @@ def _finish(run: TrainingRun) -> StageResult:
             train_loss=run.find_at("loss", exported_step),
             validation_loss=run.find_at("validationLoss", exported_step),
         )
-        export_model(run.config, run.store, run.dataset, parameters, facts)
+        export_model(run.blueprint, run.store, run.dataset, parameters, facts)
     run.ranks.share("exported", True, source=0)
     run.reporter.enter(RankPhase.FINISHED)
     return StageResult(
-        parameters=sum(tensor.numel() for tensor in parameters.values()),
+        parameters=sum(p.numel() for p in find_plain_model(run.model).parameters()),
         step=run.step,
         train_loss=run.find_last("loss"),
         export_uri=locate_export(run.config),

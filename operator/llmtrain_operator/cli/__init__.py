@@ -81,6 +81,12 @@ def demo(store: Path, steps: int | None, again: bool) -> None:
     default=None,
     help="Tokens, where the manifest does not say.",
 )
+@click.option(
+    "--model-config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="config.json of the model that model.from names.",
+)
 @click.option("--measure", is_flag=True, help="Try a few steps of one rank on this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
@@ -89,6 +95,7 @@ def plan(
     utilization: float | None,
     price_per_gpu_hour: float | None,
     vocabulary: int | None,
+    model_config: Path | None,
     measure: bool,
     as_json: bool,
 ) -> None:
@@ -105,6 +112,7 @@ def plan(
         utilization=utilization,
         price_per_gpu_hour=price_per_gpu_hour,
         vocabulary_size=vocabulary,
+        model_config=model_config,
         measure=measure,
         as_json=as_json,
     )

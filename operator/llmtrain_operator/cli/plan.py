@@ -9,6 +9,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -26,6 +27,7 @@ from llmtrain_operator.forecast.outlook import (
     Outlook,
     forecast_job,
 )
+from llmtrain_operator.forecast.pretrained import FAMILIES, read_shape
 from llmtrain_operator.plan.run_config import count_threads
 
 MEBIBYTE, GIBIBYTE = 1 << 20, 1 << 30
@@ -40,14 +42,19 @@ def print_outlook(
     utilization: float | None,
     price_per_gpu_hour: float | None,
     vocabulary_size: int | None,
+    model_config: Path | None,
     measure: bool,
     as_json: bool,
 ) -> None:
     """Print what the job will take.
 
     Raises:
-        click.ClickException: a GPU that is not known, or a trial that failed.
+        click.ClickException: a GPU that is not known, a model of which nothing is known, or a trial
+            that failed.
     """
+    if job.spec.model.pretrained is not None:
+        job, own_vocabulary = take_shape(job, model_config)
+        vocabulary_size = vocabulary_size or own_vocabulary
     spec = job.spec
     means = Means(
         device=find_selected_device(spec.workers.node_selector),
@@ -71,6 +78,32 @@ def print_outlook(
         click.echo(json.dumps(describe_outlook(outlook, trial), indent=2))
     else:
         _print_table(job, outlook, means, trial)
+
+
+def take_shape(job: LLMTrainingJob, model_config: Path | None) -> tuple[LLMTrainingJob, int]:
+    """Return the job with the shape of the model that it goes on from, and its vocabulary.
+
+    Raises:
+        click.ClickException: there is no config.json to read, or none of a known family.
+    """
+    uri = job.spec.model.pretrained
+    if model_config is None:
+        raise click.ClickException(
+            f"model.from: the shape is in {uri}/config.json; give a copy by --model-config"
+        )
+    try:
+        found = read_shape(json.loads(model_config.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise click.ClickException(
+            f"--model-config: {model_config} cannot be read ({error})"
+        ) from None
+    if found is None:
+        raise click.ClickException(
+            f"--model-config: of this family nothing is known; known are {', '.join(FAMILIES)}"
+        )
+    model, vocabulary_size = found
+    spec = job.spec.model_copy(update={"model": model})
+    return job.model_copy(update={"spec": spec}), vocabulary_size
 
 
 def measure_rank(job: LLMTrainingJob, outlook: Outlook) -> dict[str, Any]:

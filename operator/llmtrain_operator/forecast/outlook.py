@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from llmtrain_api import JobSpec
 from llmtrain_api.data import TokenizerKind
 from llmtrain_api.network import Network
-from llmtrain_api.objective import MAX_SPANS, OBJECTIVES, Objective
+from llmtrain_api.objective import MAX_SPANS, Objective
 from llmtrain_api.training import Precision
 from llmtrain_api.workers import Strategy
 from llmtrain_operator.forecast.activations import RankWork
@@ -24,6 +24,7 @@ OBJECTIVE_TOKENS = {
     Objective.CAUSAL: 0,
     Objective.MASKED: 2,
     Objective.SPAN_CORRUPTION: 1 + MAX_SPANS,
+    Objective.CLASSIFICATION: 2,
 }
 """Special tokens that an objective adds to a vocabulary, padding included."""
 
@@ -133,7 +134,7 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
     limit = _find_memory_limit(spec, means)
     return Outlook(
         network=spec.model.resolve(),
-        learning_rate=training.optimizer.learning_rate or spec.model.suggest_learning_rate(),
+        learning_rate=training.find_learning_rate(spec.model),
         vocabulary_size=vocabulary_size,
         size=size,
         tokens=tokens,
@@ -153,7 +154,7 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
 def expect_vocabulary(spec: JobSpec) -> int:
     """Return the vocabulary that the tokenizer will have, as far as the manifest says."""
     tokenizer = spec.data.tokenizer
-    added = OBJECTIVE_TOKENS[OBJECTIVES[spec.model.architecture]]
+    added = OBJECTIVE_TOKENS[spec.objective]
     if tokenizer.kind is TokenizerKind.BYTE:
         return BYTE_VOCABULARY + added
     if tokenizer.kind is TokenizerKind.CHARACTER:

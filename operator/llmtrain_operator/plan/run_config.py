@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 
-from llmtrain_api import LLMTrainingJob, RunConfig
+from llmtrain_api import JobSpec, LLMTrainingJob, RunConfig
+from llmtrain_api.data import DataSpec, Tokenizer, TokenizerKind
 from llmtrain_api.naming import locate_run
 from llmtrain_api.run import Rendezvous, StorageConfig
 from llmtrain_operator.plan.quantities import parse_cores
@@ -23,7 +24,7 @@ def build_run_config(
         name=metadata.name,
         uid=metadata.uid,
         run_uri=locate_run(spec.storage.uri, metadata.namespace, metadata.name, metadata.uid),
-        data=spec.data,
+        data=resolve_data(spec),
         model=spec.model,
         training=spec.training,
         evaluation=spec.evaluation,
@@ -35,6 +36,15 @@ def build_run_config(
         storage=storage,
         rendezvous=rendezvous,
     )
+
+
+def resolve_data(spec: JobSpec) -> DataSpec:
+    """Return what is prepared: with `model.from` the tokenizer that is not named is the model's."""
+    is_named = spec.data.tokenizer.kind is TokenizerKind.PRETRAINED
+    if spec.model.pretrained is None or is_named:
+        return spec.data
+    own = Tokenizer(kind=TokenizerKind.PRETRAINED, uri=spec.model.pretrained)
+    return spec.data.model_copy(update={"tokenizer": own})
 
 
 def count_threads(job: LLMTrainingJob) -> int:

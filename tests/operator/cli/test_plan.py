@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from llmtrain_operator.cli.plan import format_bytes, format_duration, format_large
 from testbed.command_line import CommandLine
@@ -70,3 +71,20 @@ def test_a_gpu_that_is_not_known_is_answered_with_those_that_are(llmtrain: Comma
 )
 def test_numbers_are_written_for_people(written: str, expected: str) -> None:
     assert written == expected
+
+
+def test_a_pretrained_model_is_counted_by_its_config(llmtrain: CommandLine, tmp_path: Path) -> None:
+    manifest = tmp_path / "warm.yaml"
+    job = yaml.safe_load((EXAMPLES / "minimal.yaml").read_text())
+    job["spec"]["model"] = {"from": "s3://models/gpt2"}
+    manifest.write_text(yaml.safe_dump(job))
+    config = tmp_path / "config.json"
+    config.write_text(
+        json.dumps(
+            {"model_type": "gpt2", "n_layer": 12, "n_head": 12, "n_embd": 768, "vocab_size": 50257}
+        )
+    )
+    asked = llmtrain("plan", manifest)
+    done = llmtrain("plan", manifest, "--model-config", config)
+    assert "give a copy by --model-config" in asked.stderr
+    assert "124 M parameters" in done.stdout, done.stderr

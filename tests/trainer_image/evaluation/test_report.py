@@ -12,6 +12,7 @@ import pytest
 from llmtrain_trainer.evaluation.report import Report, Sample, draw_curve, render_report, smooth
 from llmtrain_trainer.evaluation.suites import SuiteResult
 from llmtrain_trainer.evaluation.verdict import judge_gates
+from llmtrain_trainer.model.blueprint import Shape
 from testbed.tiny_run import configure_tiny_run
 
 CURVE = [
@@ -52,6 +53,8 @@ def make_report(
         validation_loss=loss,
         perplexity=math.exp(loss),
         accuracy=0.25,
+        macro_f1=None,
+        majority_share=None,
         bits_per_byte=2.0,
         unigram_loss=4.5,
         held_out_tokens=99,
@@ -60,6 +63,7 @@ def make_report(
         suites=suites,
         curve=CURVE,
         samples=[Sample(prompt="The ", continuation=text)],
+        shape=Shape(architecture="gpt2", layers=2, heads=2, hidden_size=32),
     )
 
 

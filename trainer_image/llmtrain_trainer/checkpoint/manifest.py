@@ -54,6 +54,9 @@ class CheckpointManifest(Model):
     dataset: str
     """Fingerprint of the data that `step` counts in."""
 
+    pretrained: str | None = None
+    """Digest of the frozen weights that the tensors lie beside, where they are only adapters."""
+
     arithmetic: dict[str, Any]
     """How products were computed; a resumed run computes alike."""
 

@@ -61,6 +61,8 @@ class RunFacts:
 
     dataset: str
     arithmetic: dict[str, Any]
+    pretrained: str | None = None
+    """Digest of weights that are not saved, since they are frozen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,6 +294,7 @@ class Checkpointer:
             validation_loss=snapshot.validation_loss,
             dataset=self._facts.dataset,
             arithmetic=self._facts.arithmetic,
+            pretrained=self._facts.pretrained,
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
             objects=[],
         )

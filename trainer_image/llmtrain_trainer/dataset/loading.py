@@ -1,21 +1,18 @@
 """Reading prepared data: two streams of tokens, mapped into memory.
 
-Below: `shards` (how it lies in the store), `store`. Above: `train` and `evaluate`.
-
-A host downloads a dataset once, whatever its number of ranks and their restarts: the first
-takes a lock, downloads what is missing and believes it only when its SHA-256 agrees.
+Below: `shards` (how it lies in the store), `store`, whose `host_cache` keeps a dataset on the host.
+Above: `train` and `evaluate`.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +33,39 @@ from llmtrain_trainer.dataset.shards import (
 )
 from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.store import Store, open_store
-from llmtrain_trainer.store.described import describe_file
+from llmtrain_trainer.store.host_cache import (
+    download_objects,
+    find_host_folder,
+    is_whole,
+    lock_folder,
+)
+from llmtrain_trainer.tokenizer.marks import Role
 from llmtrain_trainer.tokenizer.special_tokens import SpecialTokens
+
+NO_DOCUMENT = -1
+"""The number of what fills rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where the tokens of sequences come from."""
+
+    roles: NDArray[np.uint8]
+    """Whose words each is, see `Role` [n, t]."""
+
+    documents: NDArray[np.int64]
+    """The number of each one's document in its split, or `NO_DOCUMENT` [n, t]."""
+
+    labels: tuple[str, ...] = ()
+    """Of the document of each sequence [n], where sequences are documents."""
+
+
+def describe_document(length: int) -> Provenance:
+    """Return where the tokens of a single text come from [1, length]."""
+    return Provenance(
+        roles=np.full((1, length), Role.TEXT, dtype=np.uint8),
+        documents=np.zeros((1, length), dtype=np.int64),
+    )
 
 
 class Split:
@@ -56,6 +84,15 @@ class Split:
             np.memmap(folder / shard.tokens, dtype=token_type, mode="r")
             for shard in manifest.shards
         ]
+        self._roles = [
+            np.memmap(folder / shard.roles, dtype=np.uint8, mode="r")
+            for shard in manifest.shards
+            if shard.roles is not None
+        ]
+        self._facts = [folder / shard.facts for shard in manifest.shards if shard.facts is not None]
+        self.has_roles = len(self._roles) == len(self._shards)
+        """Whether it is known whose words each token is; else all are text."""
+
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
         offsets = [
             np.fromfile(folder / shard.offsets, dtype=OFFSET_TYPE) for shard in manifest.shards
@@ -77,27 +114,79 @@ class Split:
         """Return the sequences at `indices` [n, sequence_length + 1]."""
         sequences = np.empty((len(indices), sequence_length + 1), dtype=np.int64)
         for row, index in zip(sequences, indices, strict=True):
-            self._read(int(index) * sequence_length, row)
+            self._read(self._shards, int(index) * sequence_length, row)
         return sequences
+
+    def read_provenance(
+        self, indices: Sequence[int] | NDArray[np.int64], sequence_length: int
+    ) -> Provenance:
+        """Return where the tokens of the sequences at `indices` come from [n, length + 1]."""
+        roles = np.full((len(indices), sequence_length + 1), Role.TEXT, dtype=np.uint8)
+        if self.has_roles:
+            for row, index in zip(roles, indices, strict=True):
+                self._read(self._roles, int(index) * sequence_length, row)
+        starts = np.asarray(indices, dtype=np.int64)[:, None] * sequence_length
+        places = starts + np.arange(sequence_length + 1)
+        documents = np.searchsorted(self._offsets, places, side="right") - 1
+        documents[roles == Role.PADDING] = NO_DOCUMENT
+        return Provenance(roles=roles, documents=documents)
 
     def read_document(self, index: int) -> NDArray[np.int64]:
         """Return the tokens of a document, without its end of text and padding."""
         start, end = self._offsets[index], self._offsets[index + 1]
         document = np.empty(end - start, dtype=np.int64)
-        self._read(int(start), document)
+        self._read(self._shards, int(start), document)
         return document[: np.flatnonzero(document != self._end_of_text).max(initial=-1) + 1]
 
-    def count_tokens(self, vocabulary_size: int) -> NDArray[np.int64]:
-        """Return how often each token occurs [vocabulary_size]."""
-        return count_tokens(self._shards, vocabulary_size)
+    def read_documents(
+        self, indices: Sequence[int] | NDArray[np.int64], max_tokens: int
+    ) -> tuple[NDArray[np.int64], Provenance]:
+        """Return the beginnings of documents as rows, and where their tokens come from.
 
-    def _read(self, start: int, target: NDArray[np.int64]) -> None:
-        """Fill `target` with the tokens from `start`, which may reach over several shards."""
+        Each ends with end of text; rows are as long as the longest of them, at most `max_tokens`,
+        and filled with end of text.
+        """
+        texts = [self.read_document(int(index))[: max_tokens - 1] for index in indices]
+        lengths = np.array([len(text) + 1 for text in texts])
+        rows = np.full((len(texts), lengths.max()), self._end_of_text, dtype=np.int64)
+        for row, text in zip(rows, texts, strict=True):
+            row[: len(text)] = text
+        is_filled = np.arange(rows.shape[1]) >= lengths[:, None]
+        documents = np.where(is_filled, NO_DOCUMENT, np.asarray(indices)[:, None])
+        roles = np.where(is_filled, Role.PADDING, Role.TEXT).astype(np.uint8)
+        labels = tuple(self.labels[int(index)] for index in indices)
+        return rows, Provenance(roles=roles, documents=documents, labels=labels)
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The label of each document; empty ones where none are stored."""
+        if not self._facts:
+            return [""] * self.num_documents
+        lines = (line for path in self._facts for line in path.read_text("utf-8").splitlines())
+        return [json.loads(line)["label"] for line in lines]
+
+    def read_roles(self, index: int) -> NDArray[np.uint8]:
+        """Return whose words the tokens of a document are, those of `read_document`."""
+        roles = np.full(len(self.read_document(index)), Role.TEXT, dtype=np.uint8)
+        if self.has_roles:
+            self._read(self._roles, int(self._offsets[index]), roles)
+        return roles
+
+    def count_tokens(
+        self, vocabulary_size: int, roles: Collection[Role] | None = None
+    ) -> NDArray[np.int64]:
+        """Return how often each token occurs [vocabulary_size]; None: whatever its role."""
+        if roles is None or not self.has_roles:
+            return count_tokens(self._shards, vocabulary_size)
+        return count_tokens(self._shards, vocabulary_size, self._roles, roles)
+
+    def _read(self, shards: Sequence[NDArray[Any]], start: int, target: NDArray[Any]) -> None:
+        """Fill `target` with what `shards` have from `start` on, which may be of several."""
         number = int(np.searchsorted(self._starts, start, side="right")) - 1
         filled = 0
         while filled < len(target):
             place = start + filled - int(self._starts[number])
-            part = self._shards[number][place : place + len(target) - filled]
+            part = shards[number][place : place + len(target) - filled]
             target[filled : filled + len(part)] = part
             filled += len(part)
             number += 1
@@ -114,6 +203,9 @@ class Dataset:
 
     special: SpecialTokens
     """Tokens that objectives need, of those that the tokenizer has."""
+
+    labels: Sequence[str]
+    """Of the documents that are trained on, sorted; none where they have none."""
 
     train: Split
     validation: Split
@@ -150,15 +242,14 @@ def find_dataset(fingerprint: str, cache_directory: Path) -> Dataset | None:
     folder = cache_directory / fingerprint
     try:
         manifest = DatasetManifest.model_validate_json((folder / MANIFEST).read_bytes())
-        is_whole = all((folder / o.key).stat().st_size == o.size for o in manifest.objects)
     except (OSError, ValidationError):
         return None
-    return _map_dataset(folder, manifest) if is_whole else None
+    return _map_dataset(folder, manifest) if is_whole(folder, manifest.objects) else None
 
 
 def find_cache_directory() -> Path:
     """Return the folder in which this user's processes on this host share datasets."""
-    return Path(tempfile.gettempdir()) / f"llmtrain-datasets-{os.getuid()}"
+    return find_host_folder("datasets")
 
 
 def open_dataset(store: Store, cache_directory: Path) -> Dataset:
@@ -173,9 +264,10 @@ def open_dataset(store: Store, cache_directory: Path) -> Dataset:
     except ValidationError as error:
         raise _explain_damage(f"{store.uri}/{MANIFEST}") from error
     folder = cache_directory / manifest.fingerprint
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _lock(folder / ".lock"):
-        _download(store, manifest, folder)
+    with lock_folder(folder):
+        damaged = download_objects(store, manifest.objects, folder)
+        if damaged is not None:
+            raise _explain_damage(f"{store.uri}/{damaged.key}")
         unverified = folder / f"{MANIFEST}.unverified"
         unverified.write_bytes(data)
         unverified.replace(folder / MANIFEST)
@@ -191,6 +283,7 @@ def _map_dataset(folder: Path, manifest: DatasetManifest) -> Dataset:
         vocabulary_size=manifest.vocabulary_size,
         end_of_text=manifest.end_of_text,
         special=manifest.special,
+        labels=tuple(manifest.labels),
         train=map_split(manifest.train),
         validation=map_split(manifest.validation),
         test=None if manifest.test is None else map_split(manifest.test),
@@ -199,31 +292,9 @@ def _map_dataset(folder: Path, manifest: DatasetManifest) -> Dataset:
     )
 
 
-def _download(store: Store, manifest: DatasetManifest, folder: Path) -> None:
-    """Download the objects that `folder` lacks; a file has its name only once it verified."""
-    for item in manifest.objects:
-        path = folder / item.key
-        if path.exists() and path.stat().st_size == item.size:
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unverified = path.with_name(f"{path.name}.unverified")
-        store.download(item.key, unverified)
-        if describe_file(unverified, item.key) != item:
-            unverified.unlink()
-            raise _explain_damage(f"{store.uri}/{item.key}")
-        unverified.replace(path)
-
-
 def _explain_damage(uri: str) -> StoreError:
     return StoreError(
         f"{uri} is not what the dataset's manifest says",
         reason="DatasetDamaged",
         next_step="delete the dataset's folder in the store, and start a new job",
     )
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

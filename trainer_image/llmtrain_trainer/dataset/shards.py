@@ -9,6 +9,7 @@ Below: numpy, the contract's base model. Above: `prepare` writes shards here, `d
                            train.counts          int64: how often each token occurs in training
                            validation-00000.…    the same of the held-out split
                            test-00000.…          the same of the test split, where there is one
+                           documents.index       which documents it holds (see `document_index`)
                            tokenizer/            a Hugging Face tokenizer
                            rejected.jsonl        records left out, by place and reason
                            report.json, .html    what it is like (see `data_report`); no part of it
@@ -22,8 +23,9 @@ token, and offsets count from the start of the stream.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -37,6 +39,7 @@ from llmtrain_trainer.dataset.facts import NO_FACTS, Facts
 from llmtrain_trainer.dataset.step_record import StepRecord
 from llmtrain_trainer.store.described import ManifestObject
 from llmtrain_trainer.tokenizer.arrays import RoleArray, TokenArray
+from llmtrain_trainer.tokenizer.marks import Role
 from llmtrain_trainer.tokenizer.special_tokens import SpecialTokens
 
 DATASET = "dataset.json"
@@ -51,6 +54,9 @@ WORK = "work/"
 
 SHARD_TOKENS = 64 * 1024 * 1024
 """A shard is closed when it holds this many tokens: 128 MiB where a token takes two bytes."""
+
+COUNTED_TOKENS = SHARD_TOKENS // 16
+"""Tokens that are counted at a time."""
 
 OFFSET_TYPE = np.dtype("<u8")
 COUNT_TYPE = np.dtype("<i8")
@@ -310,10 +316,25 @@ def _write_facts(facts: Facts) -> str:
     return json.dumps(asdict(facts), ensure_ascii=False) + "\n"
 
 
-def count_tokens(streams: Sequence[TokenArray], size: int) -> NDArray[np.int64]:
-    """Return how often each token occurs in the streams [`size`]."""
+def count_tokens(
+    streams: Sequence[TokenArray],
+    size: int,
+    roles: Sequence[RoleArray] = (),
+    only: Collection[Role] = (),
+) -> NDArray[np.int64]:
+    """Return how often each token occurs in the streams [`size`].
+
+    Args:
+        streams: the tokens.
+        size: of the vocabulary.
+        roles: whose words each token is, for each stream; none: all are counted.
+        only: the roles that count.
+    """
     counts = np.zeros(size, dtype=np.int64)
-    for stream in streams:
-        for start in range(0, len(stream), SHARD_TOKENS // 16):
-            counts += np.bincount(stream[start : start + SHARD_TOKENS // 16], minlength=size)
+    for stream, whose in zip_longest(streams, roles):
+        for start in range(0, len(stream), COUNTED_TOKENS):
+            part = stream[start : start + COUNTED_TOKENS]
+            if whose is not None:
+                part = part[np.isin(whose[start : start + COUNTED_TOKENS], list(only))]
+            counts += np.bincount(part, minlength=size)
     return counts

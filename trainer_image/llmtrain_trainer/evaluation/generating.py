@@ -53,6 +53,7 @@ class Writer:
         end_of_text: int,
         batch_size: int,
         is_recurrent: bool,
+        as_turns: bool = False,
     ) -> None:
         """Write by a model on its own device.
 
@@ -63,6 +64,7 @@ class Writer:
             end_of_text: the token that ends an answer, and pads.
             batch_size: prompts at a time.
             is_recurrent: whether padding would be read.
+            as_turns: whether prompts are what a user says, which the assistant answers.
         """
         self._model = model
         self._tokenizer = tokenizer
@@ -70,6 +72,7 @@ class Writer:
         self._end_of_text = end_of_text
         self._batch_size = batch_size
         self._is_recurrent = is_recurrent
+        self._as_turns = as_turns
 
     def write(
         self,
@@ -91,7 +94,7 @@ class Writer:
         """
         began = clock()
         room = max(1, self._context - max_new_tokens)
-        encoded = [self._tokenizer.encode(text) or [self._end_of_text] for text in prompts]
+        encoded = self._encode(prompts)
         kept = [ids[-room:] for ids in encoded]
         written: dict[int, Written] = {}
         num_tokens = 0
@@ -113,6 +116,15 @@ class Writer:
             tokens_per_second=num_tokens / seconds, latency_seconds=statistics.median(latencies)
         )
         return [written[index] for index in range(len(prompts))], speed
+
+    def _encode(self, prompts: Sequence[str]) -> list[list[int]]:
+        if self._as_turns:
+            chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+            texts = self._tokenizer.apply_chat_template(
+                chats, add_generation_prompt=True, tokenize=False
+            )
+            return [self._tokenizer.encode(str(t), add_special_tokens=False) for t in texts]
+        return [self._tokenizer.encode(text) or [self._end_of_text] for text in prompts]
 
     def _generate(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, temperature: float

@@ -15,7 +15,7 @@ from torch import nn
 
 from llmtrain_trainer.dataset.loading import Split
 from llmtrain_trainer.model.network import compute_logits, compute_losses
-from llmtrain_trainer.objective.batch import NOT_A_TARGET, Objective
+from llmtrain_trainer.objective.batch import NOT_A_TARGET, Objective, read_batch
 from llmtrain_trainer.parallel import Ranks
 
 
@@ -30,6 +30,9 @@ class Measurement:
     """Share of the targets that the model holds for the most probable."""
 
     num_targets: int
+
+    confusion: NDArray[np.int64] | None
+    """How often each class was taken for each, where classes are predicted [true, predicted]."""
 
 
 def choose_sequences(num_sequences: int, max_sequences: int) -> NDArray[np.int64]:
@@ -47,6 +50,7 @@ def measure(
     *,
     sequence_length: int,
     batch_size: int,
+    num_classes: int = 0,
 ) -> Measurement:
     """Measure a model on all targets of the sequences at `indices`.
 
@@ -59,20 +63,30 @@ def measure(
     padded = np.concatenate([indices, np.full(-len(indices) % width, indices[0])])
     weights = (np.arange(len(padded)) < len(indices)).astype(np.float64)
     totals = torch.zeros(3, dtype=torch.float64, device=ranks.device)
+    confusion = torch.zeros(num_classes**2, dtype=torch.float64, device=ranks.device)
     was_training = model.training
     model.eval()
     with torch.no_grad():
         for start in range(ranks.group.rank * batch_size, len(padded), width):
             part = slice(start, start + batch_size)
-            sequences = split.read_sequences(padded[part], sequence_length)
-            batch = objective.make_batch(sequences, padded[part], is_training=False)
-            batch = batch.move(ranks.device)
+            batch = read_batch(
+                objective,
+                split,
+                padded[part],
+                padded[part],
+                sequence_length=sequence_length,
+                is_training=False,
+            ).move(ranks.device)
             logits = compute_logits(model, batch)
             losses = compute_losses(logits, batch).double().sum(dim=1)
             is_target = batch.targets != NOT_A_TARGET
-            hits = ((logits.argmax(dim=2) == batch.targets) & is_target).double().sum(dim=1)
+            best = logits.argmax(dim=2)
+            hits = ((best == batch.targets) & is_target).double().sum(dim=1)
             weight = torch.from_numpy(weights[part]).to(ranks.device)
             counts = is_target.double().sum(dim=1)
+            if num_classes:
+                cells = (batch.targets * num_classes + best).flatten()
+                confusion.index_add_(0, cells, weight)
             totals += torch.stack([losses @ weight, hits @ weight, counts @ weight])
     model.train(was_training)
     loss_sum, hit_sum, count = ranks.sum(totals).tolist()
@@ -80,4 +94,23 @@ def measure(
         loss=loss_sum / max(1.0, count),
         accuracy=hit_sum / max(1.0, count),
         num_targets=round(count),
+        confusion=_read_confusion(ranks.sum(confusion), num_classes) if num_classes else None,
     )
+
+
+def compute_macro_f1(confusion: NDArray[np.int64]) -> float:
+    """Return the mean over classes of the harmonic mean of precision and recall.
+
+    Args:
+        confusion: how often each class was taken for each [true, predicted].
+
+    A class that neither occurs nor is predicted is left out, as in scikit-learn.
+    """
+    hits = np.diagonal(confusion).astype(np.float64)
+    sums = (confusion.sum(axis=0) + confusion.sum(axis=1)).astype(np.float64)
+    return float(np.mean(2.0 * hits[sums > 0] / sums[sums > 0]))
+
+
+def _read_confusion(cells: torch.Tensor, num_classes: int) -> NDArray[np.int64]:
+    counts: NDArray[np.int64] = cells.round().long().cpu().numpy()
+    return counts.reshape(num_classes, num_classes)

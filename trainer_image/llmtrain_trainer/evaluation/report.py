@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.evaluation.suites import SuiteResult
 from llmtrain_trainer.evaluation.verdict import JudgedGate
+from llmtrain_trainer.model.blueprint import Shape
 from llmtrain_trainer.rendering import render_template
 
 TRAIN_COLOUR = "#9db8d6"
@@ -48,6 +49,12 @@ class Report:
     accuracy: float
     """Share of the targets that the model holds for the most probable."""
 
+    macro_f1: float | None
+    """Mean F1 of the classes, where classes are predicted."""
+
+    majority_share: float | None
+    """Accuracy of always saying the commonest class."""
+
     bits_per_byte: float | None
     """Where every token is predicted."""
 
@@ -66,6 +73,8 @@ class Report:
 
     samples: Sequence[Sample]
 
+    shape: Shape
+
     def dump(self) -> dict[str, Any]:
         """Return JSON-ready camelCase data."""
         return {
@@ -77,6 +86,8 @@ class Report:
             "validationLoss": self.validation_loss,
             "perplexity": self.perplexity,
             "accuracy": self.accuracy,
+            "macroF1": self.macro_f1,
+            "majorityShare": self.majority_share,
             "bitsPerByte": self.bits_per_byte,
             "unigramLoss": self.unigram_loss,
             "heldOutTokens": self.held_out_tokens,
@@ -97,7 +108,7 @@ def render_report(report: Report) -> str:
         "report.html.j2",
         report=report,
         config=report.config,
-        network=report.config.model.resolve(),
+        shape=report.shape,
         trained_tokens=report.step * training.batch_size * training.sequence_length,
         curve_svg=draw_curve(report.curve, report.unigram_loss),
     )

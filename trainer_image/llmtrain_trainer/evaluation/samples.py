@@ -2,9 +2,9 @@
 
 Below: the exported model, `objective`. Above: `evaluate`; `report` shows it.
 
-A causal model continues prompts. A masked one fills what is hidden, and one of span corruption
-writes what was cut out: in the manifest's prompts where these have such tokens, else in held-out
-text.
+A causal model continues prompts; one that learned the turns of an assistant answers them. A masked
+one fills what is hidden, and one of span corruption writes what was cut out: in the manifest's
+prompts where these have such tokens, else in held-out text.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from llmtrain_api.objective import LossOn
 from llmtrain_api.objective import Objective as Kind
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.dataset.loading import Dataset, Split
+from llmtrain_trainer.dataset.loading import Dataset, Split, describe_document
 from llmtrain_trainer.evaluation.report import Sample
-from llmtrain_trainer.objective.batch import Objective
+from llmtrain_trainer.objective.batch import Objective, read_batch
+from llmtrain_trainer.tokenizer.marks import Role
 
 NUM_DEFAULT_PROMPTS = 3
 DEFAULT_PROMPT_TOKENS = 24
@@ -38,6 +40,8 @@ def write_samples(
     torch.manual_seed(config.training.seed)
     if config.objective is Kind.CAUSAL:
         return continue_prompts(config, dataset, held_out, model, tokenizer)
+    if config.objective is Kind.CLASSIFICATION:
+        return classify_texts(config, dataset, held_out, model, tokenizer)
     if config.objective is Kind.MASKED:
         return fill_masks(config, dataset, held_out, objective, model, tokenizer)
     return write_spans(config, dataset, held_out, objective, model, tokenizer)
@@ -94,7 +98,12 @@ def fill_masks(
         tokens = np.array([*list(ids)[: config.training.sequence_length], dataset.end_of_text])
         hidden: torch.Tensor = torch.from_numpy(tokens[None, :-1])
         if mask not in ids:
-            batch = objective.make_batch(tokens[None], np.array([number]), is_training=False)
+            batch = objective.make_batch(
+                tokens[None],
+                np.array([number]),
+                is_training=False,
+                provenance=describe_document(len(tokens)),
+            )
             hidden = batch.inputs["input_ids"]
         with torch.no_grad():
             best = model(hidden.to(model.device)).logits.argmax(dim=2).cpu()
@@ -105,6 +114,30 @@ def fill_masks(
                 continuation=str(tokenizer.decode(filled[0])),
             )
         )
+    return samples
+
+
+def classify_texts(
+    config: RunConfig,
+    dataset: Dataset,
+    held_out: Split,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[Sample]:
+    """Name the class of the manifest's prompts, or of starts of held-out documents."""
+    samples = []
+    for ids in _find_prompts(config, dataset, held_out, tokenizer):
+        text = str(tokenizer.decode(list(ids), skip_special_tokens=True))
+        read = tokenizer(
+            text,
+            return_tensors="pt",
+            truncation=True,
+            max_length=config.training.sequence_length,
+            return_token_type_ids=False,
+        ).to(model.device)
+        with torch.no_grad():
+            best = int(model(**read).logits.argmax())
+        samples.append(Sample(prompt=f"{text}\n", continuation=dataset.labels[best]))
     return samples
 
 
@@ -127,8 +160,9 @@ def write_spans(
         inputs.append(torch.tensor([[*ids, dataset.end_of_text]]))
     if not inputs:
         numbers = np.arange(min(NUM_DEFAULT_PROMPTS, held_out.num_sequences(length)))
-        sequences = held_out.read_sequences(numbers, length)
-        batch = objective.make_batch(sequences, numbers, is_training=False)
+        batch = read_batch(
+            objective, held_out, numbers, numbers, sequence_length=length, is_training=False
+        )
         inputs = list(batch.inputs["input_ids"].split(1))
     samples = []
     for read in inputs:
@@ -152,6 +186,8 @@ def _find_prompts(
     config: RunConfig, dataset: Dataset, held_out: Split, tokenizer: PreTrainedTokenizerBase
 ) -> list[Sequence[int]]:
     prompts = config.evaluation.samples.prompts
+    if config.loss_on is LossOn.ASSISTANT:
+        return _find_openings(prompts, held_out, tokenizer)
     if prompts:
         return [tokenizer.encode(p) or [dataset.end_of_text] for p in prompts]
     length = min(DEFAULT_PROMPT_TOKENS, config.training.sequence_length // 2)
@@ -159,3 +195,21 @@ def _find_prompts(
         held_out.read_document(index)[:length].tolist()
         for index in range(min(NUM_DEFAULT_PROMPTS, held_out.num_documents))
     ]
+
+
+def _find_openings(
+    prompts: Sequence[str], held_out: Split, tokenizer: PreTrainedTokenizerBase
+) -> list[Sequence[int]]:
+    """Return conversations up to where the assistant is to speak: of prompts, or held-out ones."""
+    if prompts:
+        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        texts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
+        return [tokenizer.encode(str(text), add_special_tokens=False) for text in texts]
+    openings: list[Sequence[int]] = []
+    for index in range(held_out.num_documents):
+        answers = np.flatnonzero(held_out.read_roles(index) == Role.ASSISTANT)
+        if len(answers):
+            openings.append(held_out.read_document(index)[: answers[0]].tolist())
+        if len(openings) == NUM_DEFAULT_PROMPTS:
+            break
+    return openings

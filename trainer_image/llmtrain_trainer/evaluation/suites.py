@@ -17,7 +17,7 @@ import torch
 import transformers
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from llmtrain_api.network import Architecture
+from llmtrain_api.objective import LossOn
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_api.suites import Suite, SuiteKind
 from llmtrain_trainer.evaluation.choices import score_continuations
@@ -41,6 +41,7 @@ from llmtrain_trainer.evaluation.text_metrics import (
     score_rouge_l,
     score_token_f1,
 )
+from llmtrain_trainer.model.lstm import MODEL_TYPE as LSTM
 
 SAMPLING_TEMPERATURE = 1.0
 """Of answers that are drawn to see whether they agree: by the model's own probabilities."""
@@ -145,7 +146,8 @@ class Asking:
             context=self._context,
             end_of_text=self._end_of_text,
             batch_size=self._batch_size,
-            is_recurrent=self._config.model.architecture is Architecture.LSTM,
+            is_recurrent=self._model.config.model_type == LSTM,
+            as_turns=self._config.loss_on is LossOn.ASSISTANT,
         )
         prompts = [question.prompt for question in questions]
         written, speed = writer.write(prompts, max_new_tokens=suite.max_new_tokens, stop=suite.stop)

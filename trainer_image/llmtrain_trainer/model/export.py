@@ -17,15 +17,18 @@ from pathlib import Path
 
 import torch
 import transformers
+from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
-from llmtrain_api.network import Architecture
-from llmtrain_api.objective import Objective
+from llmtrain_api.objective import LossOn, Objective
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.checkpoint.manifest import MANIFEST
 from llmtrain_trainer.dataset.loading import Dataset
 from llmtrain_trainer.failures import StoreError
-from llmtrain_trainer.model.network import build_model, count_parameters
+from llmtrain_trainer.model.adapters import ADAPTER, merge_adapters, save_adapter
+from llmtrain_trainer.model.blueprint import Blueprint, describe_shape
+from llmtrain_trainer.model.lstm import MODEL_TYPE
+from llmtrain_trainer.model.network import AUTO_CLASSES, count_parameters
 from llmtrain_trainer.rendering import render_template
 from llmtrain_trainer.store import ObjectExistsError, Store
 from llmtrain_trainer.store.described import describe_file
@@ -44,12 +47,15 @@ class Use:
     """The task, as model hubs call it."""
 
 
+PIPELINES = {
+    Objective.CAUSAL: "text-generation",
+    Objective.MASKED: "fill-mask",
+    Objective.SPAN_CORRUPTION: "text2text-generation",
+    Objective.CLASSIFICATION: "text-classification",
+}
 USES = {
-    Objective.CAUSAL: Use(auto_class="AutoModelForCausalLM", pipeline="text-generation"),
-    Objective.MASKED: Use(auto_class="AutoModelForMaskedLM", pipeline="fill-mask"),
-    Objective.SPAN_CORRUPTION: Use(
-        auto_class="AutoModelForSeq2SeqLM", pipeline="text2text-generation"
-    ),
+    objective: Use(auto_class=AUTO_CLASSES[objective].__name__, pipeline=pipeline)
+    for objective, pipeline in PIPELINES.items()
 }
 
 
@@ -68,7 +74,7 @@ def locate_export(config: RunConfig) -> str:
 
 
 def export_model(
-    config: RunConfig,
+    blueprint: Blueprint,
     store: Store,
     dataset: Dataset,
     parameters: Mapping[str, torch.Tensor],
@@ -76,45 +82,46 @@ def export_model(
 ) -> None:
     """Write weights, configuration, tokenizer and model card under `export/` of the run.
 
+    Adapters are merged into the weights, and lie in `adapter/` alone, too.
+
     Args:
-        config: the run.
+        blueprint: the run's model.
         store: rooted at the run.
         dataset: gives vocabulary and tokenizer.
-        parameters: every parameter whole, by the names of the plain model; fp32.
+        parameters: every trained parameter whole, by the names of the plain model; fp32.
         facts: for the model card.
     """
     if store.find_object(EXPORT + MANIFEST) is not None:
         return
-    model = build_model(
-        config.model,
-        vocabulary_size=dataset.vocabulary_size,
-        sequence_length=config.training.sequence_length,
-        end_of_text=dataset.end_of_text,
-        padding=dataset.special.padding,
-        seed=config.training.seed,
-    )
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(parameters[name])
+    config = blueprint.run
     with tempfile.TemporaryDirectory(prefix="llmtrain-export-") as name:
         folder = Path(name)
+        if config.training.lora is None:
+            model = blueprint.build()
+            _fill(model, parameters)
+        else:
+            adapters = blueprint.adapt()
+            _fill(adapters.model, parameters)
+            save_adapter(adapters, folder / ADAPTER)
+            model = merge_adapters(adapters)
         transformers.utils.logging.disable_progress_bar()
+        _end_at_turns(model, config, dataset)
         model.save_pretrained(folder)
         dataset.save_tokenizer(folder)
         card = render_template(
             "model_card.md.j2",
             config=config,
             facts=facts,
-            network=config.model.resolve(),
+            shape=describe_shape(model.config),
             use=USES[config.objective],
             parameters=count_parameters(model),
-            is_lstm=config.model.architecture is Architecture.LSTM,
+            is_lstm=model.config.model_type == MODEL_TYPE,
             dataset=dataset,
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
         objects = []
-        for path in sorted(folder.iterdir()):
-            item = describe_file(path, path.name)
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            item = describe_file(path, path.relative_to(folder).as_posix())
             store.upload(EXPORT + item.key, path)
             objects.append(item.dump())
     manifest = {"formatVersion": 1, "step": facts.step, "objects": objects}
@@ -124,9 +131,24 @@ def export_model(
         return  # a retried request had arrived after all
 
 
+@torch.no_grad()
+def _fill(model: nn.Module, parameters: Mapping[str, torch.Tensor]) -> None:
+    """Put what was trained into the model."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.copy_(parameters[name])
+
+
+def _end_at_turns(model: PreTrainedModel, config: RunConfig, dataset: Dataset) -> None:
+    """Have what is generated end where an assistant's turn ends, if it was taught turns."""
+    turn_end = dataset.special.turn_end
+    if config.loss_on is LossOn.ASSISTANT and turn_end is not None and model.generation_config:
+        model.generation_config.eos_token_id = [turn_end, dataset.end_of_text]
+
+
 def load_export(config: RunConfig, folder: Path) -> PreTrainedModel:
     """Load the downloaded model of a run, from safetensors and by no code but our own."""
-    auto_class = getattr(transformers, USES[config.objective].auto_class)
+    auto_class = AUTO_CLASSES[config.objective]
     model = auto_class.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
     assert isinstance(model, PreTrainedModel)
     return model
@@ -145,6 +167,8 @@ def download_export(store: Store, folder: Path) -> None:
             next_step="evaluate runs after train has succeeded; look at the train stage",
         )
     for item in json.loads(store.read_bytes(EXPORT + MANIFEST))["objects"]:
+        if "/" in item["key"]:
+            continue  # the adapter alone, which is in the merged weights, too
         path = folder / Path(item["key"]).name
         store.download(EXPORT + item["key"], path)
         if describe_file(path, item["key"]).dump() != item:

@@ -1,38 +1,47 @@
 """The network that is trained, and its loss.
 
-Below: the model classes of `transformers`, `lstm`, and `objective` for what a batch is. Above:
-`train` builds it once, `export` again on one rank to hold the gathered weights.
+Below: the model classes of `transformers`, `configurations`, and `objective` for what a batch is.
+Above: `train` builds it once, `export` again on one rank to hold the gathered weights.
 
-Only configurations are built here, so nothing is fetched: a size from the manifest becomes
-random weights from a seed.
+Only configurations are built here, so nothing is fetched: they become random weights from a seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    T5Config,
-    T5ForConditionalGeneration,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
 )
 from transformers.modeling_utils import PreTrainedModel
 
-from llmtrain_api.network import Architecture, ModelSpec, Network
-from llmtrain_trainer.model.lstm import LstmConfig, LstmForCausalLM
+from llmtrain_api.network import ModelSpec
+from llmtrain_api.objective import OBJECTIVES, Objective
+from llmtrain_trainer.model.configurations import configure_network
 from llmtrain_trainer.objective.batch import NOT_A_TARGET, Batch
 
-Tokens = dict[str, Any]
-"""Special tokens by the names that configurations have for them."""
+AUTO_CLASSES: dict[Objective, Any] = {
+    Objective.CAUSAL: AutoModelForCausalLM,
+    Objective.MASKED: AutoModelForMaskedLM,
+    Objective.SPAN_CORRUPTION: AutoModelForSeq2SeqLM,
+    Objective.CLASSIFICATION: AutoModelForSequenceClassification,
+}
+"""What builds and loads the model of an objective, by its configuration."""
+
+
+TOKEN_DIMENSIONS = 3
+"""Of logits that are about tokens."""
+
+ISOLATING = {"gpt2", "llama", "bert", "mistral", "qwen2", "qwen3"}
+"""Types of models that take a mask for each sequence, so that documents can be kept apart in them.
+A test holds each of them to it."""
 
 
 def build_model(
@@ -44,138 +53,25 @@ def build_model(
     seed: int,
     padding: int | None = None,
 ) -> PreTrainedModel:
-    """Build the network of `spec` with random fp32 weights that depend on `seed` alone.
+    """Build the network of `spec` for what its architecture is for; see `configure_network`."""
+    configuration = configure_network(
+        spec,
+        vocabulary_size=vocabulary_size,
+        sequence_length=sequence_length,
+        end_of_text=end_of_text,
+        padding=padding,
+    )
+    return create_model(configuration, OBJECTIVES[spec.architecture], seed=seed)
 
-    `end_of_text` and `padding` are tokens; without padding the end of text stands for it.
-    """
+
+def create_model(
+    configuration: PreTrainedConfig, objective: Objective, *, seed: int
+) -> PreTrainedModel:
+    """Build a network with random fp32 weights that depend on `seed` alone."""
     torch.manual_seed(seed)
-    network = spec.resolve()
-    build = BUILDERS[network.architecture]
-    return build(
-        network,
-        vocabulary_size,
-        sequence_length,
-        {
-            "bos_token_id": end_of_text,
-            "eos_token_id": end_of_text,
-            "pad_token_id": end_of_text if padding is None else padding,
-        },
-    )
-
-
-def build_gpt2(
-    network: Network, vocabulary_size: int, sequence_length: int, tokens: Tokens
-) -> PreTrainedModel:
-    """Build GPT-2 with exact GELU instead of the tanh form of the original.
-
-    The tanh form costs 8 % of throughput on CPUs, and the exported config.json says which one a
-    model has.
-    """
-    return GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=vocabulary_size,
-            n_positions=sequence_length,
-            n_embd=network.hidden_size,
-            n_layer=network.layers,
-            n_head=network.heads,
-            activation_function="gelu",
-            resid_pdrop=network.dropout,
-            embd_pdrop=network.dropout,
-            attn_pdrop=network.dropout,
-            **_without_padding(tokens),
-        )
-    )
-
-
-def build_llama(
-    network: Network, vocabulary_size: int, sequence_length: int, tokens: Tokens
-) -> PreTrainedModel:
-    """Build Llama with tied embeddings."""
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocabulary_size,
-            max_position_embeddings=sequence_length,
-            hidden_size=network.hidden_size,
-            intermediate_size=network.inner_width,
-            num_hidden_layers=network.layers,
-            num_attention_heads=network.heads,
-            num_key_value_heads=network.key_value_heads,
-            attention_dropout=network.dropout,
-            tie_word_embeddings=True,
-            **_without_padding(tokens),
-        )
-    )
-
-
-def build_bert(
-    network: Network, vocabulary_size: int, sequence_length: int, tokens: Tokens
-) -> PreTrainedModel:
-    """Build BERT for masked text; there is one kind of segment, and no next-sentence head."""
-    return BertForMaskedLM(
-        BertConfig(
-            vocab_size=vocabulary_size,
-            max_position_embeddings=sequence_length,
-            type_vocab_size=1,
-            hidden_size=network.hidden_size,
-            intermediate_size=network.inner_width,
-            num_hidden_layers=network.layers,
-            num_attention_heads=network.heads,
-            hidden_dropout_prob=network.dropout,
-            attention_probs_dropout_prob=network.dropout,
-            **tokens,
-        )
-    )
-
-
-def build_t5(
-    network: Network, vocabulary_size: int, sequence_length: int, tokens: Tokens
-) -> PreTrainedModel:
-    """Build T5 with gated units (T5 1.1) by SiLU, whose GELU would be the slow tanh form.
-
-    It has no limit of length: positions are relative. Writing begins with the padding token.
-    """
-    del sequence_length
-    tokens = tokens | {"decoder_start_token_id": tokens["pad_token_id"]}
-    return T5ForConditionalGeneration(
-        T5Config(
-            vocab_size=vocabulary_size,
-            d_model=network.hidden_size,
-            d_kv=network.hidden_size // network.heads,
-            d_ff=network.inner_width,
-            num_layers=network.layers,
-            num_heads=network.heads,
-            feed_forward_proj="gated-silu",
-            dropout_rate=network.dropout,
-            **tokens,
-        )
-    )
-
-
-def build_lstm(
-    network: Network, vocabulary_size: int, sequence_length: int, tokens: Tokens
-) -> PreTrainedModel:
-    """Build a recurrent model."""
-    return LstmForCausalLM(
-        LstmConfig(
-            vocab_size=vocabulary_size,
-            max_position_embeddings=sequence_length,
-            hidden_size=network.hidden_size,
-            num_hidden_layers=network.layers,
-            dropout=network.dropout,
-            **_without_padding(tokens),
-        )
-    )
-
-
-Builder = Callable[[Network, int, int, Tokens], PreTrainedModel]
-
-BUILDERS: dict[Architecture, Builder] = {
-    Architecture.GPT2: build_gpt2,
-    Architecture.LLAMA: build_llama,
-    Architecture.BERT: build_bert,
-    Architecture.T5: build_t5,
-    Architecture.LSTM: build_lstm,
-}
+    model = AUTO_CLASSES[objective].from_config(configuration, dtype=torch.float32)
+    assert isinstance(model, PreTrainedModel)
+    return model
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -184,9 +80,22 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def compute_logits(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Return what the model says of each target of a batch [n, t, vocabulary]."""
-    logits: torch.Tensor = model(**batch.inputs).logits
-    return logits
+    """Return what the model says of each target of a batch [n, t, vocabulary or classes]."""
+    inputs = dict(batch.inputs)
+    if batch.documents is not None:
+        inputs["attention_mask"] = mask_documents(batch.documents, sees_ahead=batch.sees_ahead)
+    logits: torch.Tensor = model(**inputs).logits
+    return logits if logits.ndim == TOKEN_DIMENSIONS else logits[:, None]  # one of each sequence
+
+
+def mask_documents(documents: torch.Tensor, *, sees_ahead: bool) -> torch.Tensor:
+    """Return which tokens see which: those of their own document [n, t] only.
+
+    Returns:
+        bool [n, 1, t, t]: for each token those that it sees, as torch's attention takes it.
+    """
+    mask = documents[:, None, :, None] == documents[:, None, None, :]
+    return mask if sees_ahead else mask.tril()
 
 
 def compute_token_losses(
@@ -215,10 +124,5 @@ def compute_losses(
         reduction="none",
         ignore_index=NOT_A_TARGET,
         label_smoothing=label_smoothing,
-    )
-    return losses.view(batch.targets.shape)
-
-
-def _without_padding(tokens: Tokens) -> Tokens:
-    """Leave the padding out: models that read one side only were never padded."""
-    return {name: token for name, token in tokens.items() if name != "pad_token_id"}
+    ).view(batch.targets.shape)
+    return losses if batch.weights is None else losses * batch.weights

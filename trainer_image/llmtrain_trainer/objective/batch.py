@@ -1,17 +1,19 @@
 """A batch: what the model reads, and what it is to predict.
 
-Below: numpy, torch. Above: the objectives make batches, `model` computes their losses.
+Below: numpy, torch, `dataset`. Above: the objectives make batches, `model` computes their losses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from llmtrain_trainer.dataset.loading import Provenance, Split
 
 NOT_A_TARGET = -100
 """Stands in targets where nothing is to be predicted; the number that torch ignores."""
@@ -27,13 +29,29 @@ class Batch:
     targets: torch.Tensor
     """Token ids, int64 [n, t], or `NOT_A_TARGET`."""
 
+    weights: torch.Tensor | None = None
+    """How much the loss of each target counts, float32 [n, t]. None: all alike."""
+
+    documents: torch.Tensor | None = None
+    """The number of each input token's document, int64 [n, t]: a token sees those of its own only.
+    None: all of its sequence."""
+
+    sees_ahead: bool = False
+    """With `documents`: whether a token sees those behind it, too."""
+
     def move(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
         inputs = {
             name: value.to(device) if isinstance(value, torch.Tensor) else value
             for name, value in self.inputs.items()
         }
-        return Batch(inputs=inputs, targets=self.targets.to(device))
+        return replace(
+            self,
+            inputs=inputs,
+            targets=self.targets.to(device),
+            weights=None if self.weights is None else self.weights.to(device),
+            documents=None if self.documents is None else self.documents.to(device),
+        )
 
     def count_targets(self) -> torch.Tensor:
         """Return the number of targets of each sequence [n]."""
@@ -43,12 +61,24 @@ class Batch:
 class Objective(Protocol):
     """Makes batches of sequences."""
 
+    reads_documents: ClassVar[bool] = False
+    """Whether its sequences are documents, and not parts of a stream of them."""
+
     @property
     def fixed_targets(self) -> int | None:
         """Targets of a sequence, where all have equally many, else None."""
 
+    @property
+    def needs_provenance(self) -> bool:
+        """Whether it must be told where tokens come from."""
+
     def make_batch(
-        self, sequences: NDArray[np.int64], numbers: NDArray[np.int64], *, is_training: bool
+        self,
+        sequences: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        *,
+        is_training: bool,
+        provenance: Provenance | None = None,
     ) -> Batch:
         """Make a batch on the CPU.
 
@@ -58,10 +88,11 @@ class Objective(Protocol):
             numbers: in training, how many samples of the run came before each [n]; else which
                 sequence of its split each is.
             is_training: what is drawn for evaluations is never drawn for training.
+            provenance: where the tokens come from, if needed.
         """
 
 
-class NextToken:
+class NextToken(Objective):
     """Predicts every token from those before it."""
 
     def __init__(self, sequence_length: int) -> None:
@@ -73,11 +104,21 @@ class NextToken:
         """All tokens but the first are targets."""
         return self._sequence_length
 
+    @property
+    def needs_provenance(self) -> bool:
+        """All tokens are alike."""
+        return False
+
     def make_batch(
-        self, sequences: NDArray[np.int64], numbers: NDArray[np.int64], *, is_training: bool
+        self,
+        sequences: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        *,
+        is_training: bool,
+        provenance: Provenance | None = None,
     ) -> Batch:
         """Make a batch; nothing is drawn."""
-        del numbers, is_training
+        del numbers, is_training, provenance
         return predict_next(torch.from_numpy(sequences))
 
 
@@ -85,3 +126,30 @@ def predict_next(sequences: torch.Tensor) -> Batch:
     """Make a batch of sequences [n, t + 1], of which each gives t inputs and t targets."""
     inputs = {"input_ids": sequences[:, :-1], "use_cache": False}
     return Batch(inputs=inputs, targets=sequences[:, 1:])
+
+
+def count_samples(objective: Objective, split: Split, sequence_length: int) -> int:
+    """Return how many sequences an objective finds in a split."""
+    if objective.reads_documents:
+        return split.num_documents
+    return split.num_sequences(sequence_length)
+
+
+def read_batch(
+    objective: Objective,
+    split: Split,
+    indices: NDArray[np.int64],
+    numbers: NDArray[np.int64],
+    *,
+    sequence_length: int,
+    is_training: bool,
+) -> Batch:
+    """Make a batch of the sequences at `indices` of a split; see `Objective.make_batch`."""
+    provenance = None
+    if objective.reads_documents:
+        sequences, provenance = split.read_documents(indices, sequence_length - 1)
+    else:
+        sequences = split.read_sequences(indices, sequence_length)
+    if objective.needs_provenance and provenance is None:
+        provenance = split.read_provenance(indices, sequence_length)
+    return objective.make_batch(sequences, numbers, is_training=is_training, provenance=provenance)

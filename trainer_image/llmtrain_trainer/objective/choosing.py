@@ -12,14 +12,21 @@ from llmtrain_api.training import TrainingSpec
 from llmtrain_trainer.dataset.loading import Dataset
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.objective.batch import NextToken, Objective
+from llmtrain_trainer.objective.classes import LabelOfDocument, weigh_classes
+from llmtrain_trainer.objective.documents import NextInDocument
 from llmtrain_trainer.objective.masking import HiddenTokens
 from llmtrain_trainer.objective.spans import CutSpans
 from llmtrain_trainer.objective.words import WordTable, read_word_table
 from llmtrain_trainer.tokenizer.special_tokens import SpecialTokens
 
+MIN_CLASSES = 2
 
-def choose_objective(config: RunConfig, dataset: Dataset) -> Objective:
+
+def choose_objective(config: RunConfig, dataset: Dataset, *, isolates: bool = True) -> Objective:
     """Return what makes the batches of a run.
+
+    Where it is stored whose words tokens are, documents share sequences and are kept apart, if the
+    network `isolates` them.
 
     Raises:
         DataError: the dataset was prepared without the tokens that the objective needs.
@@ -28,6 +35,11 @@ def choose_objective(config: RunConfig, dataset: Dataset) -> Objective:
     words = None
     if config.objective is Kind.MASKED and training.masking.whole_words:
         words = read_word_table(dataset.tokenizer_file, dataset.vocabulary_size)
+    if config.objective is Kind.CLASSIFICATION:
+        return _classify(config, dataset)
+    has_roles = dataset.train.has_roles
+    if config.objective is Kind.CAUSAL and has_roles:
+        return NextInDocument(config.loss_on, isolates=isolates)
     objective = make_objective(
         config.objective,
         training,
@@ -35,15 +47,36 @@ def choose_objective(config: RunConfig, dataset: Dataset) -> Objective:
         vocabulary_size=dataset.vocabulary_size,
         end_of_text=dataset.end_of_text,
         words=words,
+        isolates=isolates and has_roles,
     )
     if objective is None:
-        raise DataError(
-            f"dataset {dataset.fingerprint} was prepared without the special tokens that "
-            f"training.objective: {config.objective} needs",
-            reason="SpecialTokensMissing",
-            next_step="start a new job of this objective: its prepare stage adds them",
-        )
+        raise _explain_lack(config, dataset)
     return objective
+
+
+def _classify(config: RunConfig, dataset: Dataset) -> Objective:
+    start, padding, classes = dataset.special.start, dataset.special.padding, dataset.labels
+    if start is None or padding is None:
+        raise _explain_lack(config, dataset)
+    if len(classes) < MIN_CLASSES:
+        raise DataError(
+            f"training.objective: classification needs at least {MIN_CLASSES} labels, and at most "
+            f"as many as are told from names: the training documents of dataset "
+            f"{dataset.fingerprint} have {len(classes)}",
+            reason="LabelsInvalid",
+            next_step="name the field with the class by data.sources[].fields.label",
+        )
+    weights = weigh_classes(dataset.train.labels, classes, config.training.class_weights)
+    return LabelOfDocument(classes, start=start, padding=padding, weights=weights)
+
+
+def _explain_lack(config: RunConfig, dataset: Dataset) -> DataError:
+    return DataError(
+        f"dataset {dataset.fingerprint} was prepared without the special tokens that "
+        f"training.objective: {config.objective} needs",
+        reason="SpecialTokensMissing",
+        next_step="start a new job of this objective: its prepare stage adds them",
+    )
 
 
 def make_objective(
@@ -54,6 +87,7 @@ def make_objective(
     vocabulary_size: int,
     end_of_text: int,
     words: WordTable | None = None,
+    isolates: bool = False,
 ) -> Objective | None:
     """Return what makes batches; None where a token that it needs is missing."""
     if kind is Kind.CAUSAL:
@@ -70,6 +104,7 @@ def make_objective(
             special={special.mask, special.padding, end_of_text, *special.sentinels},
             vocabulary_size=vocabulary_size,
             words=words,
+            isolates=isolates,
         )
     if not special.sentinels:
         return None

@@ -1,6 +1,6 @@
 """Masked text: some tokens are hidden, and predicted from both sides (BERT).
 
-Below: `draws`, `words`. Above: `choosing`.
+Below: `draws`, `words`, `documents`. Above: `choosing`.
 
 Devlin et al. 2019 (arXiv:1810.04805, section 3.1): of the tokens that are chosen 80 % become the
 mask token, 10 % a random one, 10 % stay. As in RoBERTa (Liu et al. 2019, arXiv:1907.11692) each
@@ -11,13 +11,16 @@ random order, and one that would make too many is passed over (google-research/b
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from llmtrain_api.objective import MaskingSpec
-from llmtrain_trainer.objective.batch import NOT_A_TARGET, Batch
+from llmtrain_trainer.dataset.loading import Provenance
+from llmtrain_trainer.objective.batch import NOT_A_TARGET, Batch, Objective
+from llmtrain_trainer.objective.documents import count_positions
 from llmtrain_trainer.objective.draws import Draws
 from llmtrain_trainer.objective.words import WordTable
 
@@ -25,7 +28,7 @@ HIDDEN_SHARE, REPLACED_SHARE = 0.8, 0.1
 """Of the tokens that are chosen."""
 
 
-class HiddenTokens:
+class HiddenTokens(Objective):
     """Predicts tokens that are hidden."""
 
     def __init__(
@@ -37,6 +40,7 @@ class HiddenTokens:
         special: Collection[int],
         vocabulary_size: int,
         words: WordTable | None,
+        isolates: bool = False,
     ) -> None:
         """Hide tokens of sequences.
 
@@ -47,6 +51,7 @@ class HiddenTokens:
             special: tokens that are neither chosen nor put in another's place.
             vocabulary_size: tokens of the vocabulary.
             words: tells words, for whole words.
+            isolates: whether documents of a sequence do not see each other.
         """
         self._spec = spec
         self._seed = seed
@@ -54,6 +59,7 @@ class HiddenTokens:
         self._is_special = np.zeros(vocabulary_size, dtype=np.bool_)
         self._is_special[sorted(special)] = True
         self._ordinary = np.flatnonzero(~self._is_special)
+        self._isolates = isolates
         self._words = words if spec.whole_words else None
 
     @property
@@ -61,8 +67,18 @@ class HiddenTokens:
         """The ends of documents are no targets, and words are of any length."""
         return None
 
+    @property
+    def needs_provenance(self) -> bool:
+        """Where documents are kept apart."""
+        return self._isolates
+
     def make_batch(
-        self, sequences: NDArray[np.int64], numbers: NDArray[np.int64], *, is_training: bool
+        self,
+        sequences: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        *,
+        is_training: bool,
+        provenance: Provenance | None = None,
     ) -> Batch:
         """Make a batch; each sequence loses its last token, which is another one's first."""
         inputs = sequences[:, :-1].copy()
@@ -77,8 +93,18 @@ class HiddenTokens:
             replaced = ~hidden & (fates < HIDDEN_SHARE + REPLACED_SHARE)
             row[chosen[hidden]] = self._mask
             row[chosen[replaced]] = others[replaced]
-        return Batch(
+        batch = Batch(
             inputs={"input_ids": torch.from_numpy(inputs)}, targets=torch.from_numpy(targets)
+        )
+        if not self._isolates:
+            return batch
+        assert provenance is not None
+        own = np.ascontiguousarray(provenance.documents[:, :-1])
+        return replace(
+            batch,
+            inputs={**batch.inputs, "position_ids": torch.from_numpy(count_positions(own))},
+            documents=torch.from_numpy(own),
+            sees_ahead=True,
         )
 
     def choose(self, tokens: NDArray[np.int64], draws: Draws) -> NDArray[np.int64]:

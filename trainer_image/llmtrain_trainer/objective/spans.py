@@ -18,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from llmtrain_api.objective import SpanCorruptionSpec, count_spans
-from llmtrain_trainer.objective.batch import Batch
+from llmtrain_trainer.dataset.loading import Provenance
+from llmtrain_trainer.objective.batch import Batch, Objective
 from llmtrain_trainer.objective.draws import Draws
 
 
-class CutSpans:
+class CutSpans(Objective):
     """Predicts spans that were cut out."""
 
     def __init__(
@@ -57,8 +58,18 @@ class CutSpans:
         """Every sequence writes as much."""
         return self.counts.targets
 
+    @property
+    def needs_provenance(self) -> bool:
+        """All tokens are alike."""
+        return False
+
     def make_batch(
-        self, sequences: NDArray[np.int64], numbers: NDArray[np.int64], *, is_training: bool
+        self,
+        sequences: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        *,
+        is_training: bool,
+        provenance: Provenance | None = None,
     ) -> Batch:
         """Make a batch; each sequence loses its last token, which is another one's first."""
         inputs = np.empty((len(sequences), self.counts.inputs), dtype=np.int64)

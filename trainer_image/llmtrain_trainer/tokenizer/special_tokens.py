@@ -15,19 +15,28 @@ from tokenizers import AddedToken, Tokenizer
 
 from llmtrain_api.base import Model
 from llmtrain_api.objective import MAX_SPANS, Objective
+from llmtrain_trainer.tokenizer.marks import TURN_END
 
 MASK = "<|mask|>"
 PADDING = "<|pad|>"
+START = "<|start|>"
+"""Before each text that is classified."""
+
 SENTINELS = tuple(f"<extra_id_{number}>" for number in range(MAX_SPANS))
 """Stand for spans that were cut out; the names are T5's."""
 
-OTHER_NAMES = {MASK: ("[MASK]", "<mask>"), PADDING: ("[PAD]", "<pad>")}
+OTHER_NAMES = {
+    MASK: ("[MASK]", "<mask>"),
+    PADDING: ("[PAD]", "<pad>"),
+    START: ("[CLS]", "<s>"),
+}
 """What other tokenizers call them."""
 
 OBJECTIVE_TOKENS = {
     Objective.CAUSAL: (),
     Objective.MASKED: (PADDING, MASK),
     Objective.SPAN_CORRUPTION: (PADDING, *SENTINELS),
+    Objective.CLASSIFICATION: (PADDING, START),
 }
 
 
@@ -36,8 +45,12 @@ class SpecialTokens(Model):
 
     mask: int | None = None
     padding: int | None = None
+    start: int | None = None
     sentinels: list[int] = Field(default_factory=list)
     """All that there are, in order, or none."""
+
+    turn_end: int | None = None
+    """What ends a turn of a conversation."""
 
 
 def add_lacking_tokens(tokenizer: Tokenizer, names: Sequence[str]) -> None:
@@ -65,5 +78,7 @@ def find_special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
     return SpecialTokens(
         mask=find(MASK),
         padding=find(PADDING),
+        start=find(START),
+        turn_end=find(TURN_END),
         sentinels=sentinels if len(sentinels) == len(SENTINELS) else [],
     )

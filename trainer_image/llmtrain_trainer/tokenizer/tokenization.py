@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from llmtrain_api.data import DataSpec, TokenizerKind
 from llmtrain_api.data import Tokenizer as TokenizerSpec
@@ -41,6 +41,7 @@ from llmtrain_trainer.tokenizer.marks import (
 from llmtrain_trainer.tokenizer.special_tokens import (
     MASK,
     PADDING,
+    START,
     add_lacking_tokens,
     find_name,
     find_special_tokens,
@@ -51,7 +52,7 @@ CONFIG_FILE = "tokenizer_config.json"
 CHAT_FILE = "chat_template.jinja"
 PRETRAINED_FILES = (TOKENIZER_FILE, CONFIG_FILE, "special_tokens_map.json", CHAT_FILE)
 
-PRETRAINED_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")
+PRETRAINED_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "[SEP]")
 """End-of-text tokens of well-known tokenizers, for one whose configuration names none."""
 
 
@@ -124,7 +125,7 @@ def make_tokenizer(
         tokenizer = TRAINERS[spec.kind](texts, spec.vocabulary_size - len(special))
         encode = partial(encode_with, tokenizer, cut_at_lines)
     folder.mkdir()
-    add_special_tokens(tokenizer, special, folder)
+    add_special_tokens(tokenizer, special, folder, END_OF_TEXT)
     tokenizer.save(str(folder / TOKENIZER_FILE))
     (folder / CONFIG_FILE).write_text(json.dumps(_describe(tokenizer), indent=1), encoding="utf-8")
     return TextEncoder(tokenizer, END_OF_TEXT, encode)
@@ -216,12 +217,24 @@ def list_special_tokens(data: DataSpec) -> list[str]:
     ]
 
 
-def add_special_tokens(tokenizer: Tokenizer, special: Sequence[str], folder: Path) -> None:
-    """Add special tokens that the tokenizer lacks; with those of turns, a template to `folder`."""
+def add_special_tokens(
+    tokenizer: Tokenizer, special: Sequence[str], folder: Path, end_of_text: str
+) -> None:
+    """Add special tokens that the tokenizer lacks.
+
+    With those of turns a template goes to `folder`. With one that begins texts, whoever encodes by
+    the tokenizer gets texts as they are classified: between that token and the end of text.
+    """
     add_lacking_tokens(tokenizer, special)
-    template = folder / CHAT_FILE
-    if CHAT_TOKENS[0] in special and not template.exists():
-        template.write_text(CHAT_TEMPLATE, encoding="utf-8")
+    start = find_name(tokenizer, START) if START in special else None
+    if start is not None:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{start} $A {end_of_text}",
+            special_tokens=[(name, tokenizer.token_to_id(name)) for name in (start, end_of_text)],
+        )
+    if CHAT_TOKENS[0] in special:
+        # Whatever it had before: the model learns turns as they are written here.
+        (folder / CHAT_FILE).write_text(CHAT_TEMPLATE, encoding="utf-8")
 
 
 def fetch_tokenizer(store: Store, folder: Path, special: Sequence[str] = ()) -> TextEncoder:
@@ -255,9 +268,11 @@ def fetch_tokenizer(store: Store, folder: Path, special: Sequence[str] = ()) -> 
             tokenizer.no_truncation()
             tokenizer.no_padding()
             if special:
-                add_special_tokens(tokenizer, special, folder)
+                add_special_tokens(tokenizer, special, folder, candidate)
                 tokenizer.save(str(path))
                 config = json.loads(config_path.read_text("utf-8")) | _name_tokens(tokenizer)
+                if CHAT_TOKENS[0] in special:
+                    config.pop("chat_template", None)
                 config_path.write_text(json.dumps(config, indent=1), "utf-8")
             # Where its words end is its own affair, so its texts stay whole.
             return TextEncoder(

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from torch import nn
 
 from llmtrain_api.evaluation import HeldOut
+from llmtrain_api.objective import Objective as Kind
 from llmtrain_api.records import RankPhase
 from llmtrain_api.run import RunConfig
 from llmtrain_api.training import DivergenceAction
@@ -42,8 +43,10 @@ from llmtrain_trainer.dataset.loading import (
     find_dataset,
     open_run_dataset,
 )
-from llmtrain_trainer.failures import DataError, StoreError
-from llmtrain_trainer.model.network import build_model
+from llmtrain_trainer.failures import ConfigurationError, DataError, StoreError
+from llmtrain_trainer.model.blueprint import Blueprint, draw_blueprint
+from llmtrain_trainer.model.network import ISOLATING
+from llmtrain_trainer.model.pretrained import read_pretrained
 from llmtrain_trainer.objective.batch import Objective
 from llmtrain_trainer.objective.choosing import choose_objective
 from llmtrain_trainer.parallel import Ranks, find_plain_model, forget_gathered, spread_model
@@ -70,6 +73,7 @@ class TrainingRun:
     store: Store
     dataset: Dataset
     objective: Objective
+    blueprint: Blueprint
     model: nn.Module
     optimizer: AdamW
     checkpointer: Checkpointer
@@ -130,13 +134,27 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
                 _sweep_up(store)
             checkpoint = fetch_newest_checkpoint(store, ranks)
         dataset = _open_dataset(config, store, checkpoint)
-        objective = choose_objective(config, dataset)
-        arithmetic = _choose_arithmetic(config, ranks, checkpoint)
+        pretrained = read_pretrained(config, store)
+        blueprint = draw_blueprint(config, dataset, pretrained)
+        isolates = blueprint.configuration.model_type in ISOLATING
+        objective = choose_objective(config, dataset, isolates=isolates)
+        arithmetic = _choose_arithmetic(blueprint, ranks, checkpoint)
         if checkpoint is None:
             checkpoint = fetch_origin(config, ranks)
         arithmetic.apply()
-        facts = RunFacts(dataset=dataset.fingerprint, arithmetic=arithmetic.dump())
-        model = _build_model(config, ranks, dataset, arithmetic)
+        facts = RunFacts(
+            dataset=dataset.fingerprint,
+            arithmetic=arithmetic.dump(),
+            pretrained=blueprint.frozen_digest,
+        )
+        _check_frozen(blueprint, checkpoint)
+        # With a checkpoint the weights are its own, wherever they began; but for frozen ones.
+        if checkpoint is None or blueprint.frozen_digest is not None:
+            plain_model = blueprint.begin()
+        else:
+            plain_model = blueprint.build()
+        model = spread_model(plain_model, ranks, config.strategy, arithmetic)
+        model.train()
         run = TrainingRun(
             config=config,
             ranks=ranks,
@@ -144,6 +162,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             store=store,
             dataset=dataset,
             objective=objective,
+            blueprint=blueprint,
             model=model,
             optimizer=AdamW(find_plain_model(model).named_parameters(), config.training.optimizer),
             checkpointer=Checkpointer(
@@ -263,7 +282,8 @@ def _open_dataset(config: RunConfig, store: Store, checkpoint: Checkpoint | None
         if dataset is not None:
             return dataset
     dataset = open_run_dataset(store, config)
-    _check_splits(dataset, config.training.sequence_length, config.evaluation.split)
+    if config.objective is not Kind.CLASSIFICATION:  # which takes documents of any length
+        _check_splits(dataset, config.training.sequence_length, config.evaluation.split)
     if checkpoint is not None and checkpoint.manifest.dataset != dataset.fingerprint:
         raise DataError(
             f"the checkpoint of step {checkpoint.manifest.step} was trained on dataset "
@@ -275,7 +295,7 @@ def _open_dataset(config: RunConfig, store: Store, checkpoint: Checkpoint | None
 
 
 def _choose_arithmetic(
-    config: RunConfig, ranks: Ranks, checkpoint: Checkpoint | None
+    blueprint: Blueprint, ranks: Ranks, checkpoint: Checkpoint | None
 ) -> Arithmetic:
     """Return how products are computed: as before the checkpoint, or as rank 0 finds best."""
     if checkpoint is not None:
@@ -283,25 +303,24 @@ def _choose_arithmetic(
     chosen = None
     if ranks.is_first:
         chosen = choose_arithmetic(
-            config.training.precision, ranks.device, hidden_size=config.model.resolve().hidden_size
+            blueprint.run.training.precision,
+            ranks.device,
+            hidden_size=blueprint.configuration.hidden_size,
         ).dump()
     return Arithmetic.load(ranks.share("arithmetic", chosen, source=0))
 
 
-def _build_model(
-    config: RunConfig, ranks: Ranks, dataset: Dataset, arithmetic: Arithmetic
-) -> nn.Module:
-    plain_model = build_model(
-        config.model,
-        vocabulary_size=dataset.vocabulary_size,
-        sequence_length=config.training.sequence_length,
-        end_of_text=dataset.end_of_text,
-        padding=dataset.special.padding,
-        seed=config.training.seed,
+def _check_frozen(blueprint: Blueprint, checkpoint: Checkpoint | None) -> None:
+    """Hold a checkpoint of adapters to the weights that they lie beside."""
+    if checkpoint is None or checkpoint.manifest.pretrained == blueprint.frozen_digest:
+        return
+    raise ConfigurationError(
+        f"the checkpoint of step {checkpoint.manifest.step} holds "
+        f"{'all weights' if checkpoint.manifest.pretrained is None else 'adapters'} of another "
+        "model than model.from and training.lora say",
+        reason="CheckpointIncompatible",
+        next_step="use the same model.from and training.lora as the run that wrote it",
     )
-    model = spread_model(plain_model, ranks, config.strategy, arithmetic)
-    model.train()
-    return model
 
 
 def _check_splits(dataset: Dataset, sequence_length: int, final: HeldOut) -> None:

@@ -17,7 +17,7 @@ from torch import distributed
 
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.model.network import compute_token_losses
-from llmtrain_trainer.objective.batch import Batch
+from llmtrain_trainer.objective.batch import Batch, count_samples, read_batch
 from llmtrain_trainer.parallel import skip_gradient_sync
 from llmtrain_trainer.training.optim import compute_learning_rate
 from llmtrain_trainer.training.order import select_samples
@@ -60,7 +60,7 @@ def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
     own_seconds = torch.zeros(ranks.group.world_size, dtype=torch.float64)
     own_seconds[ranks.group.rank] = run.clock.read_seconds()
     run.clock.begin()
-    if run.config.model.dropout > 0:
+    if run.config.model.dropout > 0 or run.config.model.pretrained is not None:
         _seed_dropout(training.seed, step, ranks.group.rank)
     share = training.batch_size // ranks.group.world_size
     micro = min(training.micro_batch_size or share, share)
@@ -142,14 +142,20 @@ def _make_batches(run: TrainingRun, step: int, share: int, micro: int) -> Iterat
     samples = select_samples(
         number,
         training.batch_size,
-        run.dataset.train.num_sequences(training.sequence_length),
+        count_samples(run.objective, run.dataset.train, training.sequence_length),
         training.seed,
     )
     numbers = np.arange(number * training.batch_size, (number + 1) * training.batch_size)
     for start in range(rank * share, (rank + 1) * share, micro):
         part = slice(start, min(start + micro, (rank + 1) * share))
-        sequences = run.dataset.train.read_sequences(samples[part], training.sequence_length)
-        yield run.objective.make_batch(sequences, numbers[part], is_training=True)
+        yield read_batch(
+            run.objective,
+            run.dataset.train,
+            samples[part],
+            numbers[part],
+            sequence_length=training.sequence_length,
+            is_training=True,
+        )
 
 
 def _seed_dropout(seed: int, step: int, rank: int) -> None:

@@ -1,0 +1,113 @@
+"""A classifier, from labelled documents to its report."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from llmtrain_api.run import RunConfig
+from llmtrain_trainer.dataset.loading import open_run_dataset
+from llmtrain_trainer.evaluate import run_evaluate
+from llmtrain_trainer.failures import DataError, PreemptedError
+from llmtrain_trainer.objective.choosing import choose_objective
+from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.store import open_store
+from testbed.ranks import Fate, RunningRanks, run_ranks
+from testbed.tiny_run import find_run_folder, prepare_tiny_run
+
+WORDS = {"fruit": ("apple", "pear", "plum"), "tool": ("saw", "axe", "drill")}
+LOSS_TOLERANCE = 1e-6
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with texts of two classes, one of them twice as often."""
+    root = tmp_path_factory.mktemp("labels")
+    source = root / "tiny-bucket" / "texts.jsonl"
+    source.parent.mkdir(parents=True)
+    draw = random.Random(0)
+    lines = []
+    for number in range(180):
+        label = "fruit" if number % 3 else "tool"
+        words = [draw.choice(["the", "a", "some", "old"]) for _ in range(draw.randrange(1, 6))]
+        words.insert(draw.randrange(1, len(words) + 1), draw.choice(WORDS[label]))
+        text = " ".join([*words, str(number)])
+        lines.append(json.dumps({"text": text, "kind": label, "same": "one"}) + "\n")
+    source.write_text("".join(lines), encoding="utf-8")
+    return root
+
+
+def prepare_labels(
+    root: Path, run: str, *, field: str = "kind", steps: int = 8, **sections: Any
+) -> RunConfig:
+    training = {
+        "objective": "classification",
+        "classWeights": "balanced",
+        "steps": steps,
+        "batchSize": 16,
+        "optimizer": {"learningRate": 0.003, "warmupSteps": 2},
+    }
+    return prepare_tiny_run(
+        root,
+        run=run,
+        data={
+            "sources": [{"uri": "s3://tiny-bucket/texts.jsonl", "fields": {"label": field}}],
+            "tokenizer": {"kind": "bpe", "vocabularySize": 400},
+            "split": {"method": "document", "validationFraction": 0.2},
+        },
+        model={"architecture": "bert"},
+        training={**training, **sections.pop("training", {})},
+        evaluation={"everySteps": 20, "samples": {"prompts": ["an old axe 7"]}},
+        **sections,
+    )
+
+
+def test_a_classifier_learns_and_loads(root: Path) -> None:
+    config = prepare_labels(root, "learns", steps=100)
+    run_ranks(config)
+    result = run_evaluate(config, Reporter(0, lambda update: None))
+    folder = find_run_folder(config)
+    report = json.loads((folder / "evaluation" / "report.json").read_text())
+    assert result.macro_f1 is not None
+    assert result.accuracy is not None
+    assert result.accuracy > 0.9 > report["majorityShare"]
+    assert result.macro_f1 > 0.9
+    assert report["samples"][0]["continuation"] == "tool"
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / "export")
+    model: Any = AutoModelForSequenceClassification.from_pretrained(folder / "export").eval()
+    read = tokenizer(["a pear 3", "some old drill and a saw 4"], padding=True, return_tensors="pt")
+    ids = torch.tensor(tokenizer("a pear 3")["input_ids"])
+    assert tokenizer.decode(ids[[0, -1]]) == "<|start|><|endoftext|>"
+    logits = model(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).logits
+    assert [model.config.id2label[int(best)] for best in logits.argmax(dim=1)] == ["fruit", "tool"]
+
+
+def test_labels_keep_their_loss_over_ranks_passes_and_resumption(root: Path) -> None:
+    losses = run_ranks(prepare_labels(root, "alone")).list_facts("loss")
+    disturbed = prepare_labels(
+        *(root, "disturbed"),
+        training={"microBatchSize": 4},
+        strategy="fsdp",
+        processes_per_worker=2,
+    )
+    ranks = RunningRanks(disturbed, fate=Fate(leaves_in_step=3))
+    with pytest.raises(PreemptedError):
+        ranks.finish()
+    told = ranks.logs[0].list_facts("loss")
+    told += run_ranks(prepare_labels(root, "disturbed"), round_number=2).list_facts("loss")
+    assert told == pytest.approx(losses, rel=LOSS_TOLERANCE, abs=0)
+
+
+def test_one_class_is_none(root: Path) -> None:
+    config = prepare_labels(root, "one", field="same")
+    dataset = open_run_dataset(open_store(config.run_uri, config.storage), config)
+    with pytest.raises(DataError) as caught:
+        choose_objective(config, dataset)
+    assert caught.value.reason == "LabelsInvalid"
