@@ -101,8 +101,10 @@ class StageResult(Model):
     """exp(validation_loss) (evaluate)."""
 
     accuracy: float | None = None
-    macro_f1: float | None = None
     """Share of the targets that the model holds for the most probable (evaluate)."""
+
+    macro_f1: float | None = None
+    """Mean over classes of F1, precision and recall as one number, where classes are predicted."""
 
     bits_per_byte: float | None = None
     """Held-out loss in bits for each byte of UTF-8: comparable over tokenizers (evaluate)."""
