@@ -12,6 +12,15 @@ from pydantic import ConfigDict, StringConstraints, model_validator
 
 from llmtrain_api.base import API_VERSION, KIND, MAX_NAME_CHARACTERS, Model, cel
 from llmtrain_api.data import TRAINED_KINDS, DataSpec, TokenizerKind
+from llmtrain_api.evaluation import (
+    BITS_PER_BYTE_RULE,
+    CLASSES_RULE,
+    SUITE_OBJECTIVE_RULE,
+    SUITE_TOKENS_RULE,
+    EvaluationSpec,
+    HeldOut,
+    names_any,
+)
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import (
     MAX_SPANS,
@@ -22,7 +31,8 @@ from llmtrain_api.objective import (
     goes_with,
 )
 from llmtrain_api.status import JobStatus
-from llmtrain_api.training import CheckpointSpec, EvaluationSpec, HeldOut, TrainingSpec
+from llmtrain_api.suites import SuiteKind
+from llmtrain_api.training import CheckpointSpec, TrainingSpec
 from llmtrain_api.workers import RunPolicy, StorageSpec, WorkersSpec
 
 FIXED_SPEC_FIELDS = (
@@ -37,6 +47,12 @@ FIXED_SPEC_FIELDS = (
 """What cannot change once the job exists, so all but runPolicy: a change is a new run. The one
 exception is workers.replicas, where workers.elastic is set."""
 
+_IS_CAUSAL = (
+    "(has(self.training.objective) ? self.training.objective == 'causal' : "
+    "!(self.model.architecture in ['bert', 't5']))"
+)
+"""CEL for what `JobSpec.objective` says."""
+
 PACK_RULE = "data.pack.sequenceLength must be training.sequenceLength"
 FROM_TOKENIZER_RULE = (
     "with model.from the tokenizer is the model's own, or data.tokenizer.kind: pretrained"
@@ -45,6 +61,10 @@ LORA_RULE = "training.lora needs model.from: adapters go beside trained weights"
 CLASSIFICATION_RULE = (
     "training.objective: classification needs fields.label in every one of data.sources, and is "
     "without data.pack and training.lora"
+)
+PAIRS_RULE = (
+    "training.objective: sequence-to-sequence needs fields.source and target, or prompt and "
+    "response, in every one of data.sources, and is without data.pack"
 )
 TEST_SPLIT_RULE = "evaluation.split: test needs data.split.testFraction"
 
@@ -110,6 +130,8 @@ class JobSpec(Model):
                     "!has(self.training.objective) || has(self.model.from) || "
                     "(self.training.objective == 'classification' ? "
                     "self.model.architecture in ['gpt2', 'llama', 'bert'] : "
+                    "self.training.objective == 'sequence-to-sequence' ? "
+                    "self.model.architecture == 't5' : "
                     "(self.training.objective == 'masked') == "
                     "(self.model.architecture == 'bert') && "
                     "(self.training.objective == 'span-corruption') == "
@@ -118,8 +140,9 @@ class JobSpec(Model):
                     field="training.objective",
                 ),
                 cel(
-                    "(self.model.architecture != 't5' && !(has(self.training.objective) && "
-                    "self.training.objective == 'span-corruption')) || "
+                    "(has(self.training.objective) ? "
+                    "self.training.objective != 'span-corruption' : "
+                    "self.model.architecture != 't5') || "
                     "double(self.training.sequenceLength) * self.training.spanCorruption.share / "
                     f"self.training.spanCorruption.meanSpanTokens <= {float(MAX_SPANS)}",
                     SPANS_RULE,
@@ -146,6 +169,14 @@ class JobSpec(Model):
                     field="training.objective",
                 ),
                 cel(
+                    "!has(self.training.objective) || "
+                    "self.training.objective != 'sequence-to-sequence' || "
+                    "(!has(self.data.pack) && self.data.sources.all(source, has(source.fields) && "
+                    "(has(source.fields.source) || has(source.fields.prompt))))",
+                    PAIRS_RULE,
+                    field="training.objective",
+                ),
+                cel(
                     "!has(self.training.lora) || has(self.model.from)",
                     LORA_RULE,
                     field="training.lora",
@@ -160,6 +191,31 @@ class JobSpec(Model):
                     "self.evaluation.split != 'test' || has(self.data.split.testFraction)",
                     TEST_SPLIT_RULE,
                     field="evaluation.split",
+                ),
+                cel(
+                    f"{_IS_CAUSAL} || "
+                    "!self.evaluation.gates.exists(gate, gate.contains('bits_per_byte'))",
+                    BITS_PER_BYTE_RULE,
+                    field="evaluation.gates",
+                ),
+                cel(
+                    "(has(self.training.objective) && "
+                    "self.training.objective == 'classification') || "
+                    "!self.evaluation.gates.exists(gate, gate.contains('macro_f1') || "
+                    "gate.contains('majority.'))",
+                    CLASSES_RULE,
+                    field="evaluation.gates",
+                ),
+                cel(
+                    f"{_IS_CAUSAL} || self.evaluation.suites.size() == 0",
+                    SUITE_OBJECTIVE_RULE,
+                    field="evaluation.suites",
+                ),
+                cel(
+                    "self.evaluation.suites.all(suite, suite.kind != 'generation' || "
+                    "suite.maxNewTokens < self.training.sequenceLength)",
+                    SUITE_TOKENS_RULE,
+                    field="evaluation.suites",
                 ),
                 cel(
                     "self.training.batchSize % "
@@ -211,12 +267,27 @@ class JobSpec(Model):
         has_test = self.data.split.test_fraction is not None
         if self.evaluation.split is HeldOut.TEST and not has_test:
             raise ValueError(TEST_SPLIT_RULE)
+        self._check_evaluation()
         if self.training.batch_size % self.world_size:
             raise ValueError(
                 "training.batchSize must be a multiple of the world size "
                 "(workers.replicas × workers.processesPerWorker)"
             )
         return self
+
+    def _check_evaluation(self) -> None:
+        for suite in self.evaluation.suites:
+            is_generation = suite.kind is SuiteKind.GENERATION
+            if is_generation and suite.max_new_tokens >= self.training.sequence_length:
+                raise ValueError(SUITE_TOKENS_RULE)
+        gates, objective = self.evaluation.gates, self.objective
+        names_classes = names_any(gates, "macro_f1") or names_any(gates, "majority.")
+        if objective is not Objective.CLASSIFICATION and names_classes:
+            raise ValueError(CLASSES_RULE)
+        if objective is not Objective.CAUSAL and names_any(gates, "bits_per_byte"):
+            raise ValueError(BITS_PER_BYTE_RULE)
+        if objective is not Objective.CAUSAL and self.evaluation.suites:
+            raise ValueError(SUITE_OBJECTIVE_RULE)
 
     def _check_objective(self) -> None:
         training, tokenizer = self.training, self.data.tokenizer
@@ -229,6 +300,10 @@ class JobSpec(Model):
             or any(s.fields is None or s.fields.label is None for s in self.data.sources)
         ):
             raise ValueError(CLASSIFICATION_RULE)
+        if self.objective is Objective.SEQUENCE_TO_SEQUENCE and (
+            self.data.pack is not None or not all(s.is_pair for s in self.data.sources)
+        ):
+            raise ValueError(PAIRS_RULE)
         if is_warm and tokenizer.kind not in (TokenizerKind.BPE, TokenizerKind.PRETRAINED):
             raise ValueError(FROM_TOKENIZER_RULE)
         if self.objective is not Objective.SPAN_CORRUPTION:

@@ -61,6 +61,25 @@ class ExitCode(IntEnum):
     """A disk or /dev/shm is full."""
 
 
+class GateResult(Model):
+    """What came of one of spec.evaluation.gates: the comparison that decided, and its two sides."""
+
+    passed: bool
+    """Whether the model satisfies it."""
+
+    comparison: int = Field(default=0, ge=0)
+    """Which comparison of the expression decided, from 0."""
+
+    value: float | None = None
+    """Its left side; absent: it is no number."""
+
+    limit: float | None = None
+    """Its right side; absent: it is no number."""
+
+    missing: str | None = Field(default=None, max_length=128)
+    """A metric of the gate that was not measured or is no number, which fails the gate."""
+
+
 class StageResult(Model):
     """What came of a stage. Each stage fills its own fields."""
 
@@ -108,6 +127,9 @@ class StageResult(Model):
 
     bits_per_byte: float | None = None
     """Held-out loss in bits for each byte of UTF-8: comparable over tokenizers (evaluate)."""
+
+    gates: list[GateResult] | None = Field(default=None, max_length=16)
+    """What came of spec.evaluation.gates, in their order (evaluate)."""
 
     export_uri: str | None = None
     """The model as a Hugging Face directory (train)."""

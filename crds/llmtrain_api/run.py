@@ -13,11 +13,12 @@ from pydantic import Field
 
 from llmtrain_api.base import Model
 from llmtrain_api.data import DataSpec
+from llmtrain_api.evaluation import EvaluationSpec
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import LossOn, Objective, find_objective
 from llmtrain_api.records import Stage
 from llmtrain_api.sources import S3Uri
-from llmtrain_api.training import CheckpointSpec, EvaluationSpec, TrainingSpec
+from llmtrain_api.training import CheckpointSpec, TrainingSpec
 from llmtrain_api.workers import Strategy
 
 AGENT_PORT = 9400
@@ -132,6 +133,11 @@ class RunConfig(Model):
         """What is learned of a conversation."""
         default = LossOn.ASSISTANT if self.data.has_conversations else LossOn.ALL
         return self.training.loss_on or default
+
+    @property
+    def learns_turns(self) -> bool:
+        """Whether a causal model learns what an assistant says."""
+        return self.objective is Objective.CAUSAL and self.loss_on is LossOn.ASSISTANT
 
     @property
     def learning_rate(self) -> float:

@@ -39,6 +39,7 @@ from llmtrain_trainer.dataset.shards import (
     DatasetManifest,
     RunDataset,
 )
+from llmtrain_trainer.evaluation.inputs import check_inputs
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.claims import Pace
 from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
@@ -103,10 +104,14 @@ def run_prepare(
         sizes: of the units of their work.
 
     Raises:
-        ConfigurationError: where `model.from` names what cannot be used.
-        DataError: where a source holds nothing, or what cannot be read, or too little to split.
+        ConfigurationError: where `model.from` names what cannot be used, or the evaluation would
+            find nothing to compare with.
+        DataError: where a source holds nothing, or what cannot be read, or too little to split;
+            or where a suite of the evaluation could not be asked.
         StoreError: where the store fails.
     """
+    if task == 0:
+        check_inputs(config)  # what is not there now would be missed after training only
     data, storage = config.data, config.storage
     if task == 0 and config.model.pretrained is not None:
         # Before any data is read. Nothing else here needs `transformers`, which it imports.

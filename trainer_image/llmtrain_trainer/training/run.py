@@ -17,10 +17,11 @@ from tempfile import TemporaryDirectory
 
 from torch import nn
 
+from llmtrain_api.evaluation import HeldOut
 from llmtrain_api.objective import Objective as Kind
 from llmtrain_api.records import RankPhase
 from llmtrain_api.run import RunConfig
-from llmtrain_api.training import DivergenceAction, HeldOut
+from llmtrain_api.training import DivergenceAction
 from llmtrain_trainer.checkpoint.manifest import CHECKPOINTS
 from llmtrain_trainer.checkpoint.origin import fetch_origin
 from llmtrain_trainer.checkpoint.part_file import name_part
@@ -281,7 +282,8 @@ def _open_dataset(config: RunConfig, store: Store, checkpoint: Checkpoint | None
         if dataset is not None:
             return dataset
     dataset = open_run_dataset(store, config)
-    if config.objective is not Kind.CLASSIFICATION:  # which takes documents of any length
+    if config.objective not in (Kind.CLASSIFICATION, Kind.SEQUENCE_TO_SEQUENCE):
+        # Those take documents of any length.
         _check_splits(dataset, config.training.sequence_length, config.evaluation.split)
     if checkpoint is not None and checkpoint.manifest.dataset != dataset.fingerprint:
         raise DataError(
