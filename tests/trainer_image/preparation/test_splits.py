@@ -44,7 +44,8 @@ def test_copies_are_the_weight_on_average(weight: float, share: float, copies: i
 
 def test_batches_hold_every_piece_once() -> None:
     pieces = list(split_documents([Document("x" * 3_000_000, "f", 0)] * 5, BY_DOCUMENT, [1.0]))
-    assert [len(batch) for batch in divide_into_batches(pieces)] == [2, 2, 1]
+    batches = divide_into_batches(pieces, 4_000_000)
+    assert [len(batch) for batch in batches] == [2, 2, 1]
 
 
 def hold_out(documents: list[Document], split: Split) -> list[bool]:
