@@ -1,6 +1,7 @@
 """Suites: the exported model is asked, and what it answers is measured.
 
-Below: `suite_data`, `generating`, `choices`; `text_metrics`, `similarity`, `consistency`.
+Below: `suite_data`, `generating`, `choices`; `text_metrics`, `similarity`, `consistency`; the forms
+of personal data that preparation knows.
 Above: `evaluate`; `report` shows it.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ import transformers
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from llmtrain_api.objective import LossOn
+from llmtrain_api.recipe import PersonalData
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_api.suites import Suite, SuiteKind
 from llmtrain_trainer.evaluation.choices import score_continuations
@@ -42,6 +45,7 @@ from llmtrain_trainer.evaluation.text_metrics import (
     score_token_f1,
 )
 from llmtrain_trainer.model.lstm import MODEL_TYPE as LSTM
+from llmtrain_trainer.preparation.privacy import replace_personal_data
 
 SAMPLING_TEMPERATURE = 1.0
 """Of answers that are drawn to see whether they agree: by the model's own probabilities."""
@@ -60,6 +64,8 @@ class Answer:
     place: str
     prompt: str
     answer: str
+    """With placeholders for personal data."""
+
     references: tuple[str, ...]
     scores: Mapping[str, float]
     """By metric; the first ones say which answers are the best."""
@@ -156,7 +162,7 @@ class Asking:
         references = [question.references for question in questions]
         similarities = self._compare(suite, index, texts, references)
         answers = [
-            _score_answer(question, text, similarity)
+            score_answer(question, text, similarity)
             for question, text, similarity in zip(questions, texts, similarities, strict=True)
         ]
         metrics = {
@@ -290,12 +296,16 @@ def load_encoder(
     return Embedder(model.to(device).eval(), tokenizer, context=context, batch_size=batch_size)
 
 
-def _score_answer(question: Question, text: str, similarity: float | None) -> Answer:
+def score_answer(question: Question, text: str, similarity: float | None) -> Answer:
+    """Measure an answer by itself; `similarity` is None where there is no way to tell."""
+    found: Counter[PersonalData] = Counter()
+    shown = replace_personal_data(text, list(PersonalData), found)
     scores = {
         "token_f1": score_token_f1(text, question.references),
         "rouge_l": score_rouge_l(text, question.references),
         "exact_match": score_exact_match(text, question.references),
     }
+    scores["personal_data_rate"] = float(bool(found))
     if similarity is not None:
         scores["similarity"] = similarity
     unsupported = []
@@ -308,7 +318,7 @@ def _score_answer(question: Question, text: str, similarity: float | None) -> An
     return Answer(
         place=question.place,
         prompt=question.prompt,
-        answer=text,
+        answer=shown,
         references=question.references,
         scores=scores,
         unsupported=tuple(f"{fact.text} ({fact.kind.value})" for fact in unsupported),
