@@ -62,6 +62,10 @@ CLASSIFICATION_RULE = (
     "training.objective: classification needs fields.label in every one of data.sources, and is "
     "without data.pack and training.lora"
 )
+PAIRS_RULE = (
+    "training.objective: sequence-to-sequence needs fields.source and target, or prompt and "
+    "response, in every one of data.sources, and is without data.pack"
+)
 TEST_SPLIT_RULE = "evaluation.split: test needs data.split.testFraction"
 
 SPAN_VOCABULARY = 1000
@@ -126,6 +130,8 @@ class JobSpec(Model):
                     "!has(self.training.objective) || has(self.model.from) || "
                     "(self.training.objective == 'classification' ? "
                     "self.model.architecture in ['gpt2', 'llama', 'bert'] : "
+                    "self.training.objective == 'sequence-to-sequence' ? "
+                    "self.model.architecture == 't5' : "
                     "(self.training.objective == 'masked') == "
                     "(self.model.architecture == 'bert') && "
                     "(self.training.objective == 'span-corruption') == "
@@ -134,8 +140,9 @@ class JobSpec(Model):
                     field="training.objective",
                 ),
                 cel(
-                    "(self.model.architecture != 't5' && !(has(self.training.objective) && "
-                    "self.training.objective == 'span-corruption')) || "
+                    "(has(self.training.objective) ? "
+                    "self.training.objective != 'span-corruption' : "
+                    "self.model.architecture != 't5') || "
                     "double(self.training.sequenceLength) * self.training.spanCorruption.share / "
                     f"self.training.spanCorruption.meanSpanTokens <= {float(MAX_SPANS)}",
                     SPANS_RULE,
@@ -159,6 +166,14 @@ class JobSpec(Model):
                     "(!has(self.data.pack) && !has(self.training.lora) && self.data.sources.all("
                     "source, has(source.fields) && has(source.fields.label)))",
                     CLASSIFICATION_RULE,
+                    field="training.objective",
+                ),
+                cel(
+                    "!has(self.training.objective) || "
+                    "self.training.objective != 'sequence-to-sequence' || "
+                    "(!has(self.data.pack) && self.data.sources.all(source, has(source.fields) && "
+                    "(has(source.fields.source) || has(source.fields.prompt))))",
+                    PAIRS_RULE,
                     field="training.objective",
                 ),
                 cel(
@@ -285,6 +300,10 @@ class JobSpec(Model):
             or any(s.fields is None or s.fields.label is None for s in self.data.sources)
         ):
             raise ValueError(CLASSIFICATION_RULE)
+        if self.objective is Objective.SEQUENCE_TO_SEQUENCE and (
+            self.data.pack is not None or not all(s.is_pair for s in self.data.sources)
+        ):
+            raise ValueError(PAIRS_RULE)
         if is_warm and tokenizer.kind not in (TokenizerKind.BPE, TokenizerKind.PRETRAINED):
             raise ValueError(FROM_TOKENIZER_RULE)
         if self.objective is not Objective.SPAN_CORRUPTION:

@@ -25,6 +25,7 @@ class Objective(StrEnum):
     MASKED = "masked"
     SPAN_CORRUPTION = "span-corruption"
     CLASSIFICATION = "classification"
+    SEQUENCE_TO_SEQUENCE = "sequence-to-sequence"
 
 
 OBJECTIVES = {
@@ -52,12 +53,15 @@ def goes_with(architecture: Architecture, objective: Objective) -> bool:
     """Return whether a network can be trained on an objective."""
     if objective is Objective.CLASSIFICATION:
         return architecture in CLASSIFYING
+    if objective is Objective.SEQUENCE_TO_SEQUENCE:
+        return architecture is Architecture.T5
     return objective is OBJECTIVES[architecture]
 
 
 OBJECTIVE_RULE = (
     "training.objective must be causal for gpt2, llama and lstm, masked for bert, and "
-    "span-corruption for t5; or classification for gpt2, llama and bert"
+    "span-corruption for t5; or classification for gpt2, llama and bert, and "
+    "sequence-to-sequence for t5"
 )
 
 SPANS_RULE = (

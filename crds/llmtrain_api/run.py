@@ -135,6 +135,11 @@ class RunConfig(Model):
         return self.training.loss_on or default
 
     @property
+    def learns_turns(self) -> bool:
+        """Whether a causal model learns what an assistant says."""
+        return self.objective is Objective.CAUSAL and self.loss_on is LossOn.ASSISTANT
+
+    @property
     def learning_rate(self) -> float:
         """Peak of the learning rate."""
         return self.training.find_learning_rate(self.model)

@@ -214,6 +214,12 @@ class Source(Model):
         return self
 
     @property
+    def is_pair(self) -> bool:
+        """Whether records are a text and its answer."""
+        fields = self.fields
+        return fields is not None and (fields.source is not None or fields.prompt is not None)
+
+    @property
     def is_conversation(self) -> bool:
         """Whether its records are read as turns."""
         return self.fields is not None and self.fields.is_conversation

@@ -141,8 +141,9 @@ class TrainingSpec(Model):
 
     objective: Objective | None = None
     """causal: the next token; masked: hidden tokens; span-corruption: what was cut out;
-    classification: the label of each document, by data.sources[].fields.label. Absent: what the
-    architecture is for."""
+    classification: the label of each document, by data.sources[].fields.label;
+    sequence-to-sequence: what answers a text, by fields.source and target, or prompt and response.
+    Absent: what the architecture is for."""
 
     loss_on: LossOn | None = None
     """For causal. assistant: of conversations only the turns of the assistant, each with its end,

@@ -10,8 +10,9 @@ text.
 `recipes` are whole ways from JSON lines in a store to what is left, reading and writing included,
 each in a process of its own for its peak memory: `near` looks for near-duplicates and does nothing
 else, `documents` cleans and looks for personal data too, `dataset` is the whole stage, with a
-tokenizer learned and everything encoded. On one core they have one process. Sizes are given in
-megabytes; text that no package has is made of real text with a letter added to its words.
+tokenizer learned of ten megabytes and everything encoded. On one core they have one process. Sizes
+are given in megabytes; text that no package has is made of real text with a letter added to its
+words.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import multiprocessing
 import os
 import platform
 import re
-import resource
+import subprocess
 import sysconfig
 import tempfile
 import time
@@ -41,7 +42,7 @@ import click
 import ftfy
 import numpy as np
 
-from llmtrain_api.data import DataSpec
+from llmtrain_api.data import DataSpec, TokenizerKind
 from llmtrain_api.recipe import Clean, NearMethod, PersonalData, QualityRules
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.linux import count_usable_cores
@@ -62,7 +63,7 @@ from llmtrain_trainer.preparation.spool import Spool
 from llmtrain_trainer.prepare import run_prepare
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.tokenizer.learning import cut_at_lines, train_bpe_tokenizer
-from llmtrain_trainer.tokenizer.tokenization import encode_with
+from llmtrain_trainer.tokenizer.tokenization import choose_encoding, encode_with
 from testbed.personal_texts import make_texts
 from testbed.tiny_run import configure_tiny_run
 
@@ -81,7 +82,11 @@ NEAR = {"near": "edited"}
 RECIPES: dict[str, dict[str, Any]] = {
     "near": {"clean": NOTHING_CLEANED, "privacy": {"action": "off"}, "deduplicate": NEAR},
     "documents": {"privacy": {"action": "replace"}, "deduplicate": NEAR},
-    "dataset": {"privacy": {"action": "replace"}, "deduplicate": NEAR},
+    "dataset": {
+        "privacy": {"action": "replace"},
+        "deduplicate": NEAR,
+        "tokenizer": {"kind": "bpe", "sampleCharacters": 10_000_000},
+    },
 }
 
 
@@ -89,7 +94,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), required=True)
 @click.option("--megabytes", default=100, show_default=True, help="Of text, for most figures.")
 @click.option("--sizes", default="10", show_default=True, help="Further ones, as 10,1000.")
-def main(output: Path, megabytes: int, sizes: str) -> None:
+@click.option("--datatrove", default="", help="A Python that has it, for the same steps by it.")
+def main(output: Path, megabytes: int, sizes: str, datatrove: str) -> None:
     """Measure, and write figures to OUTPUT as JSON."""
     texts = list(gather_texts(megabytes * 1_000_000))
     size = sum(len(text.encode()) for text in texts) / 1e6
@@ -99,8 +105,9 @@ def main(output: Path, megabytes: int, sizes: str) -> None:
         "loadBefore": os.getloadavg(),
         "text": {"documents": len(texts), "megabytes": size},
     }
+    all_sizes = [megabytes, *map(int, sizes.split(","))] if sizes else [megabytes]
     measures: dict[str, Callable[[], object]] = {
-        "recipes": lambda: measure_recipes(texts, [megabytes, *map(int, sizes.split(","))]),
+        "recipes": lambda: measure_recipes(texts, all_sizes, datatrove),
         "megabytesPerSecond": lambda: measure_steps(take_part(texts, STEP_CHARACTERS)),
         "nearDuplicates": lambda: measure_near_duplicates(texts),
         "personalData": measure_personal_data,
@@ -140,6 +147,7 @@ def measure_steps(texts: list[str]) -> dict[str, dict[str, float]]:
     clean, kinds = Clean(), list(PersonalData)
     edited = SCHEMES[NearMethod.EDITED]
     tokenizer = train_bpe_tokenizer(take_part(texts, 8_000_000), 8192)
+    encode = choose_encoding(TokenizerKind.BPE, tokenizer)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
     def normalize(text: str) -> object:
@@ -161,8 +169,8 @@ def measure_steps(texts: list[str]) -> dict[str, dict[str, float]]:
             each(lambda text: compute_key_by_words(text, edited.bands * edited.rows)),
         ),
         "encode": (
+            lambda some: [list(encode(batch)) for batch in divide(some)],
             lambda some: [list(encode_with(tokenizer, cut_at_lines, b)) for b in divide(some)],
-            None,
         ),
     }
     speeds = {}
@@ -187,8 +195,13 @@ def measure_speed(run: Callable[[list[str]], object], texts: list[str]) -> float
     return sum(len(text.encode()) for text in texts) / 1e6 / (time.process_time() - started)
 
 
-def measure_recipes(texts: list[str], sizes: list[int]) -> dict[str, dict[str, Any]]:
-    """Return what each recipe costs for each size, on one core; the first size on all, too."""
+def measure_recipes(
+    texts: list[str], sizes: list[int], datatrove: str
+) -> dict[str, dict[str, Any]]:
+    """Return what each recipe costs for each size, on one core; the first size on all, too.
+
+    With a Python that has datatrove, the last size by it, too.
+    """
     found: dict[str, dict[str, Any]] = {}
     context = multiprocessing.get_context("spawn")
     cores = sorted({1, count_usable_cores()})
@@ -206,7 +219,27 @@ def measure_recipes(texts: list[str], sizes: list[int]) -> dict[str, dict[str, A
                     run["megabytesPerSecond"] = written / run["wallSeconds"]
                     found[key] = run
                     click.echo(f"{key}: {json.dumps(run)}")
+        if datatrove:
+            found[f"datatrove, {sizes[-1]} MB"] = run = run_datatrove(datatrove, root)
+            run["megabytesPerProcessorSecond"] = written / sum(run["processorSeconds"].values())
+            click.echo(json.dumps(run))
     return found
+
+
+def run_datatrove(python: str, root: Path) -> dict[str, Any]:
+    """Return what datatrove needs for the steps of `dataset`, by the tokenizer of that run."""
+    (tokenizer,) = root.glob("tiny-bucket/dataset-1/datasets/*/tokenizer/tokenizer.json")
+    script = Path(__file__).parent / "datatrove_contestant.py"
+    source = root / "tiny-bucket" / "texts.jsonl"
+    answer = subprocess.run(
+        [python, script, source, tokenizer],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": ""},
+    )
+    run: dict[str, Any] = json.loads(answer.stdout)
+    return run
 
 
 def write_texts(texts: list[str], megabytes: int, path: Path) -> float:
@@ -233,7 +266,7 @@ def run_recipe(root: Path, recipe: str, num_cores: int) -> dict[str, Any]:
     name = f"{recipe}-{num_cores}"
     config = configure_tiny_run(root, run=name, storage={"uri": f"s3://tiny-bucket/{name}"})
     config = config.model_copy(update={"data": DataSpec.model_validate(data)})
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = read_peak_megabytes()
     wall, processor = time.perf_counter(), time.process_time()
     if recipe == "dataset":
         result = run_prepare(config, Reporter(0, lambda update: None))
@@ -244,10 +277,20 @@ def run_recipe(root: Path, recipe: str, num_cores: int) -> dict[str, Any]:
         "wallSeconds": time.perf_counter() - wall,
         # On several cores, of the process that reads and decides; its workers are others.
         "processorSeconds": time.process_time() - processor,
-        "peakMegabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "peakMegabytesBefore": before / 1024,
+        "peakMegabytes": read_peak_megabytes(),
+        "peakMegabytesBefore": before,
         **left,
     }
+
+
+def read_peak_megabytes() -> float:
+    """Return the most memory that this process has had; rusage would begin with its parent's."""
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM:")
+    )
+    return int(line.split()[1]) / 1024
 
 
 def read_documents(config: RunConfig, scratch: Path, num_processes: int) -> dict[str, Any]:

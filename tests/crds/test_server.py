@@ -477,6 +477,15 @@ REFUSALS = {
         server_says="or classification for gpt2, llama and bert",
         pydantic_says="or classification for gpt2, llama and bert",
     ),
+    "answers without pairs": Refusal(
+        changes={
+            "spec__model": {"architecture": "t5"},
+            "spec__training": {"steps": 1, "objective": "sequence-to-sequence"},
+        },
+        field="spec",
+        server_says="sequence-to-sequence needs fields.source and target",
+        pydantic_says="sequence-to-sequence needs fields.source and target",
+    ),
     "classification without labels": Refusal(
         changes={"spec__training": {"steps": 1, "objective": "classification"}},
         field="spec",

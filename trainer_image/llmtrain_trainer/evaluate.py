@@ -46,6 +46,7 @@ from llmtrain_trainer.parallel import count_threads, join_ranks, place_model
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.store import open_store
+from llmtrain_trainer.tokenizer.marks import Role
 
 REPORT = "evaluation/report.html"
 
@@ -191,6 +192,9 @@ def count_targets(
             count_classes(dataset.train.labels, dataset.labels),
             count_classes(held_out.labels, dataset.labels),
         )
+    if config.objective is Objective.SEQUENCE_TO_SEQUENCE:
+        answers = [Role.ASSISTANT]
+        return dataset.train.count_tokens(size, answers), held_out.count_tokens(size, answers)
     if config.objective is not Objective.CAUSAL or not dataset.train.has_roles:
         return dataset.unigram_counts, held_out.count_tokens(size)
     learned = LEARNED[config.loss_on]

@@ -25,6 +25,7 @@ OBJECTIVE_TOKENS = {
     Objective.MASKED: 2,
     Objective.SPAN_CORRUPTION: 1 + MAX_SPANS,
     Objective.CLASSIFICATION: 2,
+    Objective.SEQUENCE_TO_SEQUENCE: 1,
 }
 """Special tokens that an objective adds to a vocabulary, padding included."""
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import NamedTuple
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as TokenizersTokenizer
 from transformers import AutoTokenizer
 
 from llmtrain_api.data import TRAINED_KINDS, Tokenizer, TokenizerKind
 from llmtrain_trainer.failures import ConfigurationError
 from llmtrain_trainer.store.folder import FolderStore
-from llmtrain_trainer.tokenizer.learning import END_OF_TEXT, cut_at_lines
+from llmtrain_trainer.tokenizer import words_once
+from llmtrain_trainer.tokenizer.learning import END_OF_TEXT, cut_at_lines, train_bpe_tokenizer
 from llmtrain_trainer.tokenizer.tokenization import (
     TextEncoder,
+    encode_with,
     fetch_tokenizer,
     load_encoder,
     make_tokenizer,
@@ -29,6 +35,11 @@ TEXTS = [
     "Größe  naïve\t\n\n  🙂 <|endoftext|>\r\n",
     "x" * 3000,
 ]
+
+
+@pytest.fixture(scope="module")
+def bpe() -> TokenizersTokenizer:
+    return train_bpe_tokenizer(TEXTS[:8], 600)
 
 
 class Made(NamedTuple):
@@ -85,6 +96,26 @@ def test_bytes_that_never_occurred_are_known_to_unigram(tmp_path: Path) -> None:
         theirs = AutoTokenizer.from_pretrained(tmp_path / name)
         (tokens,) = encoder.encode(["\x00 🙂 ünbekannt"])
         assert theirs.decode(tokens[:-1]) == "\x00 🙂 ünbekannt"
+
+
+@given(
+    texts=st.lists(
+        st.text(st.characters(max_codepoint=127), max_size=60)
+        | st.text("ab '\tsd1\n\x1c.-", max_size=60)
+        | st.sampled_from(["we'll  \n\n don't", "naïve é", "x" * 40, END_OF_TEXT]),
+        max_size=6,
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_words_encoded_once_are_encoded_alike(bpe: TokenizersTokenizer, texts: list[str]) -> None:
+    encode = partial(encode_with, bpe, cut_at_lines)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(words_once, "LONGEST_TEXT", 30)
+        patch.setattr(words_once, "MAX_WORDS", 5)
+        table = words_once.WordTable(bpe, encode)
+        for _ in range(2):
+            found = [tokens.tolist() for tokens in table.encode(texts)]
+            assert found == [tokens.tolist() for tokens in encode(texts)]
 
 
 def test_long_text_is_cut_and_whole() -> None:

@@ -139,14 +139,15 @@ class Split:
         return document[: np.flatnonzero(document != self._end_of_text).max(initial=-1) + 1]
 
     def read_documents(
-        self, indices: Sequence[int] | NDArray[np.int64], max_tokens: int
+        self, indices: Sequence[int] | NDArray[np.int64], max_tokens: int | None = None
     ) -> tuple[NDArray[np.int64], Provenance]:
-        """Return the beginnings of documents as rows, and where their tokens come from.
+        """Return documents as rows, and where their tokens come from.
 
-        Each ends with end of text; rows are as long as the longest of them, at most `max_tokens`,
-        and filled with end of text.
+        Each ends with end of text, and is cut to `max_tokens` if given; rows are as long as the
+        longest of them, and filled with end of text.
         """
-        texts = [self.read_document(int(index))[: max_tokens - 1] for index in indices]
+        kept = None if max_tokens is None else max_tokens - 1
+        texts = [self.read_document(int(index))[:kept] for index in indices]
         lengths = np.array([len(text) + 1 for text in texts])
         rows = np.full((len(texts), lengths.max()), self._end_of_text, dtype=np.int64)
         for row, text in zip(rows, texts, strict=True):
@@ -154,6 +155,9 @@ class Split:
         is_filled = np.arange(rows.shape[1]) >= lengths[:, None]
         documents = np.where(is_filled, NO_DOCUMENT, np.asarray(indices)[:, None])
         roles = np.where(is_filled, Role.PADDING, Role.TEXT).astype(np.uint8)
+        if self.has_roles:
+            for row, index, text in zip(roles, indices, texts, strict=True):
+                row[: len(text)] = self.read_roles(int(index))[:kept]
         labels = tuple(self.labels[int(index)] for index in indices)
         return rows, Provenance(roles=roles, documents=documents, labels=labels)
 

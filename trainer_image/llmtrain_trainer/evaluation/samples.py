@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from llmtrain_api.objective import LossOn
 from llmtrain_api.objective import Objective as Kind
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.dataset.loading import Dataset, Split, describe_document
 from llmtrain_trainer.evaluation.report import Sample
-from llmtrain_trainer.objective.batch import Objective, read_batch
+from llmtrain_trainer.objective.batch import Objective, count_samples, read_batch
 from llmtrain_trainer.tokenizer.marks import Role
 
 NUM_DEFAULT_PROMPTS = 3
@@ -149,21 +148,27 @@ def write_spans(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[Sample]:
-    """Write what was cut out of the manifest's prompts (or follows them), or of held-out text."""
+    """Write what was cut out of the manifest's prompts (or follows them), or of held-out text.
+
+    After training on pairs: what answers those prompts, or held-out texts.
+    """
     wanted, length = config.evaluation.samples, config.training.sequence_length
     inputs: list[torch.Tensor] = []
     sentinels = set(dataset.special.sentinels)
+    is_corrupted = config.objective is Kind.SPAN_CORRUPTION
     for prompt in wanted.prompts:
-        ids = tokenizer.encode(prompt)[:length]
-        if not sentinels & set(ids):
+        ids = tokenizer.encode(prompt, add_special_tokens=False)[: length - 1]
+        if is_corrupted and not sentinels & set(ids):
             ids = [*ids, dataset.special.sentinels[0]]
         inputs.append(torch.tensor([[*ids, dataset.end_of_text]]))
     if not inputs:
-        numbers = np.arange(min(NUM_DEFAULT_PROMPTS, held_out.num_sequences(length)))
+        numbers = np.arange(min(NUM_DEFAULT_PROMPTS, count_samples(objective, held_out, length)))
         batch = read_batch(
             objective, held_out, numbers, numbers, sequence_length=length, is_training=False
         )
         inputs = list(batch.inputs["input_ids"].split(1))
+        if not is_corrupted:
+            inputs = [row[row != dataset.special.padding][None] for row in inputs]
     samples = []
     for read in inputs:
         written = model.generate(
@@ -186,7 +191,7 @@ def _find_prompts(
     config: RunConfig, dataset: Dataset, held_out: Split, tokenizer: PreTrainedTokenizerBase
 ) -> list[Sequence[int]]:
     prompts = config.evaluation.samples.prompts
-    if config.loss_on is LossOn.ASSISTANT:
+    if config.learns_turns:
         return _find_openings(prompts, held_out, tokenizer)
     if prompts:
         return [tokenizer.encode(p) or [dataset.end_of_text] for p in prompts]

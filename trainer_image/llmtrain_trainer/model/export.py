@@ -20,7 +20,7 @@ import transformers
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
-from llmtrain_api.objective import LossOn, Objective
+from llmtrain_api.objective import Objective
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.checkpoint.manifest import MANIFEST
 from llmtrain_trainer.dataset.loading import Dataset
@@ -52,6 +52,7 @@ PIPELINES = {
     Objective.MASKED: "fill-mask",
     Objective.SPAN_CORRUPTION: "text2text-generation",
     Objective.CLASSIFICATION: "text-classification",
+    Objective.SEQUENCE_TO_SEQUENCE: "text2text-generation",
 }
 USES = {
     objective: Use(auto_class=AUTO_CLASSES[objective].__name__, pipeline=pipeline)
@@ -142,7 +143,7 @@ def _fill(model: nn.Module, parameters: Mapping[str, torch.Tensor]) -> None:
 def _end_at_turns(model: PreTrainedModel, config: RunConfig, dataset: Dataset) -> None:
     """Have what is generated end where an assistant's turn ends, if it was taught turns."""
     turn_end = dataset.special.turn_end
-    if config.loss_on is LossOn.ASSISTANT and turn_end is not None and model.generation_config:
+    if config.learns_turns and turn_end is not None and model.generation_config:
         model.generation_config.eos_token_id = [turn_end, dataset.end_of_text]
 
 

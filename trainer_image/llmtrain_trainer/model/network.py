@@ -32,6 +32,7 @@ AUTO_CLASSES: dict[Objective, Any] = {
     Objective.MASKED: AutoModelForMaskedLM,
     Objective.SPAN_CORRUPTION: AutoModelForSeq2SeqLM,
     Objective.CLASSIFICATION: AutoModelForSequenceClassification,
+    Objective.SEQUENCE_TO_SEQUENCE: AutoModelForSeq2SeqLM,
 }
 """What builds and loads the model of an objective, by its configuration."""
 

@@ -187,7 +187,7 @@ def read_settings(store: Store, objective: Objective) -> dict[str, Any]:
             store,
             f"a {settings['model_type']} cannot be trained by training.objective: {objective}",
             "give another training.objective: causal for gpt2, llama and their like, masked for "
-            "bert, span-corruption for t5, classification for most",
+            "bert, span-corruption or sequence-to-sequence for t5, classification for most",
         )
     return settings
 

