@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from llmtrain_api.network import Architecture, ModelSpec
+from llmtrain_api.suites import Suite
+from llmtrain_trainer.evaluation.answers import Answer, make_result
 from llmtrain_trainer.evaluation.choices import encode_pair, score_continuations
 from llmtrain_trainer.evaluation.generating import Writer, cut_at, group_by_length
 from llmtrain_trainer.evaluation.inputs import check_inputs
@@ -166,6 +168,16 @@ def test_answers_are_scored_and_shown_without_personal_data() -> None:
         "exact_match": 1.0,
         "personal_data_rate": 0.0,
     }
+
+
+def test_worst_and_best_answers_are_others() -> None:
+    answers = [
+        Answer(place=str(i), prompt="", answer="", references=(), scores={"token_f1": score})
+        for i, score in enumerate([0.0, 0.5, 0.0, 1.0, 0.0])
+    ]
+    result = make_result(Suite(name="qa", uri="s3://corpus/qa.jsonl"), answers, {}, num_cut=0)
+    assert [answer.place for answer in result.worst] == ["0", "2", "4"]
+    assert [answer.place for answer in result.best] == ["3", "1"]
 
 
 def test_choices_are_compared_with_and_without_their_length() -> None:
