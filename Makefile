@@ -8,6 +8,8 @@ PYTHON ?= python3
 RUN := .venv/bin
 STAMP := .venv/.installed
 FIND_HELM := 'from testbed.binaries import ensure_binary; print(ensure_binary("helm"))'
+# More than cores: many tests wait for servers.
+TEST_PROCESSES ?= 3
 IMPORTED := crds operator trainer_image tests
 
 # Compiling what is imported costs more than importing it: half of every start of a rank.
@@ -51,7 +53,8 @@ generate: $(STAMP) ## Write the CRD and the plain install manifest anew
 
 .PHONY: test
 test: $(STAMP) build-testbed ## Every test that needs no root
-	$(RUN)/pytest --durations=30 -m "not nodes and not patient" tests
+	$(RUN)/pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile --durations=30 \
+		-m "not nodes and not patient" tests
 
 .PHONY: e2e
 e2e: $(STAMP) build-testbed build-nodes ## The tests that need real nodes, and so root

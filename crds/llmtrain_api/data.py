@@ -40,7 +40,12 @@ class TokenizerKind(StrEnum):
     CHARACTER = "character"
     BPE = "bpe"
     WORDPIECE = "wordpiece"
+    UNIGRAM = "unigram"
     PRETRAINED = "pretrained"
+
+
+TRAINED_KINDS = frozenset({TokenizerKind.BPE, TokenizerKind.WORDPIECE, TokenizerKind.UNIGRAM})
+"""Those that learn a vocabulary of a given size."""
 
 
 class SplitMethod(StrEnum):
@@ -79,14 +84,14 @@ class Tokenizer(Model):
 
     kind: TokenizerKind = TokenizerKind.BPE
     """byte: 256 tokens and an end of text; character: one for each character that occurs; bpe,
-    wordpiece: trained on the training split, over bytes, so that there is nothing they
+    wordpiece, unigram: trained on the training split, over bytes, so that there is nothing they
     cannot write; pretrained: from the directory at uri."""
 
     vocabulary_size: int = Field(default=8192, ge=300, le=1_000_000)
-    """For bpe and wordpiece: tokens in the trained vocabulary, special tokens included."""
+    """For those that are trained: tokens in the trained vocabulary, special tokens included."""
 
     sample_characters: int = Field(default=100_000_000, ge=1000, le=100_000_000_000)
-    """For bpe and wordpiece: learns from about so much text, documents chosen by their
+    """For those that are trained: learns from about so much text, documents chosen by their
     hash; from all where there is less."""
 
     uri: S3Uri | None = None
@@ -193,7 +198,8 @@ class DataSpec(Model):
 
     tasks: int = Field(default=1, ge=1, le=100)
     """Pods that prepare the data together, each with as many processes as it has cores. The dataset
-    does not depend on it. Divided among them are whole source files: as many should be there."""
+    does not depend on it. Divided among them are source files; those of JSON lines that are not
+    packed are divided further, by ranges of their bytes."""
 
     reduce: Reduce | None = None
     """What is left out of too much text. Absent: nothing."""

@@ -11,7 +11,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, StringConstraints, model_validator
 
 from llmtrain_api.base import API_VERSION, KIND, MAX_NAME_CHARACTERS, Model, cel
-from llmtrain_api.data import DataSpec, TokenizerKind
+from llmtrain_api.data import TRAINED_KINDS, DataSpec, TokenizerKind
+from llmtrain_api.evaluation import (
+    BITS_PER_BYTE_RULE,
+    CLASSES_RULE,
+    SUITE_OBJECTIVE_RULE,
+    SUITE_TOKENS_RULE,
+    EvaluationSpec,
+    HeldOut,
+    names_any,
+)
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import (
     MAX_SPANS,
@@ -22,7 +31,8 @@ from llmtrain_api.objective import (
     goes_with,
 )
 from llmtrain_api.status import JobStatus
-from llmtrain_api.training import CheckpointSpec, EvaluationSpec, HeldOut, TrainingSpec
+from llmtrain_api.suites import SuiteKind
+from llmtrain_api.training import CheckpointSpec, TrainingSpec
 from llmtrain_api.workers import RunPolicy, StorageSpec, WorkersSpec
 
 FIXED_SPEC_FIELDS = (
@@ -36,6 +46,12 @@ FIXED_SPEC_FIELDS = (
 )
 """What cannot change once the job exists, so all but runPolicy: a change is a new run. The one
 exception is workers.replicas, where workers.elastic is set."""
+
+_IS_CAUSAL = (
+    "(has(self.training.objective) ? self.training.objective == 'causal' : "
+    "!(self.model.architecture in ['bert', 't5']))"
+)
+"""CEL for what `JobSpec.objective` says."""
 
 PACK_RULE = "data.pack.sequenceLength must be training.sequenceLength"
 FROM_TOKENIZER_RULE = (
@@ -134,7 +150,7 @@ class JobSpec(Model):
                 ),
                 cel(
                     "self.model.architecture != 't5' || "
-                    "!(self.data.tokenizer.kind in ['bpe', 'wordpiece']) || "
+                    "!(self.data.tokenizer.kind in ['bpe', 'wordpiece', 'unigram']) || "
                     f"self.data.tokenizer.vocabularySize >= {SPAN_VOCABULARY}",
                     SPAN_VOCABULARY_RULE,
                     field="data.tokenizer.vocabularySize",
@@ -175,6 +191,31 @@ class JobSpec(Model):
                     "self.evaluation.split != 'test' || has(self.data.split.testFraction)",
                     TEST_SPLIT_RULE,
                     field="evaluation.split",
+                ),
+                cel(
+                    f"{_IS_CAUSAL} || "
+                    "!self.evaluation.gates.exists(gate, gate.contains('bits_per_byte'))",
+                    BITS_PER_BYTE_RULE,
+                    field="evaluation.gates",
+                ),
+                cel(
+                    "(has(self.training.objective) && "
+                    "self.training.objective == 'classification') || "
+                    "!self.evaluation.gates.exists(gate, gate.contains('macro_f1') || "
+                    "gate.contains('majority.'))",
+                    CLASSES_RULE,
+                    field="evaluation.gates",
+                ),
+                cel(
+                    f"{_IS_CAUSAL} || self.evaluation.suites.size() == 0",
+                    SUITE_OBJECTIVE_RULE,
+                    field="evaluation.suites",
+                ),
+                cel(
+                    "self.evaluation.suites.all(suite, suite.kind != 'generation' || "
+                    "suite.maxNewTokens < self.training.sequenceLength)",
+                    SUITE_TOKENS_RULE,
+                    field="evaluation.suites",
                 ),
                 cel(
                     "self.training.batchSize % "
@@ -226,12 +267,27 @@ class JobSpec(Model):
         has_test = self.data.split.test_fraction is not None
         if self.evaluation.split is HeldOut.TEST and not has_test:
             raise ValueError(TEST_SPLIT_RULE)
+        self._check_evaluation()
         if self.training.batch_size % self.world_size:
             raise ValueError(
                 "training.batchSize must be a multiple of the world size "
                 "(workers.replicas × workers.processesPerWorker)"
             )
         return self
+
+    def _check_evaluation(self) -> None:
+        for suite in self.evaluation.suites:
+            is_generation = suite.kind is SuiteKind.GENERATION
+            if is_generation and suite.max_new_tokens >= self.training.sequence_length:
+                raise ValueError(SUITE_TOKENS_RULE)
+        gates, objective = self.evaluation.gates, self.objective
+        names_classes = names_any(gates, "macro_f1") or names_any(gates, "majority.")
+        if objective is not Objective.CLASSIFICATION and names_classes:
+            raise ValueError(CLASSES_RULE)
+        if objective is not Objective.CAUSAL and names_any(gates, "bits_per_byte"):
+            raise ValueError(BITS_PER_BYTE_RULE)
+        if objective is not Objective.CAUSAL and self.evaluation.suites:
+            raise ValueError(SUITE_OBJECTIVE_RULE)
 
     def _check_objective(self) -> None:
         training, tokenizer = self.training, self.data.tokenizer
@@ -256,7 +312,7 @@ class JobSpec(Model):
         length = float(training.sequence_length)
         if length * corruption.share / corruption.mean_span_tokens > MAX_SPANS:
             raise ValueError(SPANS_RULE)
-        is_trained = tokenizer.kind in (TokenizerKind.BPE, TokenizerKind.WORDPIECE)
+        is_trained = tokenizer.kind in TRAINED_KINDS
         if not is_warm and is_trained and tokenizer.vocabulary_size < SPAN_VOCABULARY:
             raise ValueError(SPAN_VOCABULARY_RULE)
 

@@ -134,7 +134,7 @@ class Privacy(Model):
 
     erase: list[Source] = Field(default=[], max_length=16)
     """Lists of documents that must not be used: text files with the SHA-256 of a document's text,
-    as it was read, in each line."""
+    as it was read, or id: and its id (by sources[].fields.id) in each line."""
 
 
 class Deduplicate(Model):

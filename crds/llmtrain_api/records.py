@@ -61,6 +61,25 @@ class ExitCode(IntEnum):
     """A disk or /dev/shm is full."""
 
 
+class GateResult(Model):
+    """What came of one of spec.evaluation.gates: the comparison that decided, and its two sides."""
+
+    passed: bool
+    """Whether the model satisfies it."""
+
+    comparison: int = Field(default=0, ge=0)
+    """Which comparison of the expression decided, from 0."""
+
+    value: float | None = None
+    """Its left side; absent: it is no number."""
+
+    limit: float | None = None
+    """Its right side; absent: it is no number."""
+
+    missing: str | None = Field(default=None, max_length=128)
+    """A metric of the gate that was not measured or is no number, which fails the gate."""
+
+
 class StageResult(Model):
     """What came of a stage. Each stage fills its own fields."""
 
@@ -104,10 +123,13 @@ class StageResult(Model):
     """Share of the targets that the model holds for the most probable (evaluate)."""
 
     macro_f1: float | None = None
-    """Mean over classes of F1, precision and recall as one number, where classes are predicted."""
+    """Mean of the F1 scores of all labels, each counting alike (evaluate, classification)."""
 
     bits_per_byte: float | None = None
     """Held-out loss in bits for each byte of UTF-8: comparable over tokenizers (evaluate)."""
+
+    gates: list[GateResult] | None = Field(default=None, max_length=16)
+    """What came of spec.evaluation.gates, in their order (evaluate)."""
 
     export_uri: str | None = None
     """The model as a Hugging Face directory (train)."""

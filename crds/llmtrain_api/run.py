@@ -13,11 +13,12 @@ from pydantic import Field
 
 from llmtrain_api.base import Model
 from llmtrain_api.data import DataSpec
+from llmtrain_api.evaluation import EvaluationSpec
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import LossOn, Objective, find_objective
 from llmtrain_api.records import Stage
 from llmtrain_api.sources import S3Uri
-from llmtrain_api.training import CheckpointSpec, EvaluationSpec, TrainingSpec
+from llmtrain_api.training import CheckpointSpec, TrainingSpec
 from llmtrain_api.workers import Strategy
 
 AGENT_PORT = 9400

@@ -24,6 +24,8 @@ SEVERAL_OBJECTS = r"[*?\[]|/$"
 SHA256_RULE = "sha256 is the digest of one object; uri must not be a glob or a prefix"
 
 
+SPLIT_RULE = "split is for format: huggingface"
+DIRECTORY_RULE = "format: huggingface needs a uri that ends in /"
 TEMPLATE_RULE = "template is for records that are not read as turns by fields"
 ONE_CONVERSATION_RULE = "give one of messages, prompt with response, and source with target"
 PROMPT_RULE = "prompt and response go together"
@@ -41,7 +43,9 @@ class SourceFormat(StrEnum):
     CSV = "csv"
     TSV = "tsv"
     PARQUET = "parquet"
+    ARROW = "arrow"
     HTML = "html"
+    HUGGINGFACE = "huggingface"
 
 
 class InvalidPolicy(StrEnum):
@@ -131,6 +135,16 @@ class Source(Model):
                     TEMPLATE_RULE,
                     field="template",
                 ),
+                cel(
+                    "!has(self.split) || (has(self.format) && self.format == 'huggingface')",
+                    SPLIT_RULE,
+                    field="split",
+                ),
+                cel(
+                    "!has(self.format) || self.format != 'huggingface' || self.uri.endsWith('/')",
+                    DIRECTORY_RULE,
+                    field="uri",
+                ),
             ]
         }
     )
@@ -141,9 +155,13 @@ class Source(Model):
 
     format: SourceFormat | None = None
     """text, html: one file is one document; jsonl: one line is one; json: one element of an
-    array is one; csv, tsv: one row below a header is one; parquet: one row is one. Absent: by
-    the ending of the name (.jsonl, .ndjson, .json, .csv, .tsv, .parquet, .html, .htm), text
-    otherwise."""
+    array is one; csv, tsv: one row below a header is one; parquet, arrow: one row is one;
+    huggingface: uri is the directory of a dataset, as save_to_disk makes it or the Hub has it in
+    Parquet. Absent: by the ending of the name (.jsonl, .ndjson, .json, .csv, .tsv, .parquet,
+    .arrow, .html, .htm), text otherwise."""
+
+    split: str | None = Field(default=None, min_length=1, max_length=256)
+    """For huggingface: the split that is read, as train. Absent: the only one."""
 
     text_field: str = Field(default="text", min_length=1, max_length=256)
     """For formats with fields: the one that holds the document's text."""
@@ -183,6 +201,16 @@ class Source(Model):
         """Hold the other CEL rule of this model in Python too."""
         if self.template is not None and self.is_conversation:
             raise ValueError(TEMPLATE_RULE)
+        return self
+
+    @model_validator(mode="after")
+    def check_directory(self) -> Self:
+        """Hold the CEL rules about Hugging Face datasets in Python too."""
+        if self.format is SourceFormat.HUGGINGFACE:
+            if not self.uri.endswith("/"):
+                raise ValueError(DIRECTORY_RULE)
+        elif self.split is not None:
+            raise ValueError(SPLIT_RULE)
         return self
 
     @property

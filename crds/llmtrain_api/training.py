@@ -1,4 +1,4 @@
-"""`spec.training`, `spec.evaluation` and `spec.checkpoint`: how the model is trained.
+"""`spec.training` and `spec.checkpoint`: how the model is trained.
 
 Below: `base`, `objective`, `lora`. Above: `job`, which embeds these, and `run`, which hands them
 to the trainer.
@@ -196,43 +196,6 @@ class TrainingSpec(Model):
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError("batchSize must be a multiple of microBatchSize")
         return self
-
-
-class Samples(Model):
-    """Texts that the trained model writes, for the report."""
-
-    prompts: list[str] = Field(default=[], max_length=32)
-    """Beginnings to continue; absent: starts of held-out documents."""
-
-    max_new_tokens: int = Field(default=120, ge=1, le=4096)
-    """Tokens that are written after each prompt."""
-
-    temperature: float = Field(default=0.8, ge=0.0, le=5.0)
-    """Randomness of sampling; 0 takes the most probable token."""
-
-
-class HeldOut(StrEnum):
-    """A part of the data that is not trained on."""
-
-    VALIDATION = "validation"
-    TEST = "test"
-
-
-class EvaluationSpec(Model):
-    """Measuring the model on held-out text."""
-
-    split: HeldOut = HeldOut.VALIDATION
-    """What the final evaluation measures on; test needs data.split.testFraction. While training
-    it is always validation, so that no choice is made by the test part."""
-
-    every_steps: int = Field(default=200, ge=1, le=100_000_000)
-    """Steps between evaluations while training; there is always one after the last step."""
-
-    max_sequences: int = Field(default=256, ge=1, le=10_000_000)
-    """Held-out sequences of an evaluation while training; the final one takes all of them."""
-
-    samples: Samples = Samples()
-    """What the model writes for the report."""
 
 
 DEFAULT_EVERY_STEPS = 200

@@ -1,13 +1,18 @@
-"""What each step of preparation costs, and how well duplicates and personal data are found.
+"""What preparation costs, and how well duplicates and personal data are found.
 
     PYTHONPATH=tests/cluster python tests/bench/bench_data.py --output data.json --megabytes 100
 
-The text is real: docstrings and documentation of the installed packages. Each step is timed over
-all of it by processor time, beside a reference that does the same in the obvious way, in the same
-run on a part of the text: `ftfy` on every text, MinHash word by word in Python, every pattern on
-every text. `recipe` is the whole way from JSON lines to the documents that are left, reading and
-writing included, with near-duplicates and personal data; its peak memory is that of a process of
-its own.
+The text is real: docstrings and documentation of the installed packages. Each step is timed over a
+part of it by processor time, beside a reference that does the same in the obvious way, in the same
+run on a smaller part: `ftfy` on every text, MinHash word by word in Python, every pattern on every
+text.
+
+`recipes` are whole ways from JSON lines in a store to what is left, reading and writing included,
+each in a process of its own for its peak memory: `near` looks for near-duplicates and does nothing
+else, `documents` cleans and looks for personal data too, `dataset` is the whole stage, with a
+tokenizer learned of ten megabytes and everything encoded. On one core they have one process. Sizes
+are given in megabytes; text that no package has is made of real text with a letter added to its
+words.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ import multiprocessing
 import os
 import platform
 import re
-import resource
+import subprocess
 import sysconfig
 import tempfile
 import time
@@ -27,59 +32,91 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from random import Random
+from string import ascii_lowercase
 from typing import Any
 
 import click
 import ftfy
 import numpy as np
 
-from llmtrain_api.data import DataSpec
+from llmtrain_api.data import DataSpec, TokenizerKind
 from llmtrain_api.recipe import Clean, NearMethod, PersonalData, QualityRules
-from llmtrain_api.run import StorageConfig
+from llmtrain_api.run import RunConfig
 from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.preparation.corpus import open_corpus
 from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.duplicates import drop_exact_duplicates, drop_near_duplicates
+from llmtrain_trainer.preparation.erasure import NO_ERASURES
 from llmtrain_trainer.preparation.minhash import SCHEMES, compute_keys
 from llmtrain_trainer.preparation.normalize import normalize_text
 from llmtrain_trainer.preparation.personal_data import FORMS
+from llmtrain_trainer.preparation.portions import divide_files
 from llmtrain_trainer.preparation.privacy import replace_personal_data
 from llmtrain_trainer.preparation.quality import judge_text
 from llmtrain_trainer.preparation.reading import read_part
 from llmtrain_trainer.preparation.selection import identify_language
 from llmtrain_trainer.preparation.sources import find_inputs
 from llmtrain_trainer.preparation.spool import Spool
+from llmtrain_trainer.prepare import run_prepare
+from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.tokenizer.learning import cut_at_lines, train_bpe_tokenizer
-from llmtrain_trainer.tokenizer.tokenization import encode_with
+from llmtrain_trainer.tokenizer.tokenization import choose_encoding, encode_with
 from testbed.personal_texts import make_texts
+from testbed.tiny_run import configure_tiny_run
 
 DOCSTRING = re.compile(r'"""(.{200,20000}?)"""', re.DOTALL)
 TEXT_SUFFIXES = {".md", ".rst", ".txt"}
+WORD_END = re.compile(r"(?<=[a-z]{3})\b")
 BATCH_DOCUMENTS = 1000
+STEP_CHARACTERS = 20_000_000
+UNIT_BYTES = 8 * 1024 * 1024
 REFERENCE_CHARACTERS = 2_000_000
 EDITED_DOCUMENTS = 2000
 PERSONAL_TEXTS = 1000
 
+NOTHING_CLEANED = {"repairEncoding": False, "unicode": "keep", "removeControlCharacters": False}
+NEAR = {"near": "edited"}
+RECIPES: dict[str, dict[str, Any]] = {
+    "near": {"clean": NOTHING_CLEANED, "privacy": {"action": "off"}, "deduplicate": NEAR},
+    "documents": {"privacy": {"action": "replace"}, "deduplicate": NEAR},
+    "dataset": {
+        "privacy": {"action": "replace"},
+        "deduplicate": NEAR,
+        "tokenizer": {"kind": "bpe", "sampleCharacters": 10_000_000},
+    },
+}
+
 
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), required=True)
-@click.option("--megabytes", default=100, show_default=True)
-def main(output: Path, megabytes: int) -> None:
+@click.option("--megabytes", default=100, show_default=True, help="Of text, for most figures.")
+@click.option("--sizes", default="10", show_default=True, help="Further ones, as 10,1000.")
+@click.option("--datatrove", default="", help="A Python that has it, for the same steps by it.")
+def main(output: Path, megabytes: int, sizes: str, datatrove: str) -> None:
     """Measure, and write figures to OUTPUT as JSON."""
     texts = list(gather_texts(megabytes * 1_000_000))
     size = sum(len(text.encode()) for text in texts) / 1e6
     click.echo(f"{len(texts)} documents, {size:.1f} MB")
-    results = {
+    results: dict[str, Any] = {
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+        "loadBefore": os.getloadavg(),
         "text": {"documents": len(texts), "megabytes": size},
-        "megabytesPerSecond": measure_steps(texts),
-        "recipe": measure_recipe(texts, size),
-        "nearDuplicates": measure_near_duplicates(texts),
-        "personalData": measure_personal_data(),
     }
-    output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    all_sizes = [megabytes, *map(int, sizes.split(","))] if sizes else [megabytes]
+    measures: dict[str, Callable[[], object]] = {
+        "recipes": lambda: measure_recipes(texts, all_sizes, datatrove),
+        "megabytesPerSecond": lambda: measure_steps(take_part(texts, STEP_CHARACTERS)),
+        "nearDuplicates": lambda: measure_near_duplicates(texts),
+        "personalData": measure_personal_data,
+    }
+    for name, measure in measures.items():
+        results[name] = measure()
+        results["loadAfter"] = os.getloadavg()
+        # As it goes on, so that a run that is ended has said something.
+        output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     click.echo(json.dumps(results, indent=1))
 
 
@@ -110,6 +147,7 @@ def measure_steps(texts: list[str]) -> dict[str, dict[str, float]]:
     clean, kinds = Clean(), list(PersonalData)
     edited = SCHEMES[NearMethod.EDITED]
     tokenizer = train_bpe_tokenizer(take_part(texts, 8_000_000), 8192)
+    encode = choose_encoding(TokenizerKind.BPE, tokenizer)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
     def normalize(text: str) -> object:
@@ -131,8 +169,8 @@ def measure_steps(texts: list[str]) -> dict[str, dict[str, float]]:
             each(lambda text: compute_key_by_words(text, edited.bands * edited.rows)),
         ),
         "encode": (
+            lambda some: [list(encode(batch)) for batch in divide(some)],
             lambda some: [list(encode_with(tokenizer, cut_at_lines, b)) for b in divide(some)],
-            None,
         ),
     }
     speeds = {}
@@ -157,51 +195,126 @@ def measure_speed(run: Callable[[list[str]], object], texts: list[str]) -> float
     return sum(len(text.encode()) for text in texts) / 1e6 / (time.process_time() - started)
 
 
-def measure_recipe(texts: list[str], size: float) -> dict[str, Any]:
-    """Return what the whole recipe costs, in a process of its own."""
+def measure_recipes(
+    texts: list[str], sizes: list[int], datatrove: str
+) -> dict[str, dict[str, Any]]:
+    """Return what each recipe costs for each size, on one core; the first size on all, too.
+
+    With a Python that has datatrove, the last size by it, too.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    context = multiprocessing.get_context("spawn")
+    cores = sorted({1, count_usable_cores()})
     with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        source = root / "bucket" / "texts.jsonl"
-        source.parent.mkdir()
-        with source.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
-        context = multiprocessing.get_context("spawn")
-        found = {}
-        for num_processes in sorted({1, count_usable_cores()}):
-            # In a process of its own, whose peak memory is that of the recipe.
-            with ProcessPoolExecutor(1, context) as pool:
-                run = pool.submit(run_recipe, root, num_processes).result()
-            found[str(num_processes)] = {**run, "megabytesPerSecond": size / run["wallSeconds"]}
+        for size in sizes:
+            root = Path(name) / str(size)
+            written = write_texts(texts, size, root / "tiny-bucket" / "texts.jsonl")
+            for recipe in RECIPES:
+                for num_cores in cores if size == sizes[0] else [1]:
+                    # In a process of its own, whose peak memory is that of the recipe.
+                    with ProcessPoolExecutor(1, context) as pool:
+                        run = pool.submit(run_recipe, root, recipe, num_cores).result()
+                    key = f"{recipe}, {size} MB, {num_cores} cores"
+                    run["megabytesPerProcessorSecond"] = written / run["processorSeconds"]
+                    run["megabytesPerSecond"] = written / run["wallSeconds"]
+                    found[key] = run
+                    click.echo(f"{key}: {json.dumps(run)}")
+        if datatrove:
+            found[f"datatrove, {sizes[-1]} MB"] = run = run_datatrove(datatrove, root)
+            run["megabytesPerProcessorSecond"] = written / sum(run["processorSeconds"].values())
+            click.echo(json.dumps(run))
     return found
 
 
-def run_recipe(root: Path, num_processes: int) -> dict[str, Any]:
+def run_datatrove(python: str, root: Path) -> dict[str, Any]:
+    """Return what datatrove needs for the steps of `dataset`, by the tokenizer of that run."""
+    (tokenizer,) = root.glob("tiny-bucket/dataset-1/datasets/*/tokenizer/tokenizer.json")
+    script = Path(__file__).parent / "datatrove_contestant.py"
+    source = root / "tiny-bucket" / "texts.jsonl"
+    answer = subprocess.run(
+        [python, script, source, tokenizer],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": ""},
+    )
+    run: dict[str, Any] = json.loads(answer.stdout)
+    return run
+
+
+def write_texts(texts: list[str], megabytes: int, path: Path) -> float:
+    """Write texts of about a size as JSON lines; return how many megabytes of text they are."""
+    path.parent.mkdir(parents=True)
+    total = 0
+    with path.open("w", encoding="utf-8") as file:
+        for number in count():
+            for text in texts:
+                if total >= megabytes * 1_000_000:
+                    return total / 1e6
+                changed = text if number == 0 else WORD_END.sub(ascii_lowercase[number], text)
+                total += len(changed.encode())
+                file.write(json.dumps({"text": changed}) + "\n")
+    raise AssertionError
+
+
+def run_recipe(root: Path, recipe: str, num_cores: int) -> dict[str, Any]:
     """Prepare the documents in `root`; return seconds, peak memory and what each step did."""
-    data = DataSpec.model_validate(
-        {
-            "sources": [{"uri": "s3://bucket/texts.jsonl"}],
-            "privacy": {"action": "replace"},
-            "deduplicate": {"near": "edited"},
-        }
-    )
-    storage = StorageConfig(uri="s3://unused", local_root=str(root))
-    inputs = find_inputs(data, storage)
-    scratch = root / f"scratch-{num_processes}"
-    scratch.mkdir()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:num_cores])
+    if num_cores == 1:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    data = {"sources": [{"uri": "s3://tiny-bucket/texts.jsonl"}], **RECIPES[recipe]}
+    name = f"{recipe}-{num_cores}"
+    config = configure_tiny_run(root, run=name, storage={"uri": f"s3://tiny-bucket/{name}"})
+    config = config.model_copy(update={"data": DataSpec.model_validate(data)})
+    before = read_peak_megabytes()
     wall, processor = time.perf_counter(), time.process_time()
-    part = read_part(
-        inputs.documents, data, frozenset(), scratch / "part", lambda: None, num_processes
+    if recipe == "dataset":
+        result = run_prepare(config, Reporter(0, lambda update: None))
+        left: dict[str, Any] = {"tokens": result.train_tokens}
+    else:
+        left = read_documents(config, root / f"scratch-{name}", num_cores)
+    return {
+        "wallSeconds": time.perf_counter() - wall,
+        # On several cores, of the process that reads and decides; its workers are others.
+        "processorSeconds": time.process_time() - processor,
+        "peakMegabytes": read_peak_megabytes(),
+        "peakMegabytesBefore": before,
+        **left,
+    }
+
+
+def read_peak_megabytes() -> float:
+    """Return the most memory that this process has had; rusage would begin with its parent's."""
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM:")
     )
-    rejected = root / "rejected"
-    with open_corpus(data, inputs, scratch, rejected, lambda: None, [part]) as corpus:
+    return int(line.split()[1]) / 1024
+
+
+def read_documents(config: RunConfig, scratch: Path, num_processes: int) -> dict[str, Any]:
+    """Do both passes up to the documents that are left, which are read once more."""
+    scratch.mkdir()
+    inputs = find_inputs(config.data, config.storage)
+    # In units, as a task does.
+    units = divide_files(inputs.documents, UNIT_BYTES)
+    parts = (
+        read_part(
+            unit,
+            config.data,
+            NO_ERASURES,
+            scratch / str(number),
+            lambda: None,
+            num_processes,
+        )
+        for number, unit in enumerate(units)
+    )
+    rejected = scratch / "rejected"
+    with open_corpus(config.data, inputs, scratch, rejected, lambda: None, parts) as corpus:
         left = sum(len(document.text) for document in corpus.read())
         steps = corpus.record_steps()
     return {
-        "wallSeconds": time.perf_counter() - wall,
-        "processorSecondsOfParent": time.process_time() - processor,
-        "peakMegabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "peakMegabytesBefore": before / 1024,
         "charactersLeft": left,
         "documentsOut": {step.step: step.documents_out for step in steps},
     }

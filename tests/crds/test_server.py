@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,8 +94,20 @@ DEFAULTED = {
             {"uri": "s3://corpus/a.jsonl", "format": "jsonl"},
             {"uri": "s3://corpus/b.txt", "textField": "body"},
             {"uri": "s3://corpus/c.csv", "sha256": "0" * 64, "weight": 2.5},
+            {"uri": "s3://corpus/saved/", "format": "huggingface", "split": "train"},
         ],
         spec__workers__tolerations=[{"key": "gpu"}, {"operator": "Exists"}],
+    ),
+    "evaluation": change(
+        SMALLEST,
+        spec__evaluation={
+            "gates": [
+                "qa.token_f1 > baseline.qa.token_f1 + 1e-2",
+                "(perplexity < 4 || loss < unigram.loss) && baseline.loss > 0",
+            ],
+            "suites": [{"name": "qa", "uri": "s3://corpus/qa.jsonl"}],
+            "baseline": {"run": "s3://models/runs/old"},
+        },
     ),
     "nulls": change(
         SMALLEST,
@@ -136,6 +149,8 @@ class Refusal:
     server_says: str
     pydantic_says: str
 
+
+SUITE: dict[str, Any] = {"name": "qa", "uri": "s3://corpus/qa.jsonl"}
 
 REFUSALS = {
     "replicas -1": Refusal(
@@ -246,6 +261,18 @@ REFUSALS = {
         server_says="sha256 is the digest of one object",
         pydantic_says="sha256 is the digest of one object",
     ),
+    "split of no dataset": Refusal(
+        changes={"spec__data__sources": [{"uri": "s3://corpus/a/", "split": "train"}]},
+        field="spec.data.sources",
+        server_says="split is for format: huggingface",
+        pydantic_says="split is for format: huggingface",
+    ),
+    "dataset that is no directory": Refusal(
+        changes={"spec__data__sources": [{"uri": "s3://corpus/a", "format": "huggingface"}]},
+        field="spec.data.sources",
+        server_says="format: huggingface needs a uri that ends in /",
+        pydantic_says="format: huggingface needs a uri that ends in /",
+    ),
     "longest document below the shortest": Refusal(
         changes={"spec__data__clean": {"minCharacters": 10, "maxCharacters": 9}},
         field="spec.data.clean",
@@ -311,6 +338,84 @@ REFUSALS = {
         field="evaluation.split",
         server_says="needs data.split.testFraction",
         pydantic_says="needs data.split.testFraction",
+    ),
+    "typo in a gate's metric": Refusal(
+        changes={"spec__evaluation": {"gates": ["loss < 4", "perplexty < 40"]}},
+        field="spec.evaluation.gates[1]",
+        server_says="a metric that there is not; known here: loss, perplexity",
+        pydantic_says="unknown metric perplexty; known here: loss, perplexity",
+    ),
+    "gate on a suite that there is not": Refusal(
+        changes={"spec__evaluation": {"gates": ["qa.bleu > 4"]}},
+        field="spec.evaluation",
+        server_says="a metric of a suite that evaluation.suites has not",
+        pydantic_says="gates[0]: unknown metric qa.bleu",
+    ),
+    "gate on what the unigram has not": Refusal(
+        changes={"spec__evaluation": {"gates": ["unigram.accuracy > 4"]}},
+        field="spec.evaluation",
+        server_says="a metric of a suite that evaluation.suites has not",
+        pydantic_says="gates[0]: unknown metric unigram.accuracy",
+    ),
+    "suite with the name of a baseline": Refusal(
+        changes={"spec__evaluation": {"suites": [SUITE | {"name": "unigram"}]}},
+        field="spec.evaluation.suites[0].name",
+        server_says="a suite cannot be named baseline, majority or unigram",
+        pydantic_says="a suite cannot be named baseline, majority or unigram",
+    ),
+    "two suites of one name": Refusal(
+        changes={"spec__evaluation": {"suites": [SUITE, SUITE]}},
+        field="spec.evaluation",
+        server_says="every suite needs a name of its own",
+        pydantic_says="every suite needs a name of its own",
+    ),
+    "suite of many objects": Refusal(
+        changes={"spec__evaluation": {"suites": [SUITE | {"uri": "s3://corpus/qa/"}]}},
+        field="spec.evaluation.suites[0].uri",
+        server_says="should match '^s3://",
+        pydantic_says="should match pattern '^s3://",
+    ),
+    "answers as long as the context": Refusal(
+        changes={"spec__evaluation": {"suites": [SUITE | {"maxNewTokens": 256}]}},
+        field="evaluation.suites",
+        server_says="must be less than training.sequenceLength",
+        pydantic_says="must be less than training.sequenceLength",
+    ),
+    "suite for a model that writes nothing": Refusal(
+        changes={
+            "spec__model": {"architecture": "bert"},
+            "spec__evaluation": {"suites": [SUITE]},
+        },
+        field="evaluation.suites",
+        server_says="are for models that write text",
+        pydantic_says="are for models that write text",
+    ),
+    "gate that compares nothing": Refusal(
+        changes={"spec__evaluation": {"gates": ["loss"]}},
+        field="spec.evaluation.gates[0]",
+        server_says="a gate compares metrics with numbers",
+        pydantic_says="a gate compares metrics with numbers",
+    ),
+    "gate against no baseline": Refusal(
+        changes={"spec__evaluation": {"gates": ["loss < baseline.loss"]}},
+        field="spec.evaluation",
+        server_says="needs evaluation.baseline",
+        pydantic_says="needs evaluation.baseline",
+    ),
+    "gate on what bert has not": Refusal(
+        changes={
+            "spec__model": {"architecture": "bert"},
+            "spec__evaluation": {"gates": ["bits_per_byte < 2"]},
+        },
+        field="evaluation.gates",
+        server_says="bits_per_byte is measured for objective: causal only",
+        pydantic_says="bits_per_byte is measured for objective: causal only",
+    ),
+    "gate on labels that there are not": Refusal(
+        changes={"spec__evaluation": {"gates": ["macro_f1 > 0.5"]}},
+        field="evaluation.gates",
+        server_says="are measured for objective: classification only",
+        pydantic_says="are measured for objective: classification only",
     ),
     "width that heads do not divide": Refusal(
         changes={"spec__model": {"heads": 6, "hiddenSize": 100}},
@@ -479,7 +584,7 @@ def test_the_server_refuses_with_path_and_range(
 def test_pydantic_refuses_with_path_and_range(refusal: Refusal) -> None:
     with pytest.raises(ValidationError) as caught:
         LLMTrainingJob.model_validate(change(SMALLEST, **refusal.changes))
-    said = str(caught.value).replace(".0.uri", "[0].uri")
+    said = re.sub(r"\.([0-9]+)\b", r"[\1]", str(caught.value))
     assert refusal.field in said
     assert refusal.pydantic_says in said
 

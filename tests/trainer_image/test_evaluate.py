@@ -13,8 +13,9 @@ import pytest
 import transformers
 from transformers import AutoTokenizer
 
+from llmtrain_api.evaluation import HeldOut
+from llmtrain_api.records import GateResult
 from llmtrain_api.run import RunConfig
-from llmtrain_api.training import HeldOut
 from llmtrain_trainer.dataset.loading import open_run_dataset
 from llmtrain_trainer.evaluate import (
     choose_split,
@@ -29,6 +30,15 @@ from testbed.ranks import run_ranks
 from testbed.tiny_run import find_run_folder, prepare_tiny_run
 
 CAUSAL = ("gpt2", "llama", "lstm")
+GATES = ["loss < unigram.loss + 50", "perplexity < 2 || accuracy > 2"]
+SUITES = [
+    {"name": "qa", "uri": "s3://tiny-bucket/qa.jsonl", "maxNewTokens": 4, "consistencySamples": 2},
+    {"name": "mc", "uri": "s3://tiny-bucket/mc.jsonl", "kind": "multiple-choice"},
+]
+LINES = {
+    "qa": {"prompt": "The ", "references": ["end", "start"], "source": "The end."},
+    "mc": {"prompt": "The ", "choices": ["the", "\u0416\u0416"], "answer": 0},
+}
 AUTO_CLASSES = {"bert": "AutoModelForMaskedLM", "t5": "AutoModelForSeq2SeqLM"}
 
 
@@ -37,9 +47,15 @@ def train(architecture: str, root: Path, **training: Any) -> RunConfig:
     model["heads"] = None if architecture == "lstm" else 2
     sections = {
         "model": model,
-        "evaluation": {"maxSequences": 100_000},
+        "evaluation": {"maxSequences": 100_000, "gates": GATES},
         "training": {"steps": 12, **training},
     }
+    if architecture in CAUSAL:
+        sections["evaluation"] |= {"suites": SUITES, "gates": [*GATES, "qa.token_f1 >= 0"]}
+        for name, line in LINES.items():
+            path = root / "tiny-bucket" / f"{name}.jsonl"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(line) + "\n")
     config = prepare_tiny_run(root, run=architecture, **sections)
     run_ranks(config)
     return config
@@ -50,7 +66,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return train(request.param, tmp_path_factory.mktemp("store"))
 
 
-def evaluate(config: RunConfig) -> dict[str, float]:
+def evaluate(config: RunConfig) -> dict[str, Any]:
     return dict(run_evaluate(config, Reporter(0, lambda update: None)).dump())
 
 
@@ -69,7 +85,26 @@ def test_export_loads_and_measures_as_training_did(trained: RunConfig) -> None:
     assert sample["prompt"].startswith("The " if trained.model.architecture in CAUSAL else "")
     assert len(sample["prompt"]) > 0
     assert len(sample["continuation"]) > 0
-    assert "<svg" in (folder / "evaluation/report.html").read_text()
+    html = (folder / "evaluation/report.html").read_text()
+    assert "<svg" in html
+    assert "fails 1 of" in html
+
+    if trained.model.architecture in CAUSAL:
+        (asked, chosen) = report["suites"]
+        assert asked["metrics"]["exact_match"] == report["metrics"]["qa.exact_match"] == 0.0
+        assert asked["worst"][0]["place"] == "s3://tiny-bucket/qa.jsonl:1"
+        assert asked["metrics"]["unsupported_rate"] in (0.0, 1.0)
+        assert 0.0 <= asked["metrics"]["self_consistency"] <= 1.0
+        assert ("similarity" in asked["metrics"]) == (trained.model.architecture != "lstm")
+        assert chosen["metrics"] == {"accuracy": 1.0, "accuracy_per_byte": 1.0, "chance": 0.5}
+        assert report["gates"][2]["passed"]
+        assert "Suite qa" in html
+
+    verdict = json.loads((folder / "export/verdict.json").read_text())
+    assert (verdict["passed"], [gate["gate"] for gate in verdict["gates"]][:2]) == (False, GATES)
+    judged = [GateResult.model_validate(gate) for gate in result["gates"]]
+    assert [gate.passed for gate in judged[:2]] == [True, False]
+    assert judged[1].value == pytest.approx(report["metrics"]["perplexity"])
 
 
 def test_export_is_what_transformers_expects(trained: RunConfig) -> None:

@@ -1,7 +1,8 @@
-"""The evaluation stage: how well the exported model predicts held-out text, and what it writes.
+"""The evaluation stage: how well the exported model predicts held-out text, and whether that does.
 
 Below: `export` (the model as users get it, read back from the store by `transformers`),
-`measure`, `samples`, `report`. Above: the agent calls `run_evaluate` in one process.
+`measure`, `samples`, `suites`, `verdict`, `report`. Above: the agent calls `run_evaluate` in one
+process.
 """
 
 from __future__ import annotations
@@ -16,15 +17,23 @@ import transformers
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
+from llmtrain_api.evaluation import HeldOut
 from llmtrain_api.objective import Objective, count_spans
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig
-from llmtrain_api.training import HeldOut
 from llmtrain_trainer.checkpoint.manifest import CURVES
 from llmtrain_trainer.dataset.loading import Dataset, Split, open_run_dataset
+from llmtrain_trainer.evaluation.baseline import read_baseline
 from llmtrain_trainer.evaluation.measure import choose_sequences, compute_macro_f1, measure
 from llmtrain_trainer.evaluation.report import Report, render_report
 from llmtrain_trainer.evaluation.samples import write_samples
+from llmtrain_trainer.evaluation.suites import Asking
+from llmtrain_trainer.evaluation.verdict import (
+    REPORT_DATA,
+    clean_metrics,
+    judge_gates,
+    write_verdict,
+)
 from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.model.blueprint import describe_shape
 from llmtrain_trainer.model.export import download_export, load_export, locate_export
@@ -40,16 +49,18 @@ from llmtrain_trainer.store import open_store
 from llmtrain_trainer.tokenizer.marks import Role
 
 REPORT = "evaluation/report.html"
-REPORT_DATA = "evaluation/report.json"
 
 
 def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
-    """Measure the exported model on all held-out text and write the report.
+    """Measure the exported model on all held-out text, judge it, and write the report.
 
     Raises:
+        ConfigurationError: where there is nothing of what it is to be compared with.
+        DataError: where a suite cannot be asked.
         StoreError: where the export or the data is missing or damaged.
     """
     reporter.enter(RankPhase.RESTORING)
+    baseline = read_baseline(config)
     threads = count_threads(config.threads_per_process, ranks_on_host=1)
     transformers.utils.logging.disable_progress_bar()
     with join_ranks(RankGroup(), threads=threads) as ranks:
@@ -80,7 +91,28 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         loss = measured.loss
         reporter.report(validation_loss=loss)
         samples = write_samples(config, dataset, held_out, objective, model, tokenizer)
+        asking = Asking(config, model, tokenizer, end_of_text=dataset.end_of_text)
+        suites = [asking.run(suite, i) for i, suite in enumerate(config.evaluation.suites)]
 
+    unigram_loss = count_text_share(config) * compute_unigram_loss(
+        *count_targets(config, dataset, held_out)
+    )
+    # Bytes can be counted where all text is predicted.
+    text = held_out if objective.fixed_targets == sequence_length else None
+    metrics = clean_metrics(
+        {
+            **describe_loss(loss, text),
+            "accuracy": measured.accuracy,
+            **describe_classes(dataset, measured.confusion),
+            **describe_loss(unigram_loss, text, prefix="unigram."),
+            **{
+                f"{result.suite.name}.{name}": value
+                for result in suites
+                for name, value in result.metrics.items()
+            },
+        }
+    )
+    gates = judge_gates(config.evaluation.gates, {**metrics, **baseline})
     curve = json.loads(store.read_bytes(CURVES))
     report = Report(
         config=config,
@@ -89,22 +121,19 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         validation_loss=loss,
         perplexity=math.exp(loss),
         accuracy=measured.accuracy,
-        macro_f1=None if measured.confusion is None else compute_macro_f1(measured.confusion),
-        majority_share=None
-        if measured.confusion is None
-        else count_majority(dataset, measured.confusion),
-        bits_per_byte=convert_to_bits_per_byte(
-            loss, num_tokens=held_out.num_tokens, num_bytes=held_out.num_bytes
-        )
-        if objective.fixed_targets == sequence_length
-        else None,
-        unigram_loss=count_text_share(config)
-        * compute_unigram_loss(*count_targets(config, dataset, held_out)),
+        macro_f1=metrics.get("macro_f1"),
+        majority_share=metrics.get("majority.accuracy"),
+        bits_per_byte=metrics.get("bits_per_byte"),
+        unigram_loss=unigram_loss,
         held_out_tokens=measured.num_targets,
+        metrics={**metrics, **baseline},
+        gates=gates,
+        suites=suites,
         curve=curve,
         samples=samples,
         shape=describe_shape(model.config),
     )
+    write_verdict(store, gates)
     store.write_bytes(REPORT_DATA, json.dumps(report.dump(), indent=1).encode())
     store.write_bytes(REPORT, render_report(report).encode())
     reporter.enter(RankPhase.FINISHED)
@@ -115,6 +144,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         accuracy=report.accuracy,
         macro_f1=report.macro_f1,
         bits_per_byte=report.bits_per_byte,
+        gates=[gate.result for gate in gates] or None,
         export_uri=locate_export(config),
         report_uri=f"{config.run_uri}/{REPORT}",
     )
@@ -187,6 +217,32 @@ def count_text_share(config: RunConfig) -> float:
         return 1.0
     counts = count_spans(config.training.sequence_length, config.training.span_corruption)
     return counts.cut / counts.targets
+
+
+def describe_loss(loss: float, text: Split | None, *, prefix: str = "") -> dict[str, float]:
+    """Return a loss and what follows from it, as metrics by name.
+
+    Args:
+        loss: nats for each target.
+        text: whose tokens are all targets; None where some are not.
+        prefix: of the names.
+    """
+    values = {"loss": loss, "perplexity": math.exp(loss)}
+    if text is not None:
+        values["bits_per_byte"] = convert_to_bits_per_byte(
+            loss, num_tokens=text.num_tokens, num_bytes=text.num_bytes
+        )
+    return {prefix + name: value for name, value in values.items()}
+
+
+def describe_classes(dataset: Dataset, confusion: NDArray[np.int64] | None) -> dict[str, float]:
+    """Return what is measured of classes, as metrics by name; nothing where there are none."""
+    if confusion is None:
+        return {}
+    return {
+        "macro_f1": compute_macro_f1(confusion),
+        "majority.accuracy": count_majority(dataset, confusion),
+    }
 
 
 def convert_to_bits_per_byte(loss: float, *, num_tokens: int, num_bytes: int) -> float:

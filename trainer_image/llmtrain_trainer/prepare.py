@@ -30,6 +30,7 @@ from llmtrain_api.objective import Objective
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_trainer.data_report.publishing import publish_report
+from llmtrain_trainer.dataset.document_index import DOCUMENTS, DocumentIndex
 from llmtrain_trainer.dataset.shards import (
     DATASET,
     MANIFEST,
@@ -38,6 +39,7 @@ from llmtrain_trainer.dataset.shards import (
     DatasetManifest,
     RunDataset,
 )
+from llmtrain_trainer.evaluation.inputs import check_inputs
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.claims import Pace
 from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
@@ -74,8 +76,8 @@ from llmtrain_trainer.tokenizer.tokenization import (
 
 logger = logging.getLogger(__name__)
 
-RECIPE_VERSION = 2
-"""Raise it with every change after which the same text becomes other tokens."""
+RECIPE_VERSION = 3
+"""Raise it with every change after which the same data becomes other objects, or other units."""
 
 FINGERPRINT_CHARACTERS = 32
 """128 bits: no two recipes will ever share one by chance."""
@@ -102,10 +104,14 @@ def run_prepare(
         sizes: of the units of their work.
 
     Raises:
-        ConfigurationError: where `model.from` names what cannot be used.
-        DataError: where a source holds nothing, or what cannot be read, or too little to split.
+        ConfigurationError: where `model.from` names what cannot be used, or the evaluation would
+            find nothing to compare with.
+        DataError: where a source holds nothing, or what cannot be read, or too little to split;
+            or where a suite of the evaluation could not be asked.
         StoreError: where the store fails.
     """
+    if task == 0:
+        check_inputs(config)  # what is not there now would be missed after training only
     data, storage = config.data, config.storage
     if task == 0 and config.model.pretrained is not None:
         # Before any data is read. Nothing else here needs `transformers`, which it imports.
@@ -243,7 +249,9 @@ def build_dataset(
     selection = Selection(corpus, data, held_out, budget)
     pieces = second.encode(selection, encoder, corpus.count_characters())
     writers = {part: open_writer(data, part, encoder, output) for part in choose_parts(data)}
-    splits, num_words = write_splits(pieces, writers, budget)
+    index = DocumentIndex()
+    splits, num_words = write_splits(pieces, writers, index, budget)
+    index.write(output / DOCUMENTS)
     labels = check_labels(selection.survey)
     tokenizer = describe_tokenizer(encoder, splits[Part.TRAIN], num_words, output)
     steps = selection.record_steps()

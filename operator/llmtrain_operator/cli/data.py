@@ -122,13 +122,19 @@ def compare_datasets(place: Place, other: Place) -> int:
     return _call("diff", place, "--other", other.uri, "--other-storage", storage)
 
 
-def trace_source(place: Place, source: str) -> int:
-    """Let the trainer print who in a storage used a source; return its exit code.
+def trace_use(place: Place, what: str, value: str) -> int:
+    """Let the trainer print who in a storage used a source or document; return its exit code.
+
+    Args:
+        place: in the storage.
+        what: source or document.
+        value: names it.
 
     Raises:
         click.ClickException: the trainer's packages are not installed.
     """
-    return _call("lineage", Place(uri=place.storage.uri, storage=place.storage), "--source", source)
+    storage = Place(uri=place.storage.uri, storage=place.storage)
+    return _call("lineage", storage, f"--{what}", value)
 
 
 def _find_by_hand(name: str, namespace: str, store: Path) -> Place | None:

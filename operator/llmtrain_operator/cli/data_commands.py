@@ -129,27 +129,34 @@ def diff(
 
 @data.command()
 @click.argument("dataset")
-@click.option("--source", required=True, help="A URI, a glob, or a SHA-256.")
+@click.option("--source", help="A URI, a glob, or a SHA-256.")
+@click.option("--document", help="The SHA-256 of its text as it was read, or id: and its id.")
 @store_option
 @namespace_option
 @s3_options
 def lineage(
     dataset: str,
-    source: str,
+    source: str | None,
+    document: str | None,
     store: Path,
     namespace: str | None,
     endpoint: str | None,
     credentials: Path | None,
     ca_file: Path | None,
 ) -> None:
-    """Print the datasets that were made of a source, and the runs that were trained on them.
+    """Print the datasets that use a source or a document, and the runs that were trained on them.
 
     All that lies in the storage of DATASET is looked at, which may also be the URI of the storage
     itself. The exit code is 1 where there are none.
     """
-    from llmtrain_operator.cli.data import find_place, trace_source
+    from llmtrain_operator.cli.data import find_place, trace_use
 
+    given = {"source": source, "document": document}
+    named = {what: value for what, value in given.items() if value is not None}
+    if len(named) != 1:
+        raise click.UsageError("give one of --source and --document")
+    ((what, value),) = named.items()
     place = find_place(
         dataset, namespace or DEFAULT_NAMESPACE, store, endpoint, credentials, ca_file
     )
-    sys.exit(trace_source(place, source))
+    sys.exit(trace_use(place, what, value))

@@ -31,7 +31,10 @@ def print_outcome(job: LLMTrainingJob, store: Path, console: Console) -> None:
         return
     checkpoint = status.checkpoint.step if status.checkpoint is not None else None
     goes_on = f"from step {checkpoint}" if checkpoint is not None else "from the beginning"
-    if status.phase is Phase.FAILED:
+    if status.phase is Phase.FAILED and has_failed_gates(job):
+        print_failure(job, console)
+        print_results(job, store, console)
+    elif status.phase is Phase.FAILED:
         print_failure(job, console)
         print_plain(console, f"What its processes said: {name_command('logs', job, store)}")
         print_plain(console, f"The same command again goes on {goes_on}.")
@@ -47,6 +50,9 @@ def print_cluster_outcome(job: LLMTrainingJob, console: Console) -> None:
         print_success(job, None, console)
         return
     print_failure(job, console)
+    if has_failed_gates(job):
+        print_results(job, None, console)
+        return
     metadata = job.metadata
     described = f"kubectl -n {metadata.namespace} describe {KIND.lower()} {metadata.name}"
     print_plain(console, f"What led to it: {described}")
@@ -55,6 +61,11 @@ def print_cluster_outcome(job: LLMTrainingJob, console: Console) -> None:
 def print_success(job: LLMTrainingJob, store: Path | None, console: Console) -> None:
     """Say what a run has made; objects are files of `store`, or keep their URIs (None)."""
     console.print(Text(f"{job.metadata.name} succeeded", style="bold green"))
+    print_results(job, store, console)
+
+
+def print_results(job: LLMTrainingJob, store: Path | None, console: Console) -> None:
+    """Say how good the model is, and where it is."""
     if job.status.results is not None:
         for label, value in _list_results(job.status.results, store):
             print_plain(console, f"  {label:{LABEL_CHARACTERS}}{value}")
@@ -63,6 +74,12 @@ def print_success(job: LLMTrainingJob, store: Path | None, console: Console) -> 
 def print_failure(job: LLMTrainingJob, console: Console) -> None:
     """Say why a run failed."""
     console.print(Text(f"{job.metadata.name} failed: {job.status.message}", style="bold red"))
+
+
+def has_failed_gates(job: LLMTrainingJob) -> bool:
+    """Tell whether the run did all that it should, and the model is not what was asked for."""
+    results = job.status.results
+    return results is not None and any(not gate.passed for gate in results.gates or [])
 
 
 def print_plain(console: Console, line: str) -> None:

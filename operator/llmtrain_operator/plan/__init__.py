@@ -21,9 +21,9 @@ from llmtrain_operator.plan.attempts import count_toll
 from llmtrain_operator.plan.conditions import parse_time
 from llmtrain_operator.plan.endings import (
     FINISHED_PHASES,
+    plan_completion,
     plan_failure,
     plan_finished,
-    plan_success,
 )
 from llmtrain_operator.plan.ledger import charge_usage
 from llmtrain_operator.plan.stages import (
@@ -56,7 +56,7 @@ def _plan_unfinished(job: LLMTrainingJob, observed: Observed, now: datetime) -> 
     """Decide for a run that has neither succeeded nor failed yet."""
     stage = find_stage(job.status, observed)
     if stage is None:
-        return plan_success(job, observed, now)
+        return plan_completion(job, observed, now)
 
     workers = group_workers(
         job.metadata.name,

@@ -1,14 +1,14 @@
 """The ends of a run: it has succeeded, it has failed, and what is left of it goes after a while.
 
-Below: `status`, `conditions`. Above: `plan_job`. An end is decided once; afterwards the status
-does not change any more.
+Below: `status`, `conditions`, `verdict`. Above: `plan_job`. An end is decided once; afterwards the
+status does not change any more.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from llmtrain_api import LLMTrainingJob
+from llmtrain_api import JobStatus, LLMTrainingJob
 from llmtrain_api.records import Stage
 from llmtrain_api.status import ConditionType, Phase, WorkersStatus
 from llmtrain_operator.plan.attempts import Toll
@@ -24,12 +24,18 @@ from llmtrain_operator.plan.types import (
     ProcessState,
     tell,
 )
+from llmtrain_operator.plan.verdict import find_failed_gates
 
 FINISHED_PHASES = frozenset({Phase.SUCCEEDED, Phase.FAILED})
 
 
-def plan_success(job: LLMTrainingJob, observed: Observed, now: datetime) -> Plan:
-    """All stages are done: say so once."""
+def plan_completion(job: LLMTrainingJob, observed: Observed, now: datetime) -> Plan:
+    """All stages are done: say so once, and whether the model is what was asked for."""
+    common = describe_common(job, observed, None, now)
+    end = find_failed_gates(job.spec.evaluation, common.results)
+    ended_at = _find_end(observed, now)
+    if end is not None:
+        return _end_in_failure(job, observed, common, None, end, (), ended_at, now)
     conditions = begin_conditions(job, now)
     message = "The model is trained, exported and evaluated"
     conditions.set(ConditionType.SUCCEEDED, "True", "Completed", message)
@@ -37,13 +43,13 @@ def plan_success(job: LLMTrainingJob, observed: Observed, now: datetime) -> Plan
     conditions.set(ConditionType.STALLED, "False", "Completed")
     conditions.set(ConditionType.WORKERS_READY, "False", "Completed")
     state_knowledge(conditions, None, None)
-    status = describe_common(job, observed, None, now).model_copy(
+    status = common.model_copy(
         update={
             "phase": Phase.SUCCEEDED,
             "message": message,
             "conditions": conditions.list_all(),
             "workers": WorkersStatus(summary="0/0"),
-            "finished_at": format_time(_find_end(observed, now)),
+            "finished_at": format_time(ended_at),
         }
     )
     return Plan(
@@ -63,6 +69,21 @@ def plan_failure(
     now: datetime,
 ) -> Plan:
     """No further attempt makes sense: stop what still runs, and say why."""
+    common = describe_common(job, observed, toll, now)
+    return _end_in_failure(job, observed, common, stage, end, toll.events, now, now)
+
+
+def _end_in_failure(
+    job: LLMTrainingJob,
+    observed: Observed,
+    common: JobStatus,
+    stage: Stage | None,
+    end: End,
+    events: tuple[Event, ...],
+    ended_at: datetime,
+    now: datetime,
+) -> Plan:
+    """Say why a run has failed; `stage` is the one that it failed in, None where all are done."""
     reason, message = end.reason, end.message
     conditions = begin_conditions(job, now)
     conditions.set(ConditionType.SUCCEEDED, "False", reason, message)
@@ -70,21 +91,20 @@ def plan_failure(
     conditions.set(ConditionType.STALLED, "True", reason, message)
     conditions.set(ConditionType.WORKERS_READY, "False", reason)
     state_knowledge(conditions, stage, None)
-    status = describe_common(job, observed, toll, now).model_copy(
+    status = common.model_copy(
         update={
             "phase": Phase.FAILED,
-            "stage": stage,
+            "stage": stage or common.stage,
             "message": message,
             "conditions": conditions.list_all(),
             "workers": WorkersStatus(summary="0/0"),
-            "finished_at": format_time(now),
+            "finished_at": format_time(ended_at),
         }
     )
-    failed = Event(kind=EventKind.WARNING, reason="Failed", message=message)
     return Plan(
         status=status,
         remove=_list_live(observed),
-        events=(*toll.events, failed),
+        events=(*events, Event(kind=EventKind.WARNING, reason="Failed", message=message)),
         requeue_after_seconds=float(job.spec.run_policy.ttl_seconds_after_finished),
     )
 

@@ -8,15 +8,21 @@ it (``PR_SET_PDEATHSIG``, by util-linux's ``setpriv``). So start servers from th
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 POLL_SECONDS = 0.05
 LOG_TAIL_CHARACTERS = 3000
+LISTENING_PORTS = range(10_000, 20_000)
+"""Below what Linux and IANA give to outgoing connections (32,768 and 49,152 on), and beside those
+of agents.
+"""
 
 
 def wait_until(
@@ -35,11 +41,17 @@ def wait_until(
 
 
 def find_free_port(address: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listened on at ``address`` a moment ago."""
-    with socket.socket() as listener:
-        listener.bind((address, 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A TCP port that nobody listened on at ``address`` a moment ago.
+
+    It is below those that the kernel gives to outgoing connections, so that none of these takes it
+    while a server is down that comes back at the same address.
+    """
+    while True:
+        port = random.choice(LISTENING_PORTS)
+        with socket.socket() as listener, suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((address, port))
+            return port
 
 
 def accepts_connections(address: str, port: int) -> bool:

@@ -30,8 +30,8 @@ from testbed.processes import wait_until
 
 DEADLINE_SECONDS = 120.0
 
-READ_BYTES = 1
-"""Every source file is a unit."""
+READ_BYTES = 30_000
+"""Of a unit: a source file of JSON lines that is twice as large is several."""
 
 ENCODE_CHARACTERS = 30_000
 

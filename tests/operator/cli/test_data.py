@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -40,6 +41,17 @@ def test_lineage_of_a_source(llmtrain: CommandLine, job: list[str], source: str)
     _, line = run.stdout.splitlines()
     assert line.split()[1] == "s3://tiny-bucket/topics.txt"
     assert line.split()[3] == "runs/tests/tiny"
+
+
+def test_lineage_of_a_document(llmtrain: CommandLine, job: list[str]) -> None:
+    text = (Path(job[-1]) / "tiny-bucket" / "topics.txt").read_bytes()
+    digest = hashlib.sha256(text).hexdigest()
+    run = llmtrain("data", "lineage", *job, "--document", digest)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[1].split()[1:] == ["runs/tests/tiny"]
+    run = llmtrain("data", "lineage", *job, "--document", "id:jane.roe")
+    assert run.returncode == 1
+    assert run.stdout.strip() == "no dataset in s3://tiny-bucket holds the document"
 
 
 def test_source_that_nobody_used(llmtrain: CommandLine, job: list[str]) -> None:
@@ -114,7 +126,7 @@ def test_dataset_without_a_report_is_named(llmtrain: CommandLine, job: list[str]
     ("arguments", "said"),
     [
         (["inspect"], "Missing argument 'DATASET'"),
-        (["lineage", "tiny"], "Missing option '--source'"),
+        (["lineage", "tiny"], "give one of --source and --document"),
         (["inspect", "nobody"], "no job default/nobody has run in"),
         (["report", "0" * 32], f"no dataset {'0' * 32} in llmtrain-store"),
         (["prepare", "absent.yaml"], "File 'absent.yaml' does not exist"),

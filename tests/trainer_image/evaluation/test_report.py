@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from llmtrain_trainer.evaluation.report import Report, Sample, draw_curve, render_report, smooth
+from llmtrain_trainer.evaluation.suites import SuiteResult
+from llmtrain_trainer.evaluation.verdict import judge_gates
 from llmtrain_trainer.model.blueprint import Shape
 from testbed.tiny_run import configure_tiny_run
 
@@ -35,7 +38,14 @@ class Page(HTMLParser):
                 self.loads.append(f"{tag} {value}")
 
 
-def make_report(root: Path, *, loss: float = 4.1, text: str = "text") -> Report:
+def make_report(
+    root: Path,
+    *,
+    loss: float = 4.1,
+    text: str = "text",
+    gates: Sequence[str] = (),
+    suites: Sequence[SuiteResult] = (),
+) -> Report:
     return Report(
         config=configure_tiny_run(root),
         step=2,
@@ -48,6 +58,9 @@ def make_report(root: Path, *, loss: float = 4.1, text: str = "text") -> Report:
         bits_per_byte=2.0,
         unigram_loss=4.5,
         held_out_tokens=99,
+        metrics={"loss": loss},
+        gates=judge_gates([*gates], {"loss": loss}),
+        suites=suites,
         curve=CURVE,
         samples=[Sample(prompt="The ", continuation=text)],
         shape=Shape(architecture="gpt2", layers=2, heads=2, hidden_size=32),
@@ -70,6 +83,16 @@ def test_verdict_compares_with_the_unigram_baseline(
     html = render_report(make_report(tmp_path, loss=loss))
     assert f"{verdict} token frequencies" in " ".join(html.split())
     assert "4.5000" in html
+
+
+def test_gates_are_shown_with_what_decided(tmp_path: Path) -> None:
+    html = render_report(make_report(tmp_path, gates=["loss < 4", "loss < 5 || accuracy > 0"]))
+    text = " ".join(html.split())
+    assert "fails 2 of 2 gates" in text
+    assert "loss is 4.1, 0.1 above 4" in text
+    assert "accuracy was not measured" in text
+    assert "loss &lt; 4" in text
+    assert "satisfies its gate" in render_report(make_report(tmp_path, gates=["loss > 4"]))
 
 
 def test_curve_is_the_same_text_each_time() -> None:

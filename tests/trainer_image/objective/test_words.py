@@ -17,7 +17,7 @@ TEXT = "Ships sailed, 20 of them; größer\nthan houses."
 WORDS = ["Ships", "sailed", "20", "of", "them", "größer", "than", "houses"]
 
 
-@pytest.mark.parametrize("kind", ["byte", "character", "bpe", "wordpiece"])
+@pytest.mark.parametrize("kind", ["byte", "character", "bpe", "wordpiece", "unigram"])
 def test_words_are_told(tmp_path: Path, kind: str) -> None:
     spec = Tokenizer(kind=TokenizerKind(kind), vocabulary_size=700)
     special = OBJECTIVE_TOKENS[Objective.MASKED]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmtrain_trainer.preparation.html import decode_html, extract_text
+from llmtrain_trainer.preparation.html import decode_html, extract_text, is_too_deep
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,9 @@ def test_encoding_is_utf_8_or_what_the_page_declares(data: bytes, text: str | No
         assert decoded.endswith("€")
     else:
         assert decoded == text
+
+
+def test_depth_is_of_elements_that_need_an_end() -> None:
+    assert is_too_deep("<DIV>" * 2001)
+    assert not is_too_deep("<p>text<br><li>" * 5000)
+    assert not is_too_deep("<div><b>text</b></div>" * 5000)

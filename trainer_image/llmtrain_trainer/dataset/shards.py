@@ -9,6 +9,7 @@ Below: numpy, the contract's base model. Above: `prepare` writes shards here, `d
                            train.counts          int64: how often each token occurs in training
                            validation-00000.…    the same of the held-out split
                            test-00000.…          the same of the test split, where there is one
+                           documents.index       which documents it holds (see `document_index`)
                            tokenizer/            a Hugging Face tokenizer
                            rejected.jsonl        records left out, by place and reason
                            report.json, .html    what it is like (see `data_report`); no part of it

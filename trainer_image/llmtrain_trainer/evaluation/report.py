@@ -6,7 +6,7 @@ Below: matplotlib draws, jinja2 fills the template. Above: `evaluate`.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from llmtrain_api.run import RunConfig
+from llmtrain_trainer.evaluation.suites import SuiteResult
+from llmtrain_trainer.evaluation.verdict import JudgedGate
 from llmtrain_trainer.model.blueprint import Shape
 from llmtrain_trainer.rendering import render_template
 
@@ -60,6 +62,12 @@ class Report:
     held_out_tokens: int
     """Tokens that were predicted."""
 
+    metrics: Mapping[str, float | None]
+    """All that gates may name and that was measured."""
+
+    gates: Sequence[JudgedGate]
+    suites: Sequence[SuiteResult]
+
     curve: Sequence[dict[str, float]]
     """Points {step, loss} and {step, validationLoss}."""
 
@@ -83,6 +91,9 @@ class Report:
             "bitsPerByte": self.bits_per_byte,
             "unigramLoss": self.unigram_loss,
             "heldOutTokens": self.held_out_tokens,
+            "metrics": dict(self.metrics),
+            "gates": [gate.dump() for gate in self.gates],
+            "suites": [suite.dump() for suite in self.suites],
             "curve": list(self.curve),
             "samples": [{"prompt": s.prompt, "continuation": s.continuation} for s in self.samples],
             "model": self.config.model.dump(),

@@ -31,7 +31,8 @@ def add_data_commands(commands: Any) -> None:
     data.add_argument("action", choices=sorted(COMMANDS))
     data.add_argument("--uri", help="of a dataset or run; for lineage, of the storage")
     data.add_argument("--storage", help="a StorageConfig as JSON")
-    data.add_argument("--source", default="", help="for lineage: URI, glob or SHA-256")
+    data.add_argument("--source", help="for lineage: URI, glob or SHA-256")
+    data.add_argument("--document", help="for lineage, in place of it: SHA-256 or id:…")
     data.add_argument("--other", help="for diff: a URI as --uri")
     data.add_argument("--other-storage", help="for diff: a StorageConfig as JSON")
     data.add_argument("--output", type=Path, help="for report: the file to write")
@@ -90,10 +91,13 @@ def _inspect(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _lineage(arguments: argparse.Namespace, console: Console) -> int:
-    from llmtrain_trainer.inspection.datasets import print_lineage
+    from llmtrain_trainer.inspection.datasets import print_document_lineage, print_lineage
 
     storage = StorageConfig.model_validate_json(arguments.storage)
-    return print_lineage(open_store(arguments.uri, storage), console, arguments.source)
+    store = open_store(arguments.uri, storage)
+    if arguments.document is not None:
+        return print_document_lineage(store, storage, console, arguments.document)
+    return print_lineage(store, console, arguments.source)
 
 
 def _diff(arguments: argparse.Namespace, console: Console) -> int:

@@ -1,20 +1,25 @@
-"""`llmtrain data`: what a dataset was made of and by what, and who used a source.
+"""`llmtrain data`: what a dataset was made of and by what, and who used a source or a document.
 
-Below: `shards`, `store`. Above: `data_commands`. Only manifests are read, no data.
+Below: `shards`, `document_index`, `store`. Above: `data_commands`. Only manifests are read, and
+indices of documents, no data.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from llmtrain_api.naming import locate_dataset
+from llmtrain_api.run import StorageConfig
+from llmtrain_trainer.dataset.document_index import DOCUMENTS, find_entry, make_entry
 from llmtrain_trainer.dataset.shards import DATASET, MANIFEST, DatasetManifest, RunDataset
-from llmtrain_trainer.failures import StoreError
-from llmtrain_trainer.store import Store
+from llmtrain_trainer.failures import ConfigurationError, StoreError
+from llmtrain_trainer.store import Store, open_store
 
 DATASETS, RUNS = "datasets/", "runs/"
 MEBIBYTE = 1024**2
@@ -87,24 +92,70 @@ def print_lineage(store: Store, console: Console, source: str) -> int:
     """
     runs = find_runs(store)
     table = Table("dataset", "source", "SHA-256", "run", box=None)
-    for item in store.list_objects(DATASETS):
-        fingerprint, _, name = item.key.removeprefix(DATASETS).partition("/")
-        if name != MANIFEST:
-            continue
-        try:
-            manifest = DatasetManifest.model_validate_json(store.read_bytes(item.key))
-        except ValidationError:
-            console.print(f"{store.uri}/{item.key} cannot be read", soft_wrap=True)
-            continue
+    for manifest in iterate_datasets(store, console):
         for used in manifest.sources:
             if fnmatchcase(used.uri, source) or used.sha256.startswith(source):
-                users = "\n".join(runs[fingerprint])
-                table.add_row(fingerprint, used.uri, used.sha256[:16], users)
+                users = "\n".join(runs[manifest.fingerprint])
+                table.add_row(manifest.fingerprint, used.uri, used.sha256[:16], users)
     if table.row_count == 0:
         console.print(f"no dataset in {store.uri} was made of {source}", soft_wrap=True)
         return 1
     console.print(table)
     return 0
+
+
+def print_document_lineage(
+    store: Store, storage: StorageConfig, console: Console, document: str
+) -> int:
+    """Print which datasets below `store` hold a document, and which runs used them.
+
+    Args:
+        store: rooted where datasets/ and runs/ are.
+        storage: how stores are reached.
+        console: is printed to.
+        document: the SHA-256 of its text as it was read, or id: and its id.
+
+    Returns:
+        0, or 1 where no dataset holds it.
+
+    Raises:
+        ConfigurationError: where the document is named in another way.
+        StoreError: where the store fails.
+    """
+    entry = make_entry(document)
+    if entry is None:
+        raise ConfigurationError(
+            "the document is named neither by a SHA-256 nor by its id",
+            reason="DocumentNameInvalid",
+            next_step="give the 64 hexadecimal digits of its text as read, or id: and its id",
+        )
+    runs = find_runs(store)
+    table = Table("dataset", "run", box=None)
+    for manifest in iterate_datasets(store, console):
+        sizes = [item.size for item in manifest.objects if item.key == DOCUMENTS]
+        if not sizes:
+            said = f"dataset {manifest.fingerprint} is of an older version, which kept no index"
+            console.print(said, highlight=False, soft_wrap=True)
+            continue
+        dataset = open_store(locate_dataset(store.uri, manifest.fingerprint), storage)
+        if find_entry(dataset, sizes[0], entry):
+            table.add_row(manifest.fingerprint, "\n".join(runs[manifest.fingerprint]))
+    if table.row_count == 0:
+        console.print(f"no dataset in {store.uri} holds the document", soft_wrap=True)
+        return 1
+    console.print(table)
+    return 0
+
+
+def iterate_datasets(store: Store, console: Console) -> Iterator[DatasetManifest]:
+    """Yield the manifest of each dataset below `store`; those that cannot be read are named."""
+    for item in store.list_objects(DATASETS):
+        if item.key.rpartition("/")[2] != MANIFEST:
+            continue
+        try:
+            yield DatasetManifest.model_validate_json(store.read_bytes(item.key))
+        except ValidationError:
+            console.print(f"{store.uri}/{item.key} cannot be read", soft_wrap=True)
 
 
 def find_runs(store: Store) -> defaultdict[str, list[str]]:

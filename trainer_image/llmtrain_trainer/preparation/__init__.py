@@ -1,9 +1,11 @@
 """How documents become a dataset: one module for each step of the recipe, in this order.
 
     sources      which objects the manifest names, pinned by what the store says of them
+    dataset_directory  which of them hold a split of a Hugging Face dataset
     unpack       gz, zst and zip, with a bound on what may come out
     erasure      documents that must not be used
-    readers      text, JSON, tables and HTML as records, each with its place
+    readers      text, JSON, tables and HTML as records, each with its place, by
+      json_stream, columnar, html   for some formats
     records, fields, conversations   records as documents
     marks        the turns of a conversation within its text
     refine       the steps that treat each document for itself:

@@ -1,7 +1,7 @@
 """Reading: every source is fetched and read, and what cannot be read meets the policy for it.
 
-Below: `sources`, `readers`. Above: `reading`, by units of files; `corpus` for what must hold of
-all of them together.
+Below: `portions`, `readers`. Above: `reading`, by units; `corpus` for what must hold of all of them
+together.
 """
 
 from __future__ import annotations
@@ -9,16 +9,25 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from llmtrain_api.sources import Invalid, InvalidPolicy
+from llmtrain_trainer.dataset.document_index import digest_text
 from llmtrain_trainer.dataset.shards import SourceObject
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.document import Document, Rejection
-from llmtrain_trainer.preparation.erasure import is_erased
+from llmtrain_trainer.preparation.erasure import NO_ERASURES, Erasures
+from llmtrain_trainer.preparation.portions import (
+    Portion,
+    count_lines,
+    count_lines_before,
+    fetch_portion,
+)
 from llmtrain_trainer.preparation.readers import explain_rejection, read_documents
-from llmtrain_trainer.preparation.sources import SourceFile, fetch_source_file
+from llmtrain_trainer.preparation.sources import SourceFile
 from llmtrain_trainer.preparation.tally import Tally
+from llmtrain_trainer.tokenizer.marks import show_text
 
 logger = logging.getLogger(__name__)
 
@@ -31,32 +40,35 @@ UNREADABLE = "unreadable"
 
 
 class Collection:
-    """The documents of source files, read once."""
+    """The documents of source files or of portions of them, read once."""
 
     def __init__(
         self,
-        files: list[SourceFile],
+        portions: list[Portion],
         invalid: Invalid,
         scratch: Path,
         rejected: Path,
-        erasures: frozenset[bytes] = frozenset(),
+        erasures: Erasures = NO_ERASURES,
     ) -> None:
-        """Read `files`, in their order.
+        """Read `portions`, in their order.
 
         Args:
-            files: of all sources, or a part of them.
+            portions: of all sources, or a part of them.
             invalid: what becomes of records that cannot be read.
             scratch: folder for one source file at a time.
             rejected: file that lists what was left out, made where something was.
-            erasures: digests of documents that must not be used.
+            erasures: documents that must not be used.
         """
-        self._files = files
+        self._portions = portions
         self._invalid = invalid
         self._path = scratch / "source"
         self._rejected = rejected
         self._erasures = erasures
         self.sources: list[SourceObject] = []
-        """What was read so far."""
+        """Files that were begun so far."""
+
+        self.num_lines = 0
+        """Of portions that are not a whole file; lines of others are not counted."""
         self.tally = Tally(READ_STEP)
 
     def read(self, report: Callable[[], None]) -> Iterator[Document]:
@@ -67,20 +79,37 @@ class Collection:
                 be read on, or changed.
             StoreError: where the store fails.
         """
-        for number, file in enumerate(self._files, start=1):
-            logger.info("reads %s (%d of %d)", file.uri, number, len(self._files))
-            self.sources.append(fetch_source_file(file, self._path))
+        for number, portion in enumerate(self._portions, start=1):
+            logger.info("reads %s (%d of %d)", portion, number, len(self._portions))
+            described = fetch_portion(portion, self._path)
+            if described is not None:
+                self.sources.append(described)
+            if not portion.is_whole:
+                self.num_lines += count_lines(self._path)
             report()
-            for entry in read_documents(file, self._path):
-                if isinstance(entry, Rejection):
-                    self._reject(entry)
-                elif is_erased(entry.text, self._erasures):
-                    self.tally.count_text(entry.text, None)
-                    self.tally.count_rule(entry.place, "erased")
-                else:
-                    self.tally.count_text(entry.text, entry.text)
-                    yield entry
+            try:
+                yield from self._read(portion.file)
+            except DataError:
+                if portion.start == 0:
+                    raise
+                # Reading once more, to the same error, is all that the true line costs.
+                for _ in self._read(portion.file, count_lines_before(portion)):
+                    pass
+                raise
             self._path.unlink()
+
+    def _read(self, file: SourceFile, lines_before: int = 0) -> Iterator[Document]:
+        for entry in read_documents(file, self._path, lines_before):
+            if isinstance(entry, Rejection):
+                self._reject(entry)
+                continue
+            document = replace(entry, digest=digest_text(show_text(entry.text)))
+            if self._erasures.name(document):
+                self.tally.count_text(document.text, None)
+                self.tally.count_rule(document.place, "erased")
+            else:
+                self.tally.count_text(document.text, document.text)
+                yield document
 
     def _reject(self, rejection: Rejection) -> None:
         if self._invalid.policy is InvalidPolicy.FAIL:

@@ -30,8 +30,14 @@ from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.duplicates import drop_exact_duplicates, drop_near_duplicates
 from llmtrain_trainer.preparation.minhash import SCHEMES, Scheme
 from llmtrain_trainer.preparation.paragraphs import RepeatedParagraphs
+from llmtrain_trainer.preparation.portions import shift_place, take_whole
 from llmtrain_trainer.preparation.prune import drop_familiar, drop_unusual
-from llmtrain_trainer.preparation.reading import Part, iterate_documents, read_record
+from llmtrain_trainer.preparation.reading import (
+    Part,
+    iterate_documents,
+    iterate_rejected,
+    read_record,
+)
 from llmtrain_trainer.preparation.reduce import drop_surplus
 from llmtrain_trainer.preparation.refine import choose_steps, divide_documents, refine_documents
 from llmtrain_trainer.preparation.sources import Inputs, SourceFile
@@ -170,21 +176,28 @@ def spool_parts(
     """
     tallies: list[Tally] = []
     sources: list[SourceObject] = []
+    lines = 0
+    """Of the file at hand, before the part at hand."""
+
     with keys_file.open("wb") as keys:
         for part in parts:
             report()
             record = read_record(part)
             sources.extend(record.sources)
+            lines = lines if record.goes_on else 0
             of_part = [Tally.restore(step) for step in record.steps]
+            for tally in of_part:
+                tally.shift_places(partial(shift_place, lines=lines))
             tallies = tallies or [Tally(tally.step) for tally in of_part]
             for tally, addend in zip(tallies, of_part, strict=True):
                 tally.add(addend)
-            for document in iterate_documents(part):
+            for document in iterate_documents(part, lines):
                 spool.append(document)
             append_file(part.keys, keys)
             if part.rejected.exists():
-                with rejected.open("ab") as file:
-                    append_file(part.rejected, file)
+                with rejected.open("a", encoding="utf-8") as file:
+                    file.writelines(iterate_rejected(part, lines))
+            lines += record.num_lines
     return tallies, sources
 
 
@@ -210,7 +223,8 @@ def read_contamination(
     """
     folder = scratch / "against"
     folder.mkdir()
-    sets = Collection(against, Invalid(), folder, folder / "rejected")
+    portions = [take_whole(file) for file in against]
+    sets = Collection(portions, Invalid(), folder, folder / "rejected")
     normalize = choose_steps(data)[:1]
     batches = divide_documents(sets.read(report))
     known = Contamination(

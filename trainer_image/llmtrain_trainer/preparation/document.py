@@ -28,6 +28,9 @@ class Document:
     facts: Facts = NO_FACTS
     """What is kept of it beside its tokens."""
 
+    digest: str = ""
+    """Of its text as it was read, by `digest_text`; it stays when the text is changed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
@@ -41,3 +44,6 @@ class Rejection:
 
     next_step: str
     """What its owner can do about it."""
+
+    reason: str = "DocumentInvalid"
+    """Of the failure, where nothing may be left out."""

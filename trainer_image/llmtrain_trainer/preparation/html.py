@@ -5,6 +5,7 @@ Below: selectolax, with the parser of Lexbor, which reads pages as browsers do. 
 
 from __future__ import annotations
 
+import codecs
 import re
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
@@ -29,6 +30,23 @@ CELLS = frozenset({"td", "th"})
 DECLARED_ENCODING = re.compile(rb"<meta[^>]{0,256}?charset\s*=\s*[\"']?([\w.:-]{1,40})", re.I)
 DECLARED_WITHIN_BYTES = 4096
 
+MAX_DEPTH = 2000
+"""Of elements in each other. Browsers stop at 512; parsing takes a time that grows with the square
+of the depth: half a minute for 500 kB of nothing but <div>."""
+
+OPEN_ENDED_NAMES = (
+    "area base br col embed hr img input link meta source track wbr"
+    " body colgroup dd dt head html li optgroup option p rp rt tbody td tfoot th thead tr"
+)
+OPEN_ENDED = frozenset(OPEN_ENDED_NAMES.split())
+"""Elements that need no end, so that those that are begun say nothing of depth."""
+
+TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+
+NOT_OF_PAGES = frozenset({"idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape"})
+"""Python's encodings that are not of pages: some decode in quadratic time, some make half
+surrogate pairs, which are no text."""
+
 SPACES = re.compile(r"[ \t\r\n\f\u00a0]+")
 BLANKS = re.compile(r" {2,}")
 BLANK_LINES = re.compile(r"\n{3,}")
@@ -45,10 +63,25 @@ def decode_html(data: bytes) -> str | None:
         declared = DECLARED_ENCODING.search(data[:DECLARED_WITHIN_BYTES])
     if declared is None:
         return None
+    name = declared[1].decode("ascii")
     try:
-        return data.decode(declared[1].decode("ascii"))
+        is_unsafe = codecs.lookup(name).name.replace("-", "_") in NOT_OF_PAGES
+        return None if is_unsafe else data.decode(name)
     except (LookupError, UnicodeError):
         return None
+
+
+def is_too_deep(page: str) -> bool:
+    """Return whether elements lie deeper in each other than can be parsed soon."""
+    if page.count("<") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for end, name in TAG.findall(page):
+        if name.lower() not in OPEN_ENDED:
+            depth = max(0, depth - 1) if end else depth + 1
+            if depth > MAX_DEPTH:
+                return True
+    return False
 
 
 def extract_text(page: str) -> str:

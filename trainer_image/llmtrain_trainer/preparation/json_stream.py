@@ -26,11 +26,12 @@ SPACE = re.compile(r"[ \t\r\n]*")
 class JsonStreamError(Exception):
     """The rest of the file cannot be read."""
 
-    def __init__(self, line: int, why: str) -> None:
-        """Say what is wrong at which line."""
+    def __init__(self, line: int, why: str, *, is_encoding: bool = False) -> None:
+        """Say what is wrong at which line, and whether it is how characters are written."""
         super().__init__(line, why)
         self.line = line
         self.why = why
+        self.is_encoding = is_encoding
 
 
 def iterate_values(stream: BinaryIO) -> Iterator[tuple[int, Any]]:
@@ -117,7 +118,8 @@ class _Window:
             text = self._decoder.decode(data, final=self._at_end)
         except UnicodeDecodeError:
             line = self.line + self._text.count("\n", self._start)
-            raise JsonStreamError(line, "not valid UTF-8 from here on") from None
+            why = "not valid UTF-8 from here on"
+            raise JsonStreamError(line, why, is_encoding=True) from None
         self._text = self._text[self._start :] + text
         self._start = 0
         return True

@@ -1,7 +1,7 @@
 """Source files as documents, whatever their format; what cannot be read has a place and a reason.
 
-Below: `unpack` for streams, `fields` for what a record means, `json_stream` and `html` for two
-formats. Above: `prepare`, which decides what becomes of a rejection.
+Below: `unpack` for streams, `fields` for what a record means, `formats`; `json_stream`, `columnar`
+and `html` for some of them. Above: `collect`, which decides what becomes of a rejection.
 
 A record that cannot be read is yielded as a `Rejection`, and reading goes on behind it. A file
 after whose error nothing can be found again ends with a `DataError`.
@@ -10,7 +10,6 @@ after whose error nothing can be found again ends with a `DataError`.
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,37 +17,29 @@ from typing import BinaryIO
 
 from llmtrain_api.sources import SourceFormat
 from llmtrain_trainer.failures import DataError
+from llmtrain_trainer.preparation.columnar import read_arrow, read_parquet
 from llmtrain_trainer.preparation.document import Document, Rejection
 from llmtrain_trainer.preparation.fields import choose_maker, make_text_document
-from llmtrain_trainer.preparation.html import decode_html, extract_text
+from llmtrain_trainer.preparation.formats import choose_format
+from llmtrain_trainer.preparation.html import MAX_DEPTH, decode_html, extract_text, is_too_deep
 from llmtrain_trainer.preparation.json_stream import JsonStreamError, iterate_values
+from llmtrain_trainer.preparation.portions import MAX_RECORD_BYTES
 from llmtrain_trainer.preparation.records import MakeDocument
 from llmtrain_trainer.preparation.sources import SourceFile
-from llmtrain_trainer.preparation.unpack import PACKED_SUFFIXES, open_members
-
-MAX_RECORD_BYTES = 256 * 1024 * 1024
-"""Of a line: what is longer was not meant to be one."""
-
-ROWS_AT_ONCE = 1024
+from llmtrain_trainer.preparation.unpack import limit_unpacked, open_members
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-FORMATS_BY_SUFFIX = {
-    ".jsonl": SourceFormat.JSONL,
-    ".ndjson": SourceFormat.JSONL,
-    ".json": SourceFormat.JSON,
-    ".csv": SourceFormat.CSV,
-    ".tsv": SourceFormat.TSV,
-    ".parquet": SourceFormat.PARQUET,
-    ".html": SourceFormat.HTML,
-    ".htm": SourceFormat.HTML,
-}
 
 Entries = Iterator[Document | Rejection]
 
 
-def read_documents(file: SourceFile, path: Path) -> Entries:
-    """Yield the documents of a source file that was downloaded to `path`, and what is none.
+def read_documents(file: SourceFile, path: Path, lines_before: int = 0) -> Entries:
+    """Yield the documents of a source file, or a portion of one, and what is none.
+
+    Args:
+        file: that was found.
+        path: where its bytes are, or those of the portion.
+        lines_before: of a portion: from how many on its lines are numbered.
 
     Raises:
         ConfigurationError: where the source's template is none.
@@ -56,30 +47,23 @@ def read_documents(file: SourceFile, path: Path) -> Entries:
     """
     make, needed = choose_maker(file.source, file.index, file.field)
     for name, stream in open_members(path, file.uri):
-        match file.source.format or guess_format(name):
+        match choose_format(file.source, name):
             case SourceFormat.TEXT:
                 yield _read_whole(stream, name, file, _decode)
             case SourceFormat.HTML:
                 yield _read_whole(stream, name, file, _decode_html)
             case SourceFormat.JSONL:
-                yield from _read_lines(stream, name, make)
+                yield from _read_lines(stream, name, make, lines_before)
             case SourceFormat.JSON:
                 yield from _read_json(stream, name, make)
             case SourceFormat.PARQUET:
-                yield from _read_parquet(stream, name, make, needed)
+                yield from read_parquet(stream, name, make, needed, limit_unpacked(path))
+            case SourceFormat.ARROW:
+                yield from read_arrow(stream, name, make, needed, limit_unpacked(path))
             case SourceFormat.CSV:
                 yield from _read_table(stream, name, make, needed, delimiter=",")
             case SourceFormat.TSV:
                 yield from _read_table(stream, name, make, needed, delimiter="\t")
-
-
-def guess_format(name: str) -> SourceFormat:
-    """Return the format that the ending of a file's name speaks of."""
-    name = name.lower()
-    for suffix in PACKED_SUFFIXES:
-        name = name.removesuffix(suffix)
-    suffix = "." + name.rpartition(".")[2]
-    return FORMATS_BY_SUFFIX.get(suffix, SourceFormat.TEXT)
 
 
 def _read_whole(
@@ -95,8 +79,8 @@ def _read_whole(
     return text if isinstance(text, Rejection) else make_text_document(text, place, file.index)
 
 
-def _read_lines(stream: BinaryIO, name: str, make: MakeDocument) -> Entries:
-    for number, line in _iterate_lines(stream, name):
+def _read_lines(stream: BinaryIO, name: str, make: MakeDocument, lines_before: int) -> Entries:
+    for number, line in _iterate_lines(stream, name, lines_before):
         if not line.strip():
             continue
         place = f"{name}:{number}"
@@ -124,6 +108,7 @@ def _read_json(stream: BinaryIO, name: str, make: MakeDocument) -> Entries:
         raise _refuse(
             f"{name}:{error.line}: not valid JSON: {error.why}",
             "correct the file; it is one array of objects, or objects one after the other",
+            "EncodingInvalid" if error.is_encoding else "DocumentInvalid",
         ) from None
 
 
@@ -167,31 +152,10 @@ def _check_header(header: list[str], place: str, needed: list[str]) -> list[str]
     return header
 
 
-def _read_parquet(stream: BinaryIO, name: str, make: MakeDocument, needed: list[str]) -> Entries:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    # Its table of contents is at its end, so that a packed one is held in memory.
-    seekable = stream if stream.seekable() else io.BytesIO(stream.read())
-    try:
-        table = parquet.ParquetFile(seekable)
-        columns = table.schema_arrow.names
-        if missing := [field for field in needed if field not in columns]:
-            raise _refuse(
-                f"{name}: no column {missing[0]!r}; the table has {', '.join(columns)}",
-                "name the column that holds the text in data.sources[].textField or template",
-            )
-        number = 0
-        for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=needed):
-            for record in batch.to_pylist():
-                number += 1
-                yield make(record, f"{name}:row {number}")
-    except (pa.ArrowException, OSError) as error:
-        raise _refuse(f"{name}: not a Parquet file: {error}", "write the file anew") from None
-
-
-def _iterate_lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-    number = 0
+def _iterate_lines(
+    stream: BinaryIO, name: str, lines_before: int = 0
+) -> Iterator[tuple[int, bytes]]:
+    number = lines_before
     while line := stream.readline(MAX_RECORD_BYTES + 1):
         number += 1
         if len(line) > MAX_RECORD_BYTES:
@@ -199,7 +163,8 @@ def _iterate_lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
                 f"{name}:{number}: the line is longer than {MAX_RECORD_BYTES} bytes",
                 "divide it, or name the file's format in data.sources[].format",
             )
-        yield number, line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+        # Not of the first line alone: files put one behind the other have several.
+        yield number, line.removeprefix(BYTE_ORDER_MARK)
 
 
 def _decode_lines(stream: BinaryIO, name: str) -> Iterator[str]:
@@ -207,7 +172,7 @@ def _decode_lines(stream: BinaryIO, name: str) -> Iterator[str]:
         text = _decode(line, f"{name}:{number}")
         if isinstance(text, Rejection):
             # Where a row ends depends on its quotes, which cannot be read.
-            raise _refuse(f"{text.place}: {text.why}", text.next_step)
+            raise explain_rejection(text)
         yield text
 
 
@@ -217,21 +182,26 @@ def _decode(data: bytes, place: str) -> str | Rejection:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start)
         where = f"line {line + 1}, byte {error.start}" if line else f"byte {error.start}"
-        return Rejection(place, f"not valid UTF-8 at {where}", "convert the text to UTF-8")
+        why = f"not valid UTF-8 at {where}"
+        return Rejection(place, why, "convert the text to UTF-8", reason="EncodingInvalid")
 
 
 def _decode_html(data: bytes, place: str) -> str | Rejection:
     text = decode_html(data)
     if text is None:
         why = "neither valid UTF-8 nor valid in the encoding that the page declares"
-        return Rejection(place, why, "convert the page to UTF-8")
+        return Rejection(place, why, "convert the page to UTF-8", reason="EncodingInvalid")
+    if is_too_deep(text):
+        why = f"elements lie more than {MAX_DEPTH} deep in each other"
+        return Rejection(place, why, "remove the page, or close its elements")
     return extract_text(text)
 
 
-def _refuse(message: str, next_step: str) -> DataError:
-    return DataError(message, reason="DocumentInvalid", next_step=next_step)
+def _refuse(message: str, next_step: str, reason: str = "DocumentInvalid") -> DataError:
+    return DataError(message, reason=reason, next_step=next_step)
 
 
 def explain_rejection(rejection: Rejection) -> DataError:
     """Return the failure that a rejection is where nothing may be left out."""
-    return _refuse(f"{rejection.place}: {rejection.why}", rejection.next_step)
+    message = f"{rejection.place}: {rejection.why}"
+    return _refuse(message, rejection.next_step, rejection.reason)

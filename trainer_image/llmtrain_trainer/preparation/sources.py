@@ -1,7 +1,7 @@
 """Which objects the sources of a manifest name, and that they stay what they were.
 
-Below: `store`. Above: `prepare` finds them first of all, because the dataset's fingerprint
-follows from what the store says of them; no text is read for that.
+Below: `store`, `dataset_directory`. Above: `prepare` finds them first of all, because the dataset's
+fingerprint follows from what the store says of them; no text is read for that.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 
 from llmtrain_api.data import DataSpec
 from llmtrain_api.run import StorageConfig
-from llmtrain_api.sources import Source
+from llmtrain_api.sources import Source, SourceFormat
 from llmtrain_trainer.dataset.shards import SourceObject
 from llmtrain_trainer.failures import DataError
+from llmtrain_trainer.preparation.dataset_directory import choose_split_files, is_saved_dataset
 from llmtrain_trainer.store import Store, StoredObject, open_store, split_uri
 
 GLOB_CHARACTERS = "*?["
@@ -99,7 +100,8 @@ def _find_objects(
 ) -> list[tuple[Store, StoredObject]]:
     """Return the objects that a source names, in order of their keys.
 
-    The source is an object, a prefix that ends in /, or a glob whose * does not stop at /.
+    The source is an object, a prefix that ends in /, or a glob whose * does not stop at /. Those of
+    a Hugging Face dataset come in the order of its rows.
     """
     bucket, key = split_uri(source.uri)
     store = open_store(f"s3://{bucket}", config)
@@ -118,6 +120,14 @@ def _find_objects(
             reason="SourceEmpty",
             next_step="upload the text there, or correct the URI; a prefix ends in /",
         )
+    if source.format is SourceFormat.HUGGINGFACE:
+        found = choose_split_files(store, found, key, source.split, field)
+    elif source.format is None and is_saved_dataset({i.key.removeprefix(key) for i in found}):
+        raise DataError(
+            f"{field}.uri: {source.uri} is a Hugging Face dataset",
+            reason="DatasetDirectoryInvalid",
+            next_step=f"set {field}.format to huggingface",
+        )
     return [(store, item) for item in found]
 
 
@@ -129,14 +139,32 @@ def fetch_source_file(file: SourceFile, path: Path) -> SourceObject:
         StoreError: where the store fails.
     """
     file.store.download(file.stored.key, path)
+    check_unchanged(file)
+    with path.open("rb") as content:
+        return describe_source(file, hashlib.file_digest(content, "sha256").hexdigest())
+
+
+def check_unchanged(file: SourceFile) -> None:
+    """Check that a source file, of which something was just read, is still what was found.
+
+    Raises:
+        DataError: where it is not.
+        StoreError: where the store fails.
+    """
     if file.store.find_object(file.stored.key) != file.stored:
         raise DataError(
             f"{file.uri} changed while it was read",
             reason="SourceChanged",
             next_step="start the job when nothing writes to its sources",
         )
-    with path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def describe_source(file: SourceFile, digest: str) -> SourceObject:
+    """Return what the dataset's manifest says of a source file with this SHA-256.
+
+    Raises:
+        DataError: where the manifest pins another one.
+    """
     if file.source.sha256 not in (None, digest):
         raise DataError(
             f"{file.uri} has the SHA-256 {digest}, not that of {file.field}.sha256",

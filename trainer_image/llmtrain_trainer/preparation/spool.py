@@ -26,7 +26,7 @@ from llmtrain_trainer.preparation.document import Document
 BUFFER_BYTES = 1024 * 1024
 
 PARTS = 4
-"""Of a document in the file."""
+"""Of a document in the file: digest and place, key, facts, text."""
 
 DIGEST_BYTES = 16
 """128 bits: no two texts will ever share a digest by chance."""
@@ -40,7 +40,7 @@ class Spool:
         self._path = path
         self._file = path.open("wb", buffering=BUFFER_BYTES)
         self._ends = array("Q", [0])
-        """Where each place, key, set of facts and text ends, in turn."""
+        """Where each of the parts of each document ends, in turn."""
         self._sources = array("H")
         self._lengths = array("L")
         self._digests = bytearray()
@@ -69,7 +69,8 @@ class Spool:
         text = document.text.encode()
         # Most have no facts, so that they take no place.
         facts = "" if document.facts == NO_FACTS else json.dumps(astuple(document.facts))
-        for data in (document.place.encode(), document.key.encode(), facts.encode(), text):
+        origin = f"{document.digest} {document.place}"
+        for data in (origin.encode(), document.key.encode(), facts.encode(), text):
             self._file.write(data)
             self._ends.append(self._ends[-1] + len(data))
         self._sources.append(document.source)
@@ -84,11 +85,12 @@ class Spool:
                 ends = self._ends[PARTS * number : PARTS * (number + 1) + 1]
                 if file.tell() != ends[0]:
                     file.seek(ends[0])
-                place, key, facts, text = (
+                origin, key, facts, text = (
                     file.read(end - start).decode() for start, end in pairwise(ends)
                 )
                 said = Facts(*json.loads(facts)) if facts else NO_FACTS
-                yield Document(text, place, self._sources[number], key, said)
+                digest, _, place = origin.partition(" ")
+                yield Document(text, place, self._sources[number], key, said, digest)
 
     def close(self) -> None:
         """Delete the file."""

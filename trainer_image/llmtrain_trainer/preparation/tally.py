@@ -8,6 +8,7 @@ of a run are read by more people than its data.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -60,6 +61,13 @@ class Tally:
             self.counts[rule] = self.counts.get(rule, 0) + count
             examples = self.examples.setdefault(rule, [])
             examples.extend(part.examples[rule][: MAX_EXAMPLES - len(examples)])
+
+    def shift_places(self, shift: Callable[[str], str]) -> None:
+        """Put what `shift` makes of the place of each example in its place."""
+        for rule, examples in self.examples.items():
+            self.examples[rule] = [
+                example.model_copy(update={"place": shift(example.place)}) for example in examples
+            ]
 
     @classmethod
     def restore(cls, record: StepRecord) -> Self:

@@ -30,6 +30,7 @@ PACKED_SUFFIXES = (".gz", ".zst", ".zip")
 
 DECODER_ERRORS = (
     EOFError,
+    IndexError,
     NotImplementedError,
     OSError,
     RuntimeError,
@@ -37,7 +38,34 @@ DECODER_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What decoders raise on damaged input; RuntimeError is zip's word for a password."""
+"""What decoders raise on damaged input; RuntimeError is zip's word for a password, and IndexError
+what it makes of a member without a name."""
+
+
+def is_packed(name: str) -> bool:
+    """Return whether a file of this name has to be unpacked."""
+    return name.lower().endswith(PACKED_SUFFIXES)
+
+
+def strip_packing(name: str) -> str:
+    """Return a name in small letters without the endings that say how a file is packed."""
+    for suffix in PACKED_SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
+
+
+def limit_unpacked(path: Path) -> int:
+    """Return how many bytes may come out of a file."""
+    return FREE_BYTES + MAX_RATIO * path.stat().st_size
+
+
+def explain_bomb(uri: str) -> DataError:
+    """Return the failure of a file out of which more comes."""
+    return DataError(
+        f"{uri} unpacks to more than {MAX_RATIO} times its size",
+        reason="ArchiveTooLarge",
+        next_step="if it is meant to, upload it unpacked or in smaller parts",
+    )
 
 
 def open_members(path: Path, uri: str) -> Iterator[tuple[str, BinaryIO]]:
@@ -54,7 +82,7 @@ def open_members(path: Path, uri: str) -> Iterator[tuple[str, BinaryIO]]:
         DataError: where an archive is damaged or unpacks to too much; the streams raise it too.
     """
     name = uri.lower()
-    limit = FREE_BYTES + MAX_RATIO * path.stat().st_size
+    limit = limit_unpacked(path)
     if name.endswith(".gz"):
         with gzip.open(path, "rb") as unpacked:
             yield uri, _guard(cast("IO[bytes]", unpacked), uri, limit)
@@ -85,11 +113,7 @@ class _Guard(io.RawIOBase):
             raise _explain_damage(self._uri, error) from None
         self._left -= len(data)
         if self._left < 0:
-            raise DataError(
-                f"{self._uri} unpacks to more than {MAX_RATIO} times its size",
-                reason="ArchiveTooLarge",
-                next_step="if it is meant to, upload it unpacked or in smaller parts",
-            )
+            raise explain_bomb(self._uri)
         buffer[: len(data)] = data
         return len(data)
 
@@ -112,9 +136,9 @@ def _open_zip(path: Path, uri: str, limit: int) -> Iterator[tuple[str, BinaryIO]
         raise _explain_damage(uri, error) from None
     with archive:
         for member in sorted(archive.infolist(), key=lambda member: member.filename):
-            if member.is_dir():
-                continue
             try:
+                if member.is_dir():
+                    continue
                 unpacked = archive.open(member)
             except DECODER_ERRORS as error:
                 raise _explain_damage(uri, error) from None

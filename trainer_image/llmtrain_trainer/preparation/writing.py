@@ -14,6 +14,7 @@ import numpy as np
 from llmtrain_api.data import DataSpec
 from llmtrain_api.recipe import PersonalData
 from llmtrain_trainer.data_report.survey import OTHER_LABELS, Survey
+from llmtrain_trainer.dataset.document_index import DocumentIndex
 from llmtrain_trainer.dataset.shards import (
     COUNT_TYPE,
     TRAIN_COUNTS,
@@ -70,9 +71,16 @@ def open_writer(
 def write_splits(
     pieces: Iterable[tuple[Piece, Encoded]],
     writers: Mapping[Part, ShardWriter | RowPacker],
+    index: DocumentIndex,
     budget: TokenBudget | None = None,
 ) -> tuple[dict[Part, SplitManifest], int]:
     """Write the shards of every part, of pieces with their tokens.
+
+    Args:
+        pieces: to be written, in their order.
+        writers: of every part.
+        index: hears of every document that is written.
+        budget: what may be written for training; None: everything.
 
     Returns:
         The splits, and the number of words of the training split.
@@ -86,6 +94,7 @@ def write_splits(
             if budget is not None and not budget.admit(piece, piece.copies * len(tokens)):
                 continue
             num_words += piece.copies * len(show_text(piece.text).split())
+        index.add(piece.document.digest, piece.document.facts.id)
         for _ in range(piece.copies):
             writers[piece.part].append(
                 tokens,

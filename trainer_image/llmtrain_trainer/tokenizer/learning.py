@@ -1,6 +1,6 @@
-"""Learning a tokenizer from text: BPE and WordPiece, both over bytes.
+"""Learning a tokenizer from text: BPE, WordPiece and Unigram, all over bytes.
 
-Below: the `tokenizers` library. Above: `tokenization`.
+Below: the `tokenizers` library, `unigram`. Above: `tokenization`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from llmtrain_api.data import TokenizerKind
+from llmtrain_trainer.tokenizer.unigram import learn_unigram
 
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<|unknown|>"
@@ -19,8 +20,9 @@ UNKNOWN = "<|unknown|>"
 CONTINUATION = "\u2581"
 """Begins a piece of WordPiece that is not the first of its word."""
 
-WORDPIECE_WORD_BYTES = 64
-"""WordPiece looks for pieces of a word in a time that grows with the square of its length."""
+LONGEST_WORD_BYTES = 64
+"""WordPiece looks for pieces of a word in a time that grows with the square of its length, and
+Unigram learns from words as wholes."""
 
 PIECE_CHARACTERS = 64 * 1024
 """Longer texts are cut, where that changes no token, before they are encoded or learned from."""
@@ -94,9 +96,20 @@ def train_wordpiece_tokenizer(texts: Iterable[str], vocabulary_size: int) -> Tok
     return learned
 
 
+def train_unigram_tokenizer(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
+    """Return a Unigram over bytes of at most `vocabulary_size` tokens, learned from `texts`."""
+    divide = _divide_long_words()
+    pieces = (piece for text in texts for piece in cut_at_lines(text))
+    tokenizer = learn_unigram(pieces, divide, list_byte_characters(), vocabulary_size - 1)
+    learned = finish_byte_level(tokenizer)
+    learned.pre_tokenizer = divide
+    return learned
+
+
 TRAINERS: dict[TokenizerKind, Callable[[Iterable[str], int], Tokenizer]] = {
     TokenizerKind.BPE: train_bpe_tokenizer,
     TokenizerKind.WORDPIECE: train_wordpiece_tokenizer,
+    TokenizerKind.UNIGRAM: train_unigram_tokenizer,
 }
 
 
@@ -123,6 +136,6 @@ def _divide_long_words() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Sequence(
         [
             pre_tokenizers.ByteLevel(add_prefix_space=False),
-            pre_tokenizers.Split(Regex(rf"\S{{{WORDPIECE_WORD_BYTES}}}"), behavior="isolated"),
+            pre_tokenizers.Split(Regex(rf"\S{{{LONGEST_WORD_BYTES}}}"), behavior="isolated"),
         ]
     )

@@ -21,6 +21,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from llmtrain_api.data import DataSpec, TokenizerKind
 from llmtrain_api.data import Tokenizer as TokenizerSpec
 from llmtrain_trainer.failures import ConfigurationError
+from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.store import Store
 from llmtrain_trainer.tokenizer.arrays import RoleArray, TokenArray, choose_token_type
 from llmtrain_trainer.tokenizer.learning import (
@@ -46,6 +47,7 @@ from llmtrain_trainer.tokenizer.special_tokens import (
     find_name,
     find_special_tokens,
 )
+from llmtrain_trainer.tokenizer.words_once import MOST_CORES, WordTable
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -123,7 +125,7 @@ def make_tokenizer(
         encode = partial(encode_characters, characters)
     else:
         tokenizer = TRAINERS[spec.kind](texts, spec.vocabulary_size - len(special))
-        encode = partial(encode_with, tokenizer, cut_at_lines)
+        encode = choose_encoding(spec.kind, tokenizer)
     folder.mkdir()
     add_special_tokens(tokenizer, special, folder, END_OF_TEXT)
     tokenizer.save(str(folder / TOKENIZER_FILE))
@@ -145,7 +147,7 @@ def load_encoder(spec: TokenizerSpec, store: Store, folder: Path) -> TextEncoder
     if store.find_object(CHAT_FILE) is not None:
         store.download(CHAT_FILE, folder / CHAT_FILE)
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-    encode: EncodeTexts = partial(encode_with, tokenizer, cut_at_lines)
+    encode = choose_encoding(spec.kind, tokenizer)
     if spec.kind is TokenizerKind.BYTE:
         encode = encode_bytes
     elif spec.kind is TokenizerKind.CHARACTER:
@@ -153,6 +155,14 @@ def load_encoder(spec: TokenizerSpec, store: Store, folder: Path) -> TextEncoder
         characters = "".join(sorted(vocabulary.keys() - {UNKNOWN, END_OF_TEXT}))
         encode = partial(encode_characters, characters)
     return TextEncoder(tokenizer, END_OF_TEXT, encode)
+
+
+def choose_encoding(kind: TokenizerKind, tokenizer: Tokenizer) -> EncodeTexts:
+    """Return the fastest way to a learned tokenizer's tokens on this machine."""
+    encode = partial(encode_with, tokenizer, cut_at_lines)
+    if kind is TokenizerKind.BPE and count_usable_cores() <= MOST_CORES:
+        return WordTable(tokenizer, encode).encode
+    return encode
 
 
 def encode_bytes(texts: Sequence[str]) -> Iterator[NDArray[Any]]:

@@ -17,10 +17,11 @@ from tempfile import TemporaryDirectory
 
 from torch import nn
 
+from llmtrain_api.evaluation import HeldOut
 from llmtrain_api.objective import Objective as Kind
 from llmtrain_api.records import RankPhase
 from llmtrain_api.run import RunConfig
-from llmtrain_api.training import DivergenceAction, HeldOut
+from llmtrain_api.training import DivergenceAction
 from llmtrain_trainer.checkpoint.manifest import CHECKPOINTS
 from llmtrain_trainer.checkpoint.origin import fetch_origin
 from llmtrain_trainer.checkpoint.part_file import name_part

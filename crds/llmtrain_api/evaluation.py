@@ -1,0 +1,224 @@
+"""`spec.evaluation`: what a model is measured on, what it must reach, and what it is compared with.
+
+Below: `base`, `gates`, `suites`. Above: `job`, which embeds it, and `run`, which hands it to the
+trainer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+
+from llmtrain_api.base import Model, cel
+from llmtrain_api.gates import (
+    GATE_PATTERN,
+    GATE_RULE,
+    MAX_GATE_CHARACTERS,
+    MAX_GATES,
+    check_names,
+    parse_gate,
+)
+from llmtrain_api.sources import S3Uri
+from llmtrain_api.suites import SUITE_METRICS, Suite
+
+ALL_SUITE_METRICS = frozenset(name for names in SUITE_METRICS.values() for name in names)
+
+METRICS = {
+    "loss": "nats for each target",
+    "perplexity": "exp(loss)",
+    "accuracy": "share of the targets that are right at the first guess",
+    "macro_f1": "mean of the F1 scores of all labels; classification only",
+    "bits_per_byte": "loss in bits for each byte of UTF-8, where every token is predicted",
+}
+"""What every evaluation measures, on all text of evaluation.split."""
+
+UNIGRAM_METRICS = ("unigram.loss", "unigram.perplexity", "unigram.bits_per_byte")
+"""The same of a model that knows the frequencies of tokens, or of labels, only."""
+
+MAJORITY_METRICS = ("majority.accuracy",)
+"""Of always saying the commonest label of the training documents; classification only."""
+
+BASELINE_METRICS = tuple(f"baseline.{name}" for name in METRICS)
+"""The same of the run that evaluation.baseline names."""
+
+GATE_METRICS = (*METRICS, *UNIGRAM_METRICS, *MAJORITY_METRICS, *BASELINE_METRICS)
+"""All that a gate may name without a suite."""
+
+_OF_A_SUITE = rf"(?:baseline\.)?[a-z][a-z0-9_]*\.(?:{'|'.join(sorted(ALL_SUITE_METRICS))})"
+_OF_NO_SUITE = "|".join(name.replace(".", r"\.") for name in (*UNIGRAM_METRICS, *MAJORITY_METRICS))
+_OF_ALL = "|".join(name.replace(".", r"\.") for name in GATE_METRICS)
+NAMES_PATTERN = rf"^\W*(?:(?:[0-9][\w.]*|{_OF_ALL}|{_OF_A_SUITE})(?:[^\w.]+|$))*$"
+"""A text whose words are all numbers or metrics, for the server: of any suite."""
+
+NAMES_RULE = (
+    f"a gate names a metric that there is not; known here: {', '.join(GATE_METRICS)}; and of a "
+    f"suite <name>.{', '.join(sorted(ALL_SUITE_METRICS))}"
+)
+
+SUITE_RULE = "a gate names a metric of a suite that evaluation.suites has not"
+SUITE_NAMES_RULE = "every suite needs a name of its own"
+SUITE_TOKENS_RULE = (
+    "evaluation.suites: maxNewTokens of kind: generation must be less than "
+    "training.sequenceLength, which prompt and answer share"
+)
+SUITE_OBJECTIVE_RULE = "evaluation.suites are for models that write text: objective: causal"
+
+BASELINE_RULE = (
+    "a gate that names baseline.… needs evaluation.baseline; unigram.… needs nothing, the metrics "
+    "of a model that knows the frequencies of tokens only"
+)
+
+BITS_PER_BYTE_RULE = (
+    "evaluation.gates: bits_per_byte is measured for objective: causal only, where every token is "
+    "predicted; use loss, perplexity or accuracy"
+)
+
+CLASSES_RULE = (
+    "evaluation.gates: macro_f1 and majority.accuracy are measured for objective: classification "
+    "only"
+)
+
+
+def check_gate(text: str) -> str:
+    """Return the text of a gate.
+
+    Raises:
+        ValueError: it is none, or names what is never measured; see `parse_gate`, `check_names`.
+    """
+    gate = parse_gate(text)
+    of_suites = [name for name in gate.names if re.fullmatch(_OF_A_SUITE, name)]
+    check_names(gate, [*GATE_METRICS, *of_suites])
+    return text
+
+
+def check_suite_metrics(gates: Sequence[str], suites: Sequence[Suite]) -> None:
+    """Refuse gates that name metrics of suites that there are not.
+
+    Raises:
+        ValueError: names the gate, the metric, and what exists.
+    """
+    own = [f"{suite.name}.{name}" for suite in suites for name in suite.list_metrics()]
+    known = [*GATE_METRICS, *own, *(f"baseline.{name}" for name in own)]
+    for index, text in enumerate(gates):
+        try:
+            check_names(parse_gate(text), known)
+        except ValueError as error:
+            raise ValueError(f"gates[{index}]: {error}") from None
+
+
+def names_any(gates: Sequence[str], part: str) -> bool:
+    """Tell whether a metric whose name has `part` in it is named in any of the gates."""
+    return any(part in name for gate in gates for name in parse_gate(gate).names)
+
+
+Gate = Annotated[
+    str,
+    AfterValidator(check_gate),
+    Field(
+        min_length=3,
+        max_length=MAX_GATE_CHARACTERS,
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(f"self.matches(r'{GATE_PATTERN}')", GATE_RULE),
+                cel(f"self.matches(r'{NAMES_PATTERN}')", NAMES_RULE),
+            ]
+        },
+    ),
+]
+
+
+class Baseline(Model):
+    """What the model is compared with."""
+
+    run: S3Uri
+    """A run of llmtrain that has been evaluated, as its status.provenance.runUri says, in the
+    same store: its metrics are baseline.loss and so on in gates."""
+
+
+class Samples(Model):
+    """Texts that the trained model writes, for the report."""
+
+    prompts: list[str] = Field(default=[], max_length=32)
+    """Beginnings to continue; absent: starts of held-out documents."""
+
+    max_new_tokens: int = Field(default=120, ge=1, le=4096)
+    """Tokens that are written after each prompt."""
+
+    temperature: float = Field(default=0.8, ge=0.0, le=5.0)
+    """Randomness of sampling; 0 takes the most probable token."""
+
+
+class HeldOut(StrEnum):
+    """A part of the data that is not trained on."""
+
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+class EvaluationSpec(Model):
+    """Measuring the model on held-out text, and what it must reach."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(
+                    "has(self.baseline) || !self.gates.exists(gate, gate.contains('baseline.'))",
+                    BASELINE_RULE,
+                    field="gates",
+                ),
+                cel(
+                    "self.gates.all(gate, gate.findAll("
+                    r"r'[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)+'"
+                    ").all(name, "
+                    rf"name.matches(r'^(?:baseline\.[a-z0-9_]+|{_OF_NO_SUITE})$') || "
+                    "self.suites.exists(suite, name.startsWith(suite.name + '.') || "
+                    "name.startsWith('baseline.' + suite.name + '.'))))",
+                    SUITE_RULE,
+                    field="gates",
+                ),
+                cel(
+                    "self.suites.all(one, self.suites.exists_one(other, other.name == one.name))",
+                    SUITE_NAMES_RULE,
+                    field="suites",
+                ),
+            ]
+        }
+    )
+
+    split: HeldOut = HeldOut.VALIDATION
+    """What the final evaluation measures on; test needs data.split.testFraction. While training
+    it is always validation, so that no choice is made by the test part."""
+
+    every_steps: int = Field(default=200, ge=1, le=100_000_000)
+    """Steps between evaluations while training; there is always one after the last step."""
+
+    max_sequences: int = Field(default=256, ge=1, le=10_000_000)
+    """Held-out sequences of an evaluation while training; the final one takes all of them."""
+
+    gates: list[Gate] = Field(default=[], max_length=MAX_GATES)
+    """What the model must satisfy, as "perplexity <= 40 && bits_per_byte < baseline.bits_per_byte".
+    The job ends as failed (GateFailed) where one does not hold; docs/evaluation.md lists the
+    metrics. A metric that was not measured or is no number fails its gate."""
+
+    suites: list[Suite] = Field(default=[], max_length=8)
+    """Sets of questions that the final evaluation asks, each with metrics of its own."""
+
+    baseline: Baseline | None = None
+    """What the model is compared with, as baseline.loss and so on in gates."""
+
+    samples: Samples = Samples()
+    """What the model writes for the report."""
+
+    @model_validator(mode="after")
+    def check_metrics(self) -> Self:
+        """Hold the CEL rules of this model in Python too."""
+        if len({suite.name for suite in self.suites}) < len(self.suites):
+            raise ValueError(SUITE_NAMES_RULE)
+        check_suite_metrics(self.gates, self.suites)
+        if self.baseline is None and names_any(self.gates, "baseline."):
+            raise ValueError(BASELINE_RULE)
+        return self

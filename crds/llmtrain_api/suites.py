@@ -1,0 +1,127 @@
+"""`spec.evaluation.suites`: sets of questions with their answers, and the metrics of each kind.
+
+Below: `base`, `sources`. Above: `evaluation`, which knows the names that gates may use.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from llmtrain_api.base import Model, cel
+from llmtrain_api.sources import S3Uri
+
+RESERVED_NAMES = ("baseline", "majority", "unigram")
+"""Prefixes of metrics that are of no suite."""
+
+RESERVED_RULE = f"a suite cannot be named {', '.join(RESERVED_NAMES[:-1])} or {RESERVED_NAMES[-1]}"
+
+SuiteUri = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\s*?\[]*[^\s*?\[/]$", max_length=1024
+    ),
+]
+"""One object."""
+
+
+LEAST_SAMPLES = 2
+"""Answers that can agree."""
+
+
+class SuiteKind(StrEnum):
+    """What the model is asked to do."""
+
+    GENERATION = "generation"
+    MULTIPLE_CHOICE = "multiple-choice"
+
+
+SUITE_METRICS = {
+    SuiteKind.GENERATION: (
+        "exact_match",
+        "token_f1",
+        "rouge_l",
+        "chrf",
+        "bleu",
+        "similarity",
+        "unsupported_rate",
+        "coverage",
+        "self_consistency",
+        "tokens_per_second",
+        "latency_seconds",
+    ),
+    SuiteKind.MULTIPLE_CHOICE: ("accuracy", "accuracy_per_byte", "chance"),
+}
+"""What is measured of each kind, as <suite>.exact_match in gates."""
+
+
+def check_suite_name(name: str) -> str:
+    """Return the name of a suite.
+
+    Raises:
+        ValueError: it means something else in gates.
+    """
+    if name in RESERVED_NAMES:
+        raise ValueError(RESERVED_RULE)
+    return name
+
+
+SuiteName = Annotated[
+    str,
+    AfterValidator(check_suite_name),
+    Field(
+        pattern=r"^[a-z][a-z0-9_]*$",
+        max_length=32,
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(f"!(self in {list(RESERVED_NAMES)})", RESERVED_RULE),
+            ]
+        },
+    ),
+]
+
+
+class Suite(Model):
+    """Examples that the exported model is asked, and what it says is compared with."""
+
+    name: SuiteName
+    """What its metrics begin with, as qa.exact_match in gates."""
+
+    kind: SuiteKind = SuiteKind.GENERATION
+    """generation: the model continues each prompt, and what it writes is compared with the
+    references; multiple-choice: it chooses the most probable of the given answers."""
+
+    uri: SuiteUri
+    """JSON lines in the same store. generation: prompt, references (a list of texts) or reference,
+    and, where there is one, source (the text that the answer is to be true to);
+    multiple-choice: prompt, choices (texts), answer (the number of the right one, from 0). An id
+    is allowed, too. Anything else is refused, by file and line, before training."""
+
+    max_examples: int = Field(default=1000, ge=1, le=1_000_000)
+    """At most so many are asked, evenly over the file."""
+
+    max_new_tokens: int = Field(default=64, ge=1, le=4096)
+    """For generation: tokens that are written after each prompt, the most probable ones."""
+
+    stop: list[str] = Field(default=[], max_length=8)
+    """For generation: what is written ends before the first of these texts, as "\\n"."""
+
+    consistency_samples: int = Field(default=0, ge=0, le=16)
+    """For generation: how many answers are drawn by chance for each prompt, too, to see whether
+    they agree (self_consistency); less than 2: none."""
+
+    encoder: S3Uri | None = None
+    """For generation: a Hugging Face directory of the same store with a model of texts, by whose
+    states similarity is measured. Absent: the states of the trained model itself."""
+
+    def list_metrics(self) -> list[str]:
+        """Return what is measured, without the name of the suite; some needs a source."""
+        names = SUITE_METRICS[self.kind]
+        return [name for name in names if name != "self_consistency" or self.draws_samples]
+
+    @property
+    def draws_samples(self) -> bool:
+        """Whether several answers are drawn for each prompt."""
+        return self.consistency_samples >= LEAST_SAMPLES

@@ -1,0 +1,340 @@
+"""Suites: the exported model is asked, and what it answers is measured.
+
+Below: `suite_data`, `generating`, `choices`; `text_metrics`, `similarity`, `consistency`.
+Above: `evaluate`; `report` shows it.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from llmtrain_api.objective import LossOn
+from llmtrain_api.run import RunConfig, StorageConfig
+from llmtrain_api.suites import Suite, SuiteKind
+from llmtrain_trainer.evaluation.choices import score_continuations
+from llmtrain_trainer.evaluation.consistency import (
+    find_unsupported,
+    measure_agreement,
+    measure_coverage,
+)
+from llmtrain_trainer.evaluation.generating import Writer
+from llmtrain_trainer.evaluation.inputs import download_encoder
+from llmtrain_trainer.evaluation.similarity import (
+    Embedder,
+    StatesMissingError,
+    score_similarities,
+)
+from llmtrain_trainer.evaluation.suite_data import Choice, Question, read_choices, read_questions
+from llmtrain_trainer.evaluation.text_metrics import (
+    score_bleu,
+    score_chrf,
+    score_exact_match,
+    score_rouge_l,
+    score_token_f1,
+)
+from llmtrain_trainer.model.lstm import MODEL_TYPE as LSTM
+
+SAMPLING_TEMPERATURE = 1.0
+"""Of answers that are drawn to see whether they agree: by the model's own probabilities."""
+
+NUM_RANKING_SCORES = 3
+"""Scores that every answer has, by which they are ranked."""
+
+NUM_SHOWN = 5
+"""Worst and best examples that are kept, each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An example, and what the model made of it."""
+
+    place: str
+    prompt: str
+    answer: str
+    references: tuple[str, ...]
+    scores: Mapping[str, float]
+    """By metric; the first ones say which answers are the best."""
+
+    unsupported: tuple[str, ...] = ()
+    """Facts of the answer that its source does not have."""
+
+    def dump(self) -> dict[str, Any]:
+        """Return JSON-ready camelCase data."""
+        return {
+            "place": self.place,
+            "prompt": self.prompt,
+            "answer": self.answer,
+            "references": list(self.references),
+            "scores": dict(self.scores),
+            "unsupported": list(self.unsupported),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteResult:
+    """What came of a suite."""
+
+    suite: Suite
+    num_examples: int
+    num_cut: int
+    """Prompts that lost their beginning, since the context had no room for them."""
+
+    metrics: Mapping[str, float | None]
+    """By name, without that of the suite."""
+
+    worst: Sequence[Answer]
+    best: Sequence[Answer]
+
+    def dump(self) -> dict[str, Any]:
+        """Return JSON-ready camelCase data."""
+        return {
+            "name": self.suite.name,
+            "kind": self.suite.kind.value,
+            "uri": self.suite.uri,
+            "examples": self.num_examples,
+            "promptsCut": self.num_cut,
+            "metrics": dict(self.metrics),
+            "worst": [answer.dump() for answer in self.worst],
+            "best": [answer.dump() for answer in self.best],
+        }
+
+
+class Asking:
+    """A model that suites are asked of."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        end_of_text: int,
+    ) -> None:
+        """Ask a causal model on its own device, with batches as in training."""
+        self._config = config
+        self._model = model
+        self._tokenizer = tokenizer
+        self._end_of_text = end_of_text
+        self._batch_size = config.training.micro_batch_size or config.training.batch_size
+        self._context = config.training.sequence_length
+
+    def run(self, suite: Suite, index: int) -> SuiteResult:
+        """Ask all examples of a suite; `index` is its place in spec.evaluation.suites.
+
+        Raises:
+            DataError: where the suite cannot be read.
+            ConfigurationError: where its encoder cannot be used.
+        """
+        if suite.kind is SuiteKind.GENERATION:
+            return self._generate(suite, index)
+        return self._choose(suite, index)
+
+    def _generate(self, suite: Suite, index: int) -> SuiteResult:
+        questions = read_questions(suite, index, self._config.storage)
+        writer = Writer(
+            self._model,
+            self._tokenizer,
+            context=self._context,
+            end_of_text=self._end_of_text,
+            batch_size=self._batch_size,
+            is_recurrent=self._model.config.model_type == LSTM,
+            as_turns=self._config.loss_on is LossOn.ASSISTANT,
+        )
+        prompts = [question.prompt for question in questions]
+        written, speed = writer.write(prompts, max_new_tokens=suite.max_new_tokens, stop=suite.stop)
+        texts = [item.text.strip() for item in written]
+        agreements = self._draw_again(suite, writer, prompts)
+        references = [question.references for question in questions]
+        similarities = self._compare(suite, index, texts, references)
+        answers = [
+            _score_answer(question, text, similarity)
+            for question, text, similarity in zip(questions, texts, similarities, strict=True)
+        ]
+        metrics = {
+            **average_scores(answers),
+            "chrf": score_chrf(texts, references),
+            "bleu": score_bleu(texts, references),
+            **({"self_consistency": average(agreements)} if agreements else {}),
+            "tokens_per_second": speed.tokens_per_second,
+            "latency_seconds": speed.latency_seconds,
+        }
+        return _make_result(suite, answers, metrics, num_cut=sum(item.is_cut for item in written))
+
+    def _draw_again(self, suite: Suite, writer: Writer, prompts: Sequence[str]) -> list[float]:
+        """Return how much answers drawn by chance agree, for each prompt; nothing if not asked."""
+        if not suite.draws_samples:
+            return []
+        torch.manual_seed(self._config.training.seed)
+        drawn = [
+            writer.write(
+                prompts,
+                max_new_tokens=suite.max_new_tokens,
+                stop=suite.stop,
+                temperature=SAMPLING_TEMPERATURE,
+            )[0]
+            for _ in range(suite.consistency_samples)
+        ]
+        return [
+            measure_agreement([sample[i].text for sample in drawn], score_token_f1)
+            for i in range(len(prompts))
+        ]
+
+    def _compare(
+        self,
+        suite: Suite,
+        index: int,
+        texts: Sequence[str],
+        references: Sequence[Sequence[str]],
+    ) -> Sequence[float | None]:
+        """Return the similarity of each text to its references, where there is a way to tell."""
+        if suite.encoder is None:
+            embedder = Embedder(
+                self._model, self._tokenizer, context=self._context, batch_size=self._batch_size
+            )
+            try:
+                return score_similarities(embedder, texts, references)
+            except StatesMissingError:
+                return [None] * len(texts)
+        embedder = load_encoder(
+            suite.encoder,
+            self._config.storage,
+            field=f"spec.evaluation.suites[{index}].encoder",
+            device=self._model.device,
+            batch_size=self._batch_size,
+        )
+        return score_similarities(embedder, texts, references)
+
+    def _choose(self, suite: Suite, index: int) -> SuiteResult:
+        examples = read_choices(suite, index, self._config.storage)
+        scores = iter(
+            score_continuations(
+                self._model,
+                self._tokenizer,
+                [(example.prompt, choice) for example in examples for choice in example.choices],
+                context=self._context,
+                end_of_text=self._end_of_text,
+                batch_size=self._batch_size,
+            )
+        )
+        answers = [
+            score_choice(example, [next(scores) for _ in example.choices]) for example in examples
+        ]
+        chance = sum(1 / len(example.choices) for example in examples) / len(examples)
+        metrics = {**average_scores(answers), "chance": chance}
+        del metrics["margin"]
+        return _make_result(suite, answers, metrics, num_cut=0)
+
+
+def average_scores(answers: Sequence[Answer]) -> dict[str, float]:
+    """Return the mean of each score, over the answers that have it."""
+    names = dict.fromkeys(name for answer in answers for name in answer.scores)
+    return {
+        name: average([answer.scores[name] for answer in answers if name in answer.scores])
+        for name in names
+    }
+
+
+def average(values: Sequence[float]) -> float:
+    """Return the mean."""
+    return math.fsum(values) / len(values)
+
+
+def score_choice(example: Choice, scores: Sequence[float]) -> Answer:
+    """Say which of its choices a model holds for the most probable.
+
+    Args:
+        example: what was asked.
+        scores: ln p of each choice.
+    """
+    indices = range(len(scores))
+    chosen = max(indices, key=lambda i: scores[i])
+    per_byte = max(indices, key=lambda i: scores[i] / len(example.choices[i].encode()))
+    others = [score for i, score in enumerate(scores) if i != example.answer]
+    return Answer(
+        place=example.place,
+        prompt=example.prompt,
+        answer=example.choices[chosen],
+        references=(example.choices[example.answer],),
+        scores={
+            "margin": scores[example.answer] - max(others),
+            "accuracy": float(chosen == example.answer),
+            "accuracy_per_byte": float(per_byte == example.answer),
+        },
+    )
+
+
+def load_encoder(
+    uri: str, storage: StorageConfig, *, field: str, device: Any, batch_size: int
+) -> Embedder:
+    """Load a model of texts from the store, from safetensors and by no code but the library's.
+
+    Raises:
+        ConfigurationError: where there is none that can be used.
+    """
+    with tempfile.TemporaryDirectory(prefix="llmtrain-encoder-") as name:
+        download_encoder(uri, storage, Path(name), field=field)
+        model = transformers.AutoModel.from_pretrained(
+            name, trust_remote_code=False, use_safetensors=True
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+    context = getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)
+    return Embedder(model.to(device).eval(), tokenizer, context=context, batch_size=batch_size)
+
+
+def _score_answer(question: Question, text: str, similarity: float | None) -> Answer:
+    scores = {
+        "token_f1": score_token_f1(text, question.references),
+        "rouge_l": score_rouge_l(text, question.references),
+        "exact_match": score_exact_match(text, question.references),
+    }
+    if similarity is not None:
+        scores["similarity"] = similarity
+    unsupported = []
+    if question.source is not None:
+        unsupported = find_unsupported(text, question.source)
+        scores["unsupported_rate"] = float(bool(unsupported))
+        coverage = measure_coverage(text, question.source)
+        if coverage is not None:
+            scores["coverage"] = coverage
+    return Answer(
+        place=question.place,
+        prompt=question.prompt,
+        answer=text,
+        references=question.references,
+        scores=scores,
+        unsupported=tuple(f"{fact.text} ({fact.kind.value})" for fact in unsupported),
+    )
+
+
+def _make_result(
+    suite: Suite,
+    answers: Sequence[Answer],
+    metrics: Mapping[str, float | None],
+    *,
+    num_cut: int,
+) -> SuiteResult:
+    """Put together a result; answers that score alike are shown in the order of the file."""
+    ranked = sorted(answers, key=_rank)
+    shown = min(NUM_SHOWN, (len(ranked) + 1) // 2)
+    best = sorted(answers, key=lambda answer: [-score for score in _rank(answer)])
+    return SuiteResult(
+        suite=suite,
+        num_examples=len(answers),
+        num_cut=num_cut,
+        metrics=metrics,
+        worst=ranked[:shown],
+        best=best[: min(shown, len(ranked) - shown)],
+    )
+
+
+def _rank(answer: Answer) -> list[float]:
+    return list(answer.scores.values())[:NUM_RANKING_SCORES]
