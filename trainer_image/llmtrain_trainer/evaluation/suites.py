@@ -1,7 +1,8 @@
 """Suites: the exported model is asked, and what it answers is measured.
 
 Below: `suite_data`, `generating`, `choices`, `answers`, `text_metrics`, `similarity`,
-`consistency`, the forms of personal data that preparation knows. Above: `evaluate`; `report` shows it.
+`consistency`, the forms of personal data that preparation knows. Above: `evaluate`; `report` shows
+it.
 """
 
 from __future__ import annotations
