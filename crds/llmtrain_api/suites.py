@@ -49,6 +49,7 @@ SUITE_METRICS = {
         "unsupported_rate",
         "coverage",
         "self_consistency",
+        "personal_data_rate",
         "tokens_per_second",
         "latency_seconds",
     ),

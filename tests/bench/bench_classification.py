@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -30,7 +31,8 @@ import click
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.evaluate import run_evaluate
 from llmtrain_trainer.progress import Reporter
-from testbed.ranks import run_ranks
+from llmtrain_trainer.rank_group import RankGroup
+from llmtrain_trainer.train import run_train
 from testbed.tiny_run import prepare_tiny_run
 
 PACKAGES = ("numpy", "torch", "sklearn", "matplotlib", "transformers", "kubernetes", "pyarrow")
@@ -38,13 +40,13 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 """Packages that are installed under another name."""
 
 CHARACTERS = range(60, 400)
-MOST_OF_A_CLASS = 400
+MOST_OF_A_CLASS, MOST_READ = 400, 800
 SHARE_OF_FIRST = 0.5
 """Classes are of unlike sizes: each has fewer documents than the one before it, down to this."""
 
-SEQUENCE_LENGTH, BATCH_SIZE = 64, 16
+SEQUENCE_LENGTH, BATCH_SIZE = 32, 16
 NO_SHAPE = {"layers": None, "heads": None, "hiddenSize": None}
-LEARNING_RATES = {"pretrained": 5e-5, "random": 5e-4}
+LEARNING_RATES = {"pretrained": 1e-4, "random": 5e-4}
 
 
 @click.command()
@@ -52,14 +54,15 @@ LEARNING_RATES = {"pretrained": 5e-5, "random": 5e-4}
     "--model", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True
 )
 @click.option("--steps", type=int, default=120)
+@click.option("--kind", "kinds", multiple=True, type=click.Choice(list(LEARNING_RATES)))
 @click.option("--output", type=click.Path(path_type=Path), required=True)
-def main(model: Path, steps: int, output: Path) -> None:
-    """Train both, and write what came out."""
+def main(model: Path, steps: int, kinds: tuple[str, ...], output: Path) -> None:
+    """Train both, or those of `--kind`, and write what came out."""
     with tempfile.TemporaryDirectory(prefix="llmtrain-classification-") as name:
         root = Path(name)
         num_texts = write_texts(root / "tiny-bucket" / "docstrings.jsonl")
         shutil.copytree(model, root / "tiny-bucket" / "model")
-        results = {kind: train(root, kind, steps) for kind in LEARNING_RATES}
+        results = {kind: train(root, kind, steps) for kind in kinds or LEARNING_RATES}
     record = {
         "machine": platform.processor() or platform.machine(),
         "packages": {package: version(DISTRIBUTIONS.get(package, package)) for package in PACKAGES},
@@ -77,7 +80,9 @@ def train(root: Path, kind: str, steps: int) -> dict[str, Any]:
     """Train one of the two, and measure it on what is held out."""
     config = configure(root, kind, steps)
     began = time.perf_counter()
-    run_ranks(config)
+    with tempfile.TemporaryDirectory(prefix="llmtrain-staging-") as staging:
+        group = RankGroup(staging=(staging,))
+        run_train(config, group, Reporter(0, lambda update: None), lambda: False)
     seconds = time.perf_counter() - began
     result = run_evaluate(config, Reporter(0, lambda update: None))
     folder = root / config.run_uri.removeprefix("s3://")
@@ -123,7 +128,7 @@ def write_texts(path: Path) -> int:
     lines = []
     for number, package in enumerate(PACKAGES):
         share = 1.0 - (1.0 - SHARE_OF_FIRST) * number / (len(PACKAGES) - 1)
-        texts = sorted(set(read_docstrings(package)))
+        texts = sorted(set(islice(read_docstrings(package), MOST_READ)))
         Random(0).shuffle(texts)
         lines += [
             json.dumps({"text": text, "label": package}) + "\n"
@@ -142,7 +147,11 @@ def read_docstrings(package: str) -> Iterator[str]:
     [folder] = spec.submodule_search_locations or []
     name = re.compile(re.escape(package), re.IGNORECASE)
     for path in sorted(Path(folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except SyntaxError:  # of a newer Python
+            continue
+        for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 text = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
                 if len(text) in CHARACTERS:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from llmtrain_api import JobStatus
-from llmtrain_api.records import Stage
+from llmtrain_api.records import GateResult, Stage, StageResult
 from llmtrain_api.status import Attempt, CheckpointStatus, Phase, Progress
 from llmtrain_operator.world.job_folder import JobFolder
 from testbed.command_line import CommandLine
@@ -77,6 +77,23 @@ def test_a_failure_is_said_with_what_to_look_at(
     assert "tiny failed: line 8 is bad" in told
     assert "llmtrain logs tiny --store llmtrain-store" in told
     assert said in told
+
+
+def test_a_model_that_fails_its_gates_is_said_with_where_it_is(
+    llmtrain: CommandLine, folder: JobFolder
+) -> None:
+    job = folder.read_job()
+    assert job is not None
+    results = StageResult(
+        gates=[GateResult(passed=False, value=41.5, limit=40.0)],
+        export_uri="s3://models/runs/tiny/export",
+    )
+    failed = {"phase": Phase.FAILED, "message": "fails 1 of 1 gates", "results": results}
+    folder.write_job(job.model_copy(update={"status": TRAINING.model_copy(update=failed)}))
+    told = llmtrain("status", "tiny").stdout
+    assert "tiny failed: fails 1 of 1 gates" in told
+    assert "llmtrain-store/models/runs/tiny/export" in told
+    assert "The same command again" not in told
 
 
 def test_logs_of_one_process_or_of_all(llmtrain: CommandLine, folder: JobFolder) -> None:

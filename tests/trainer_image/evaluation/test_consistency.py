@@ -29,6 +29,7 @@ SOURCE = (
         ("Founded 2020-03-12 by Jane Q. Austen's friend.", []),
         ("It has 1234 members, 3 offices, and 3.1 million dollars.", []),
         ("The UN praised it. Its share is 8.0 %.", []),
+        ("Ask Jane Austen. Yesterday New York praised it.", []),
         ("Scientists praised it. However, I did not.", []),
         ("On March 13th, 2020 it opened.", ["March 13th, 2020"]),
         ("It opened on 12 March 2021 in Boston.", ["12 March 2021", "Boston"]),

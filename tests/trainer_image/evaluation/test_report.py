@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from llmtrain_trainer.evaluation.answers import SuiteResult
 from llmtrain_trainer.evaluation.report import Report, Sample, draw_curve, render_report, smooth
-from llmtrain_trainer.evaluation.suites import SuiteResult
 from llmtrain_trainer.evaluation.verdict import judge_gates
 from llmtrain_trainer.model.blueprint import Shape
 from testbed.tiny_run import configure_tiny_run

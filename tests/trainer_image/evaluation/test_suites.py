@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import torch
 from torch import nn
 
 from llmtrain_api.network import Architecture, ModelSpec
+from llmtrain_api.suites import Suite
+from llmtrain_trainer.evaluation.answers import Answer, make_result
 from llmtrain_trainer.evaluation.choices import encode_pair, score_continuations
 from llmtrain_trainer.evaluation.generating import Writer, cut_at, group_by_length
 from llmtrain_trainer.evaluation.inputs import check_inputs
 from llmtrain_trainer.evaluation.similarity import Embedder, score_similarities
-from llmtrain_trainer.evaluation.suite_data import Choice, choose_evenly
-from llmtrain_trainer.evaluation.suites import score_choice
+from llmtrain_trainer.evaluation.suite_data import Choice, Question, choose_evenly
+from llmtrain_trainer.evaluation.suites import score_answer, score_choice
 from llmtrain_trainer.failures import ConfigurationError, DataError
 from llmtrain_trainer.model.network import build_model
 from testbed.tiny_run import configure_tiny_run
@@ -147,6 +150,34 @@ def test_continuations_score_what_the_model_says_of_them() -> None:
         [2 * right, right + wrong, wrong, 2 * right, 2 * wrong], rel=1e-5
     )
     assert encode_pair(BYTES, "a ", "b", end_of_text=END) == ([97], [32, 98])
+
+
+def test_answers_are_scored_and_shown_without_personal_data() -> None:
+    question = Question(
+        place="x:1", prompt="p", references=("Ask Ada Lovelace",), source="Ada Lovelace helps."
+    )
+    answer = score_answer(question, "Ask Ada Lovelace or Grace at grace@navy.example.com", 0.5)
+    assert answer.answer == "Ask Ada Lovelace or Grace at <EMAIL>"
+    assert answer.unsupported == ("Grace (name)",)
+    assert (answer.scores["personal_data_rate"], answer.scores["unsupported_rate"]) == (1.0, 1.0)
+    assert answer.scores["similarity"] == 0.5
+    clean = score_answer(replace(question, source=None), "ask ada lovelace!", None)
+    assert clean.scores == {
+        "token_f1": 1.0,
+        "rouge_l": 1.0,
+        "exact_match": 1.0,
+        "personal_data_rate": 0.0,
+    }
+
+
+def test_worst_and_best_answers_are_others() -> None:
+    answers = [
+        Answer(place=str(i), prompt="", answer="", references=(), scores={"token_f1": score})
+        for i, score in enumerate([0.0, 0.5, 0.0, 1.0, 0.0])
+    ]
+    result = make_result(Suite(name="qa", uri="s3://corpus/qa.jsonl"), answers, {}, num_cut=0)
+    assert [answer.place for answer in result.worst] == ["0", "2", "4"]
+    assert [answer.place for answer in result.best] == ["3", "1"]
 
 
 def test_choices_are_compared_with_and_without_their_length() -> None:

@@ -237,3 +237,15 @@ def test_new_tokens_begin_as_the_mean_and_change_nothing_else(tmp_path: Path) ->
     assert {name: p.shape for name, p in grown.named_parameters()} == {
         name: p.shape for name, p in blueprint.build().named_parameters()
     }
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    config = write_model(tmp_path)
+    save_file({"other": torch.zeros(3)}, tmp_path / "tiny-bucket" / "model" / "model.safetensors")
+    pin(config)
+    record = read_pretrained(config, open_store(config.run_uri, config.storage))
+    assert record is not None
+    blueprint = Blueprint(run=config, configuration=record.configure(), pretrained=record)
+    with pytest.raises(ConfigurationError, match="the weights lack") as caught:
+        blueprint.begin()
+    assert caught.value.reason == "PretrainedInvalid"

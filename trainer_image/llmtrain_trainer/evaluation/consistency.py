@@ -45,8 +45,7 @@ def find_unsupported(answer: str, source: str) -> list[Unsupported]:
         source: that text.
     """
     stated, given = extract_facts(answer), extract_facts(source)
-    words = list_words(source)
-    known, initials = set(words), _find_initials(given)
+    known, initials = set(list_words(source)), _find_initials(given)
     is_short = len(answer.split()) <= SHORT_ANSWER_WORDS
     repeated = {word for name in stated.names if not name.begins_sentence for word in name.words}
     found = [
@@ -60,10 +59,10 @@ def find_unsupported(answer: str, source: str) -> list[Unsupported]:
         if not _is_given(number, given)
     ]
     for name in stated.names:
-        is_maybe_common = name.begins_sentence and len(name.words) == 1 and not is_short
-        if is_maybe_common and name.words[0] not in repeated:
-            continue
-        if not known.issuperset(name.words) and not _is_abbreviated(name, known, initials):
+        words = name.words
+        if name.begins_sentence and not is_short and words[0] not in repeated:
+            words = words[1:]  # the first may have its capital by its place
+        if not known.issuperset(words) and not _is_abbreviated(name, known, initials):
             found.append(Unsupported(FactKind.NAME, name.text))
     return found
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.evaluation.suites import SuiteResult
+from llmtrain_trainer.evaluation.answers import SuiteResult
 from llmtrain_trainer.evaluation.verdict import JudgedGate
 from llmtrain_trainer.model.blueprint import Shape
 from llmtrain_trainer.rendering import render_template

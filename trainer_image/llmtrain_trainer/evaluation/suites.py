@@ -1,15 +1,15 @@
 """Suites: the exported model is asked, and what it answers is measured.
 
-Below: `suite_data`, `generating`, `choices`; `text_metrics`, `similarity`, `consistency`.
-Above: `evaluate`; `report` shows it.
+Below: `suite_data`, `generating`, `choices`, `answers`, `text_metrics`, `similarity`,
+`consistency`, the forms of personal data that preparation knows. Above: `evaluate`; `report` shows
+it.
 """
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,16 @@ import transformers
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from llmtrain_api.objective import LossOn
+from llmtrain_api.recipe import PersonalData
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_api.suites import Suite, SuiteKind
+from llmtrain_trainer.evaluation.answers import (
+    Answer,
+    SuiteResult,
+    average,
+    average_scores,
+    make_result,
+)
 from llmtrain_trainer.evaluation.choices import score_continuations
 from llmtrain_trainer.evaluation.consistency import (
     find_unsupported,
@@ -42,70 +50,10 @@ from llmtrain_trainer.evaluation.text_metrics import (
     score_token_f1,
 )
 from llmtrain_trainer.model.lstm import MODEL_TYPE as LSTM
+from llmtrain_trainer.preparation.privacy import replace_personal_data
 
 SAMPLING_TEMPERATURE = 1.0
 """Of answers that are drawn to see whether they agree: by the model's own probabilities."""
-
-NUM_RANKING_SCORES = 3
-"""Scores that every answer has, by which they are ranked."""
-
-NUM_SHOWN = 5
-"""Worst and best examples that are kept, each."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """An example, and what the model made of it."""
-
-    place: str
-    prompt: str
-    answer: str
-    references: tuple[str, ...]
-    scores: Mapping[str, float]
-    """By metric; the first ones say which answers are the best."""
-
-    unsupported: tuple[str, ...] = ()
-    """Facts of the answer that its source does not have."""
-
-    def dump(self) -> dict[str, Any]:
-        """Return JSON-ready camelCase data."""
-        return {
-            "place": self.place,
-            "prompt": self.prompt,
-            "answer": self.answer,
-            "references": list(self.references),
-            "scores": dict(self.scores),
-            "unsupported": list(self.unsupported),
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SuiteResult:
-    """What came of a suite."""
-
-    suite: Suite
-    num_examples: int
-    num_cut: int
-    """Prompts that lost their beginning, since the context had no room for them."""
-
-    metrics: Mapping[str, float | None]
-    """By name, without that of the suite."""
-
-    worst: Sequence[Answer]
-    best: Sequence[Answer]
-
-    def dump(self) -> dict[str, Any]:
-        """Return JSON-ready camelCase data."""
-        return {
-            "name": self.suite.name,
-            "kind": self.suite.kind.value,
-            "uri": self.suite.uri,
-            "examples": self.num_examples,
-            "promptsCut": self.num_cut,
-            "metrics": dict(self.metrics),
-            "worst": [answer.dump() for answer in self.worst],
-            "best": [answer.dump() for answer in self.best],
-        }
 
 
 class Asking:
@@ -156,7 +104,7 @@ class Asking:
         references = [question.references for question in questions]
         similarities = self._compare(suite, index, texts, references)
         answers = [
-            _score_answer(question, text, similarity)
+            score_answer(question, text, similarity)
             for question, text, similarity in zip(questions, texts, similarities, strict=True)
         ]
         metrics = {
@@ -167,7 +115,7 @@ class Asking:
             "tokens_per_second": speed.tokens_per_second,
             "latency_seconds": speed.latency_seconds,
         }
-        return _make_result(suite, answers, metrics, num_cut=sum(item.is_cut for item in written))
+        return make_result(suite, answers, metrics, num_cut=sum(item.is_cut for item in written))
 
     def _draw_again(self, suite: Suite, writer: Writer, prompts: Sequence[str]) -> list[float]:
         """Return how much answers drawn by chance agree, for each prompt; nothing if not asked."""
@@ -231,21 +179,7 @@ class Asking:
         chance = sum(1 / len(example.choices) for example in examples) / len(examples)
         metrics = {**average_scores(answers), "chance": chance}
         del metrics["margin"]
-        return _make_result(suite, answers, metrics, num_cut=0)
-
-
-def average_scores(answers: Sequence[Answer]) -> dict[str, float]:
-    """Return the mean of each score, over the answers that have it."""
-    names = dict.fromkeys(name for answer in answers for name in answer.scores)
-    return {
-        name: average([answer.scores[name] for answer in answers if name in answer.scores])
-        for name in names
-    }
-
-
-def average(values: Sequence[float]) -> float:
-    """Return the mean."""
-    return math.fsum(values) / len(values)
+        return make_result(suite, answers, metrics, num_cut=0)
 
 
 def score_choice(example: Choice, scores: Sequence[float]) -> Answer:
@@ -290,12 +224,16 @@ def load_encoder(
     return Embedder(model.to(device).eval(), tokenizer, context=context, batch_size=batch_size)
 
 
-def _score_answer(question: Question, text: str, similarity: float | None) -> Answer:
+def score_answer(question: Question, text: str, similarity: float | None) -> Answer:
+    """Measure an answer by itself; `similarity` is None where there is no way to tell."""
+    found: Counter[PersonalData] = Counter()
+    shown = replace_personal_data(text, list(PersonalData), found)
     scores = {
         "token_f1": score_token_f1(text, question.references),
         "rouge_l": score_rouge_l(text, question.references),
         "exact_match": score_exact_match(text, question.references),
     }
+    scores["personal_data_rate"] = float(bool(found))
     if similarity is not None:
         scores["similarity"] = similarity
     unsupported = []
@@ -308,33 +246,8 @@ def _score_answer(question: Question, text: str, similarity: float | None) -> An
     return Answer(
         place=question.place,
         prompt=question.prompt,
-        answer=text,
+        answer=shown,
         references=question.references,
         scores=scores,
         unsupported=tuple(f"{fact.text} ({fact.kind.value})" for fact in unsupported),
     )
-
-
-def _make_result(
-    suite: Suite,
-    answers: Sequence[Answer],
-    metrics: Mapping[str, float | None],
-    *,
-    num_cut: int,
-) -> SuiteResult:
-    """Put together a result; answers that score alike are shown in the order of the file."""
-    ranked = sorted(answers, key=_rank)
-    shown = min(NUM_SHOWN, (len(ranked) + 1) // 2)
-    best = sorted(answers, key=lambda answer: [-score for score in _rank(answer)])
-    return SuiteResult(
-        suite=suite,
-        num_examples=len(answers),
-        num_cut=num_cut,
-        metrics=metrics,
-        worst=ranked[:shown],
-        best=best[: min(shown, len(ranked) - shown)],
-    )
-
-
-def _rank(answer: Answer) -> list[float]:
-    return list(answer.scores.values())[:NUM_RANKING_SCORES]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,10 @@ DROPOUTS = (
     ),
 )
 """What configurations call the probabilities that `model.dropout` stands for."""
+
+
+MOST_LACKING = 0.5
+"""Share of a model's parameters that may begin at random where others are loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,29 +114,47 @@ class Blueprint:
         Rows of new tokens are the mean of the others, which keeps the probabilities of what the
         model knows nearly as they are (Hewitt 2021, Initializing New Word Embeddings for
         Pretrained Language Models).
+
+        Raises:
+            ConfigurationError: they are of another model.
         """
         assert self.pretrained is not None
         configuration = copy.deepcopy(self.configuration)
         size = configuration.vocab_size = self.pretrained.configure().vocab_size
         torch.manual_seed(self.run.training.seed)
         logging_of_library.disable_progress_bar()
-        model = AUTO_CLASSES[self.run.objective].from_pretrained(
+        model, loading = AUTO_CLASSES[self.run.objective].from_pretrained(
             folder,
             config=configuration,
             generation_config=GenerationConfig.from_model_config(configuration),
             dtype=torch.float32,
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
             # A model that was a classifier before gets an output layer for its new classes.
             ignore_mismatched_sizes=self.run.objective is Objective.CLASSIFICATION,
         )
         assert isinstance(model, PreTrainedModel)
+        self._check_lack(model, loading["missing_keys"])
         new_size = self.configuration.vocab_size
         if new_size > size:
             logger.info("the vocabulary grows from %d to %d tokens", size, new_size)
             model.resize_token_embeddings(new_size, mean_resizing=False)
             _begin_new_rows(model, size)
         return model
+
+    def _check_lack(self, model: PreTrainedModel, lacking: Collection[str]) -> None:
+        """Refuse weights of another model: an output layer may begin anew, most layers may not."""
+        sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+        lack = sum(sizes.get(name, 0) for name in lacking)
+        if lack <= MOST_LACKING * sum(sizes.values()):
+            return
+        raise ConfigurationError(
+            f"model.from: the weights lack {len(lacking)} of the tensors of "
+            f"{type(model).__name__}, as {min(lacking)}",
+            reason="PretrainedInvalid",
+            next_step="see that config.json and the weights are of one model, saved together",
+        )
 
 
 def draw_blueprint(config: RunConfig, dataset: Dataset, pretrained: Pretrained | None) -> Blueprint:
