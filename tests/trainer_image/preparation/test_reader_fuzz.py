@@ -80,7 +80,7 @@ FILES = {
     "zstd.parquet": write_parquet("zstd"),
     "stream.arrow": write_arrow(pa.ipc.new_stream),
     "file.arrow": write_arrow(pa.ipc.new_file),
-    "a.jsonl.gz": gzip.compress(JSONL),
+    "a.jsonl.gz": gzip.compress(JSONL, mtime=0),
     "a.csv.zst": pack_zst(CSV),
     "a.zip": pack_zip({"a.jsonl": JSONL, "b/c.csv": CSV}),
 }
@@ -182,7 +182,7 @@ def make_dictionary_bomb() -> bytes:
     ("name", "content", "reason"),
     [
         ("bomb.parquet", make_dictionary_bomb(), "ArchiveTooLarge"),
-        ("bomb.txt.gz", gzip.compress(bytes(80 << 20)), "ArchiveTooLarge"),
+        ("bomb.txt.gz", gzip.compress(bytes(80 << 20), mtime=0), "ArchiveTooLarge"),
         ("bomb.zip", pack_zip({"a.txt": bytes(80 << 20)}), "ArchiveTooLarge"),
         ("deep.html", b"<div>" * 100_000 + b"text", ""),
         ("deep.json", b"[" * 1_000_000, "DocumentInvalid"),
