@@ -71,7 +71,9 @@ def ensure_store(sources: Sequence[ImageSource]) -> Path:
         RuntimeError: a build or the import failed, or the disk is too full.
     """
     with lock_cache("images"):
-        _check_disk()
+        built, dependencies = _images_directory() / "dependencies", _digest_dependencies(sources)
+        if not built.exists() or built.read_text() != dependencies:
+            _make_room()
         _ensure_base()
         manifests = {SANDBOX_IMAGE: _build_sandbox_image()}
         for source in sources:
@@ -85,6 +87,7 @@ def ensure_store(sources: Sequence[ImageSource]) -> Path:
             _make_store(store, manifests)
             _report(f"imported {', '.join(sorted(manifests))}", started)
         os.utime(store)
+        built.write_text(dependencies)
         return store
 
 
@@ -107,15 +110,33 @@ def _images_directory() -> Path:
     return directory
 
 
-def _check_disk() -> None:
-    if any((_images_directory() / "stores").glob("*")):
-        return
-    free_gib = shutil.disk_usage(cache_directory()).free / 2**30
-    if free_gib < NEEDED_GIB:
+def _digest_dependencies(sources: Sequence[ImageSource]) -> str:
+    """Return a digest of what the large layers of the images are made of."""
+    digest = hashlib.sha256()
+    for path in sorted({path for s in sources for path in (s.dockerfile, s.context / "uv.lock")}):
+        digest.update(path.read_bytes() if path.exists() else b"")
+    return digest.hexdigest()
+
+
+def _make_room() -> None:
+    """Where the disk is short, drop what builds with other dependencies left.
+
+    Raises:
+        RuntimeError: the disk is too full all the same.
+    """
+    directory = _images_directory()
+    if _count_free_gib() < NEEDED_GIB:
+        for name in ("buildah", "oci", "stores", "stores-partial"):
+            shutil.rmtree(directory / name, ignore_errors=True)
+    if (free_gib := _count_free_gib()) < NEEDED_GIB:
         raise RuntimeError(
             f"images need about {NEEDED_GIB} GiB of disk at {cache_directory()} and "
             f"{free_gib:.0f} GiB are free: make room, or point LLMTRAIN_CACHE at another disk"
         )
+
+
+def _count_free_gib() -> float:
+    return shutil.disk_usage(cache_directory()).free / 2**30
 
 
 def _buildah(*arguments: str) -> str:
