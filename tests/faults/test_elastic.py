@@ -79,6 +79,7 @@ def find_loss(job: LLMTrainingJob) -> float:
 
 def list_events(world: AgentWorld, reason: str) -> list[str]:
     found = [e for e in world.jobs.get("events")["items"] if e["reason"] == reason]
+    found.sort(key=lambda event: int(event["metadata"]["resourceVersion"]))  # listed by name
     return [event["message"] for event in found]
 
 
