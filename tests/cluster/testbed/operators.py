@@ -9,7 +9,7 @@ import json
 import sys
 import urllib.request
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ START_SECONDS = 60
 SECONDS = 30
 """How long a test waits for what should happen at once, on a busy machine."""
 
-LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+END_AGE = timedelta(minutes=30)
+"""No backoff lasts as long, and the pods of a finished job stay for longer (an hour)."""
 
 SMALLEST: dict[str, Any] = {
     "apiVersion": "llmtrain.dev/v1alpha1",
@@ -180,9 +181,10 @@ class Jobs:
         )  # fmt: skip
 
     def end_pod(
-        self, name: str, exit_code: int, *, finished_at: datetime = LONG_AGO, **record: Any
+        self, name: str, exit_code: int, *, finished_at: datetime | None = None, **record: Any
     ) -> None:
-        """End a pod as its agent would: with an exit code and an exit record."""
+        """End a pod as its agent would, with exit code and exit record, `END_AGE` ago or then."""
+        finished_at = finished_at or datetime.now(UTC) - END_AGE
         message = json.dumps({"code": exit_code, **record}) if record else ""
         self.set_pod_status(
             name,
