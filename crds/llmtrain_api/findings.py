@@ -28,7 +28,7 @@ FINDINGS = "evaluation/findings.json"
 """Key below a run."""
 
 DocumentName = Annotated[
-    str, StringConstraints(pattern=r"^(?:[0-9a-f]{32}|[0-9a-f]{64}|id:[\s\S]+)$")
+    str, StringConstraints(pattern=r"^(?:[0-9a-f]{32}|[0-9a-f]{64}|id:[^\r\n]+)$")
 ]
 """A document as a list of spec.data.privacy.erase names it: the SHA-256 of its text as it was
 read, or the first 32 digits of that, or id: and its id."""

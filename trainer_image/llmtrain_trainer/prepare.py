@@ -76,7 +76,7 @@ from llmtrain_trainer.tokenizer.tokenization import (
 
 logger = logging.getLogger(__name__)
 
-RECIPE_VERSION = 3
+RECIPE_VERSION = 4
 """Raise it with every change after which the same data becomes other objects, or other units."""
 
 FINGERPRINT_CHARACTERS = 32

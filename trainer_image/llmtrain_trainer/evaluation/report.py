@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.evaluation.answers import SuiteResult
+from llmtrain_trainer.evaluation.classification.record import ClassReport
 from llmtrain_trainer.evaluation.verdict import JudgedGate
 from llmtrain_trainer.model.blueprint import Shape
 from llmtrain_trainer.rendering import render_template
@@ -49,12 +50,6 @@ class Report:
     accuracy: float
     """Share of the targets that the model holds for the most probable."""
 
-    macro_f1: float | None
-    """Mean F1 of the classes, where classes are predicted."""
-
-    majority_share: float | None
-    """Accuracy of always saying the commonest class."""
-
     bits_per_byte: float | None
     """Where every token is predicted."""
 
@@ -67,6 +62,9 @@ class Report:
 
     gates: Sequence[JudgedGate]
     suites: Sequence[SuiteResult]
+
+    classes: ClassReport | None
+    """Where documents are classified."""
 
     curve: Sequence[dict[str, float]]
     """Points {step, loss} and {step, validationLoss}."""
@@ -86,14 +84,13 @@ class Report:
             "validationLoss": self.validation_loss,
             "perplexity": self.perplexity,
             "accuracy": self.accuracy,
-            "macroF1": self.macro_f1,
-            "majorityShare": self.majority_share,
             "bitsPerByte": self.bits_per_byte,
             "unigramLoss": self.unigram_loss,
             "heldOutTokens": self.held_out_tokens,
             "metrics": dict(self.metrics),
             "gates": [gate.dump() for gate in self.gates],
             "suites": [suite.dump() for suite in self.suites],
+            **({} if self.classes is None else {"classification": self.classes.dump()}),
             "curve": list(self.curve),
             "samples": [{"prompt": s.prompt, "continuation": s.continuation} for s in self.samples],
             "model": self.config.model.dump(),
