@@ -12,7 +12,7 @@ from typing import Self
 from pydantic import ConfigDict, Field, model_validator
 
 from llmtrain_api.base import MAX_NAME_CHARACTERS, Model, cel
-from llmtrain_api.lora import LoraSpec
+from llmtrain_api.lora import FreezeSpec, LoraSpec
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import ClassWeights, LossOn, MaskingSpec, Objective, SpanCorruptionSpec
 from llmtrain_api.sources import S3Uri
@@ -22,6 +22,9 @@ FINE_TUNING_LEARNING_RATE = 5e-5
 
 LORA_LEARNING_RATE = 2e-4
 """Dettmers et al. 2023 (QLoRA, arXiv:2305.14314, table 9)."""
+
+
+FREEZE_RULE = "with training.lora the whole model stays as it is; give either lora or freeze"
 
 
 class Precision(StrEnum):
@@ -123,6 +126,11 @@ class TrainingSpec(Model):
                     "batchSize must be a multiple of microBatchSize",
                     field="microBatchSize",
                 ),
+                cel(
+                    "!has(self.lora) || !has(self.freeze)",
+                    FREEZE_RULE,
+                    field="freeze",
+                ),
             ]
         }
     )
@@ -163,6 +171,9 @@ class TrainingSpec(Model):
     lora: LoraSpec | None = None
     """For models that go on from another one: what is trained beside it. Absent: all weights."""
 
+    freeze: FreezeSpec | None = None
+    """For models that go on from another one: which of its weights stay. Absent: none."""
+
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of a target's probability that is spread over the vocabulary, in training only."""
 
@@ -191,10 +202,12 @@ class TrainingSpec(Model):
         return FINE_TUNING_LEARNING_RATE if self.lora is None else LORA_LEARNING_RATE
 
     @model_validator(mode="after")
-    def check_micro_batch(self) -> Self:
-        """Hold the CEL rule of this model in Python too."""
+    def check_batch_and_parts(self) -> Self:
+        """Hold the CEL rules of this model in Python too."""
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError("batchSize must be a multiple of microBatchSize")
+        if self.lora is not None and self.freeze is not None:
+            raise ValueError(FREEZE_RULE)
         return self
 
 

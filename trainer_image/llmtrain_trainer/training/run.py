@@ -328,15 +328,15 @@ def _choose_arithmetic(
 
 
 def _check_frozen(blueprint: Blueprint, checkpoint: Checkpoint | None) -> None:
-    """Hold a checkpoint of adapters to the weights that they lie beside."""
+    """Hold a checkpoint of a part of the weights to the others, which it lies beside."""
     if checkpoint is None or checkpoint.manifest.pretrained == blueprint.frozen_digest:
         return
+    held = "all weights" if checkpoint.manifest.pretrained is None else "what is trained"
     raise ConfigurationError(
-        f"the checkpoint of step {checkpoint.manifest.step} holds "
-        f"{'all weights' if checkpoint.manifest.pretrained is None else 'adapters'} of another "
-        "model than model.from and training.lora say",
+        f"the checkpoint of step {checkpoint.manifest.step} holds {held} of another "
+        "model than model.from, training.lora and training.freeze say",
         reason="CheckpointIncompatible",
-        next_step="use the same model.from and training.lora as the run that wrote it",
+        next_step="use the same model.from, lora and freeze as the run that wrote it",
     )
 
 
