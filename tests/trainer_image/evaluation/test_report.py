@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmtrain_trainer.evaluation.answers import SuiteResult
-from llmtrain_trainer.evaluation.report import Report, Sample, draw_curve, render_report, smooth
+from llmtrain_trainer.evaluation.report import Report, Sample, draw_curve, render_report
 from llmtrain_trainer.evaluation.verdict import judge_gates
 from llmtrain_trainer.model.blueprint import Shape
 from testbed.tiny_run import configure_tiny_run
@@ -96,8 +96,3 @@ def test_gates_are_shown_with_what_decided(tmp_path: Path) -> None:
 
 def test_curve_is_the_same_text_each_time() -> None:
     assert draw_curve(CURVE, 4.5) == draw_curve(CURVE, 4.5)
-
-
-def test_smoothing_starts_at_the_first_value() -> None:
-    assert smooth([3.0] * 200) == pytest.approx([3.0] * 200)
-    assert smooth([5.0, 1.0]) == pytest.approx([5.0, 1.0])  # too short to smooth

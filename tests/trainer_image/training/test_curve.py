@@ -10,6 +10,7 @@ from llmtrain_trainer.training.curve import (
     Curve,
     list_newest_losses,
     note_loss,
+    smooth,
 )
 
 
@@ -41,3 +42,8 @@ def test_a_resumed_curve_ends_as_the_straight_one() -> None:
         if step % 50 == 0:
             resumed.append({"step": step, "validationLoss": 0.5})
     assert resumed == straight
+
+
+def test_smoothing_starts_at_the_first_value() -> None:
+    assert smooth([3.0] * 200) == pytest.approx([3.0] * 200)
+    assert smooth([5.0, 1.0]) == pytest.approx([5.0, 1.0])  # too short to smooth

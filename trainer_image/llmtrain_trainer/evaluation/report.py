@@ -20,14 +20,12 @@ from llmtrain_trainer.evaluation.classification.record import ClassReport
 from llmtrain_trainer.evaluation.verdict import JudgedGate
 from llmtrain_trainer.model.blueprint import Shape
 from llmtrain_trainer.rendering import render_template
+from llmtrain_trainer.training.curve import smooth
 
 TRAIN_COLOUR = "#9db8d6"
 SMOOTH_COLOUR = "#1f5fa8"
 VALIDATION_COLOUR = "#c4510a"
 UNIGRAM_COLOUR = "#777777"
-
-SMOOTHING_SHARE = 0.02
-"""The smoothed curve averages over about this share of the points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,14 +142,3 @@ def draw_curve(curve: Sequence[dict[str, float]], unigram_loss: float) -> str:
         figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
-
-
-def smooth(values: Sequence[float]) -> list[float]:
-    """Return the exponential moving average, corrected for its start (as in Adam)."""
-    decay = 1.0 - 1.0 / max(1.0, SMOOTHING_SHARE * len(values))
-    smoothed = []
-    mean = 0.0
-    for count, value in enumerate(values, start=1):
-        mean = decay * mean + (1.0 - decay) * value
-        smoothed.append(mean / (1.0 - decay**count))
-    return smoothed
