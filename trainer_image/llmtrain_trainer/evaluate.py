@@ -86,6 +86,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
             ranks,
             sequence_length=sequence_length,
             batch_size=config.training.micro_batch_size or config.training.batch_size,
+            logits_bytes=config.training.find_logits_bytes(on_gpu=ranks.device.type == "cuda"),
             num_classes=len(dataset.labels) if objective.reads_documents else 0,
         )
         loss = measured.loss

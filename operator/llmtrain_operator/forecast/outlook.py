@@ -119,8 +119,10 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
             bf16=training.precision is Precision.BF16
             or (training.precision is Precision.AUTO and on_gpu),
             fused_attention=on_gpu,
+            logits_bytes=training.find_logits_bytes(on_gpu=on_gpu),
         ),
         training.span_corruption,
+        training.masking,
     )
     tokens = training.steps * training.batch_size * training.sequence_length
     flops = tokens * size.flops_per_token
