@@ -18,9 +18,9 @@ from rich.table import Table
 
 from llmtrain_api import LLMTrainingJob
 from llmtrain_api.data import TokenizerKind
+from llmtrain_api.devices import DEVICES, find_device, find_selected_device
 from llmtrain_api.network import Architecture, Network
 from llmtrain_operator.cli.machine import TRAINER_MODULES, require_packages
-from llmtrain_operator.forecast.devices import DEVICES, find_device, find_selected_device
 from llmtrain_operator.forecast.outlook import (
     DEFAULT_UTILIZATION,
     Means,

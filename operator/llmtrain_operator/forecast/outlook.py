@@ -1,6 +1,6 @@
 """What a job will take, before it takes it: tokens, arithmetic, memory, time, energy, cost.
 
-Below: `size`, `memory`, `devices`, the contract. Above: `llmtrain plan`. All of it follows from
+Below: `size`, `memory`, the contract. Above: `llmtrain plan`. All of it follows from
 the manifest, but for the time, which needs a speed: that of a known GPU, or a measured one.
 """
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from llmtrain_api import JobSpec
 from llmtrain_api.data import TokenizerKind
+from llmtrain_api.devices import Device
 from llmtrain_api.network import Network
 from llmtrain_api.objective import MAX_SPANS, Objective
 from llmtrain_api.training import Precision
 from llmtrain_api.workers import Strategy
 from llmtrain_operator.forecast.activations import RankWork
-from llmtrain_operator.forecast.devices import Device
 from llmtrain_operator.forecast.memory import RankMemory, compute_rank_memory
 from llmtrain_operator.forecast.size import ModelSize, compute_size
 from llmtrain_operator.plan.quantities import parse_bytes
