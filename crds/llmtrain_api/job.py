@@ -6,6 +6,7 @@ operator, which reconciles jobs, and `llmtrain run`, which reads them from a fil
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, StringConstraints, model_validator
@@ -14,6 +15,7 @@ from llmtrain_api.base import API_VERSION, KIND, MAX_NAME_CHARACTERS, Model, cel
 from llmtrain_api.data import TRAINED_KINDS, DataSpec, TokenizerKind
 from llmtrain_api.evaluation import (
     BITS_PER_BYTE_RULE,
+    CLASSES_PATTERN,
     CLASSES_RULE,
     SUITE_OBJECTIVE_RULE,
     SUITE_TOKENS_RULE,
@@ -202,8 +204,7 @@ class JobSpec(Model):
                 cel(
                     "(has(self.training.objective) && "
                     "self.training.objective == 'classification') || "
-                    "!self.evaluation.gates.exists(gate, gate.contains('macro_f1') || "
-                    "gate.contains('majority.'))",
+                    f"!self.evaluation.gates.exists(gate, gate.matches(r'{CLASSES_PATTERN}'))",
                     CLASSES_RULE,
                     field="evaluation.gates",
                 ),
@@ -283,7 +284,7 @@ class JobSpec(Model):
             if is_generation and suite.max_new_tokens >= self.training.sequence_length:
                 raise ValueError(SUITE_TOKENS_RULE)
         gates, objective = self.evaluation.gates, self.objective
-        names_classes = names_any(gates, "macro_f1") or names_any(gates, "majority.")
+        names_classes = any(re.search(CLASSES_PATTERN, gate) for gate in gates)
         if objective is not Objective.CLASSIFICATION and names_classes:
             raise ValueError(CLASSES_RULE)
         if objective is not Objective.CAUSAL and names_any(gates, "bits_per_byte"):

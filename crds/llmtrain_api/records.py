@@ -122,8 +122,12 @@ class StageResult(Model):
     accuracy: float | None = None
     """Share of the targets that the model holds for the most probable (evaluate)."""
 
-    macro_f1: float | None = None
+    f1_macro: float | None = None
     """Mean of the F1 scores of all labels, each counting alike (evaluate, classification)."""
+
+    ece: float | None = None
+    """Expected calibration error: how far probabilities are from the share that is right, 0 to 1
+    (evaluate, classification)."""
 
     bits_per_byte: float | None = None
     """Held-out loss in bits for each byte of UTF-8: comparable over tokenizers (evaluate)."""

@@ -23,6 +23,10 @@ FINE_TUNING_LEARNING_RATE = 5e-5
 LORA_LEARNING_RATE = 2e-4
 """Dettmers et al. 2023 (QLoRA, arXiv:2305.14314, table 9)."""
 
+CPU_LOGITS_MEBIBYTES, GPU_LOGITS_MEBIBYTES = 64, 512
+"""Chunks of logits are as small as costs no time. For each one the gradient of the output layer,
+which is kept in fp32, is read and written once: on GPUs that asks for more targets at a time."""
+
 
 FREEZE_RULE = "with training.lora the whole model stays as it is; give either lora or freeze"
 
@@ -180,6 +184,11 @@ class TrainingSpec(Model):
     optimizer: OptimizerSpec = OptimizerSpec()
     """AdamW and its schedule."""
 
+    logits_mebibytes: int | None = Field(default=None, ge=1, le=1_048_576)
+    """Most memory that logits may take at a time, in MiB of fp32 numbers. Where a forward pass has
+    more, its loss and the gradients of that are computed for so many targets at a time, with the
+    same result. Absent: 64, on GPUs 512."""
+
     precision: Precision = Precision.AUTO
     """auto: the fastest on the machine at the same quality; fp32: full precision; bf16: mixed."""
 
@@ -200,6 +209,11 @@ class TrainingSpec(Model):
         if model.pretrained is None:
             return model.suggest_learning_rate()
         return FINE_TUNING_LEARNING_RATE if self.lora is None else LORA_LEARNING_RATE
+
+    def find_logits_bytes(self, *, on_gpu: bool) -> int:
+        """Return the most memory that logits may take at a time."""
+        default = GPU_LOGITS_MEBIBYTES if on_gpu else CPU_LOGITS_MEBIBYTES
+        return (self.logits_mebibytes or default) * 2**20
 
     @model_validator(mode="after")
     def check_batch_and_parts(self) -> Self:

@@ -101,8 +101,8 @@ def train(root: Path, kind: str, steps: int) -> dict[str, Any]:
     report = json.loads((folder / "evaluation" / "report.json").read_text())
     return {
         "accuracy": result.accuracy,
-        "macroF1": result.macro_f1,
-        "majorityShare": report["majorityShare"],
+        "f1Macro": result.f1_macro,
+        "majorityShare": report["metrics"]["majority.accuracy"],
         "heldOutDocuments": report["heldOutTokens"],
         "trainSeconds": seconds,
         "checkpointBytes": sum(

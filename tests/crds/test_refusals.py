@@ -287,7 +287,7 @@ REFUSALS = {
         pydantic_says="bits_per_byte is measured for objective: causal only",
     ),
     "gate on labels that there are not": Refusal(
-        changes={"spec__evaluation": {"gates": ["macro_f1 > 0.5"]}},
+        changes={"spec__evaluation": {"gates": ["loss < 9", "f1_macro > 0.5"]}},
         field="evaluation.gates",
         server_says="are measured for objective: classification only",
         pydantic_says="are measured for objective: classification only",

@@ -7,12 +7,14 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from llmtrain_api.run import RunConfig
+from llmtrain_trainer.dataset.document_index import digest_text
 from llmtrain_trainer.dataset.loading import open_run_dataset
 from llmtrain_trainer.evaluate import run_evaluate
 from llmtrain_trainer.failures import DataError, PreemptedError
@@ -76,10 +78,19 @@ def test_a_classifier_learns_and_loads(root: Path) -> None:
     result = run_evaluate(config, Reporter(0, lambda update: None))
     folder = find_run_folder(config)
     report = json.loads((folder / "evaluation" / "report.json").read_text())
-    assert result.macro_f1 is not None
+    assert result.f1_macro is not None
     assert result.accuracy is not None
-    assert result.accuracy > 0.9 > report["majorityShare"]
-    assert result.macro_f1 > 0.9
+    assert result.accuracy > 0.9 > report["metrics"]["majority.accuracy"]
+    assert result.f1_macro > 0.9
+    assert report["metrics"]["tfidf.accuracy"] > 0.9
+    assert report["metrics"]["accuracy"] == result.accuracy
+    low, high = report["classification"]["intervals"]["f1_macro"]
+    assert low <= result.f1_macro <= high
+    table = pq.read_table(folder / "evaluation" / "predictions.parquet").to_pylist()
+    assert len(table) == report["heldOutTokens"]
+    lines = (root / "tiny-bucket" / "texts.jsonl").read_text().splitlines()
+    labels = {digest_text(json.loads(line)["text"]): json.loads(line)["kind"] for line in lines}
+    assert all(labels[row["document"]] == row["label"] for row in table)
     assert report["samples"][0]["continuation"] == "tool"
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "export")

@@ -200,6 +200,7 @@ def _evaluate(run: TrainingRun) -> None:
             run.ranks,
             sequence_length=training.sequence_length,
             batch_size=min(training.micro_batch_size or share, share),
+            logits_bytes=run.logits_bytes,
         ).loss
         if not math.isfinite(loss):
             message = f"the loss on held-out text is {loss} after step {run.step}"

@@ -124,8 +124,10 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
             bf16=training.precision is Precision.BF16
             or (training.precision is Precision.AUTO and on_gpu),
             fused_attention=on_gpu,
+            logits_bytes=training.find_logits_bytes(on_gpu=on_gpu),
         ),
         training.span_corruption,
+        training.masking,
         trained=trained,
     )
     tokens = training.steps * training.batch_size * training.sequence_length

@@ -11,6 +11,7 @@ from llmtrain_trainer.training.curve import (
     divide_curve,
     list_newest_losses,
     note_step,
+    smooth,
 )
 
 
@@ -42,6 +43,11 @@ def test_a_resumed_curve_ends_as_the_straight_one() -> None:
         if step % 50 == 0:
             resumed.append({"step": step, "validationLoss": 0.5})
     assert resumed == straight
+
+
+def test_smoothing_starts_at_the_first_value() -> None:
+    assert smooth([3.0] * 200) == pytest.approx([3.0] * 200)
+    assert smooth([5.0, 1.0]) == pytest.approx([5.0, 1.0])  # too short to smooth
 
 
 def test_what_is_measured_is_kept_apart_from_what_is_the_same_in_every_run() -> None:

@@ -53,6 +53,10 @@ class Batch:
             documents=None if self.documents is None else self.documents.to(device),
         )
 
+    def locate_targets(self) -> torch.Tensor:
+        """Return which of the n × t places have a target, int64 [k]."""
+        return (self.targets.flatten() != NOT_A_TARGET).nonzero().squeeze(1)
+
     def count_targets(self) -> torch.Tensor:
         """Return the number of targets of each sequence [n]."""
         return (self.targets != NOT_A_TARGET).sum(dim=1)

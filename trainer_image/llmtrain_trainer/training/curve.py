@@ -21,6 +21,9 @@ WHOLE_STEPS = 128
 MEASURED = ("time", "tokensPerSecond", "utilization", "dataShare", "deviceMemoryBytes")
 """What points have beside what is calculated. time: Unix seconds."""
 
+SMOOTHING_SHARE = 0.02
+"""The smoothed curve averages over about this share of the points."""
+
 Curve = list[dict[str, float]]
 """Points {step, loss, learningRate, gradientNorm, …} and {step, validationLoss}, in order, each
 with some of what is measured."""
@@ -60,3 +63,14 @@ def divide_curve(curve: Sequence[Mapping[str, float]]) -> tuple[Curve, Curve]:
         if "loss" in point
     ]
     return calculated, measured
+
+
+def smooth(values: Sequence[float]) -> list[float]:
+    """Return the exponential moving average, corrected for its start (as in Adam)."""
+    decay = 1.0 - 1.0 / max(1.0, SMOOTHING_SHARE * len(values))
+    smoothed = []
+    mean = 0.0
+    for count, value in enumerate(values, start=1):
+        mean = decay * mean + (1.0 - decay) * value
+        smoothed.append(mean / (1.0 - decay**count))
+    return smoothed

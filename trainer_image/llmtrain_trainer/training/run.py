@@ -104,6 +104,11 @@ class TrainingRun:
     reported_failure: StoreError | None = None
     """The newest failure of a save that was told."""
 
+    @property
+    def logits_bytes(self) -> int:
+        """Most memory that logits may take at a time."""
+        return self.config.training.find_logits_bytes(on_gpu=self.ranks.device.type == "cuda")
+
     def take_snapshot(self) -> Snapshot:
         """Return the state after the newest step, every tensor once."""
         return Snapshot(

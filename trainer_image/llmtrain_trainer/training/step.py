@@ -16,7 +16,7 @@ import torch
 from torch import distributed
 
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.model.network import compute_token_losses
+from llmtrain_trainer.model.losses import compute_loss_sum
 from llmtrain_trainer.objective.batch import Batch, count_samples, read_batch
 from llmtrain_trainer.parallel import skip_gradient_sync
 from llmtrain_trainer.training.optim import compute_learning_rate
@@ -83,8 +83,15 @@ def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
     for start, batch in zip(range(0, share, micro), batches, strict=True):
         is_last = start + micro >= share
         with nullcontext() if is_last else skip_gradient_sync(run.model):
-            losses = compute_token_losses(run.model, batch.move(device), training.label_smoothing)
-            loss = losses.sum()
+            # Found before the batch moves: a GPU would have to be waited for.
+            places = batch.locate_targets().to(device) if fixed is None else None
+            loss = compute_loss_sum(
+                run.model,
+                batch.move(device),
+                logits_bytes=run.logits_bytes,
+                places=places,
+                label_smoothing=training.label_smoothing,
+            )
             if is_last:
                 run.clock.reach_sync()
             (loss * scale).backward()
