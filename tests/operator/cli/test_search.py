@@ -1,17 +1,19 @@
-"""`llmtrain search`: over runs that have ended, and once with the real trainer."""
+"""`llmtrain search` over runs that have ended; tests/bench/bench_search.py trains them, too."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from pydoc_data.topics import topics
 from typing import Any
 
+import click
 import pytest
 import yaml
 
 from llmtrain_api import LLMTrainingJob
 from llmtrain_operator.cli.manifest import load_job
+from llmtrain_operator.cli.search import resize_job
+from llmtrain_operator.world.job_folder import list_changes
 from testbed.command_line import CommandLine
 from testbed.finished_runs import make_job, write_finished_run
 
@@ -75,26 +77,13 @@ def test_what_cannot_be_searched_is_named(
     assert "Traceback" not in called.stderr
 
 
-def test_sizes_are_trained_on_data_that_is_prepared_once(llmtrain: CommandLine) -> None:
-    store = llmtrain.folder / "store"
-    corpus = store / "corpus" / "topics.txt"
-    corpus.parent.mkdir(parents=True)
-    corpus.write_text("\n".join(list(topics.values())[:12]), encoding="utf-8")
-    job = make_job(
-        "tiny",
-        data={"split": {"method": "tail"}},
-        model={"size": 10_000},
-        training={"steps": 4, "precision": "fp32"},
-        evaluation={"maxSequences": 8, "samples": {"prompts": ["The"], "maxNewTokens": 4}},
-    )
-    write_manifest(llmtrain.folder / "job.yaml", job)
-    arguments = ("search", "job.yaml", "--sizes", "10k,5k", "--store", store)
-    called = llmtrain(*arguments, "--tolerance", "90%")
-    assert called.returncode == 0, called.stdout + called.stderr
-    told = read_search(store)
-    assert [one["size"] for one in told["sizes"]] == [10_000, 5_000]
-    assert told["best"] == 5_000
-    assert len(list((store / "models" / "datasets").iterdir())) == 1
-    again = llmtrain(*arguments, "--tolerance", "0.0000001")
-    assert "StageStarted" not in again.stdout  # nothing is trained twice
-    assert read_search(store)["sizes"] == told["sizes"]
+def test_sizes_share_their_data_and_differ_in_nothing_else() -> None:
+    large, small = (resize_job(make_job("tiny"), size) for size in (12_000_000, 6_000_000))
+    assert (large.metadata.name, small.metadata.name) == ("tiny-12m", "tiny-6m")
+    assert list_changes(large, small) == ["spec.model.size: 12000000 → 6000000"]
+
+
+def test_a_shape_is_no_size() -> None:
+    job = make_job("tiny", model={"layers": 2, "hiddenSize": 64, "heads": 2})
+    with pytest.raises(click.ClickException, match="one of layers and hiddenSize"):
+        resize_job(job, 3_000_000)
