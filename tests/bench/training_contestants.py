@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.training.optim import compute_learning_rate
-from testbed.ranks import RunningRanks
+from testbed.ranks import RankLog, RunningRanks
 
 NANOGPT, TRAINER = "nanogpt", "trainer"
 KIBIBYTE = 1024
@@ -68,6 +69,10 @@ class Course:
         return (last - first) * tokens_per_step / seconds
 
 
+def _has_passed(log: RankLog, step: int) -> bool:
+    return log.step > step
+
+
 def run_ours(config: RunConfig) -> Course:
     """Train by the real stage until its end."""
     ranks = RunningRanks(config)
@@ -75,8 +80,8 @@ def run_ours(config: RunConfig) -> Course:
     last = config.training.steps - 1
     log = ranks.logs[0]
     while log.step < last:
-        target = log.step + 1  # `watch` has patience for a step, and not for all of them
-        ranks.watch(lambda target=target: log.step >= target)
+        # `watch` has patience for a step, and not for all of them.
+        ranks.watch(partial(_has_passed, log, log.step))
     peak = read_peak(ranks.find_pid(0))
     ranks.finish()
     # A step is reported while the next one is under way, so all are equally late.

@@ -346,8 +346,17 @@ REFUSALS = {
     "adapters without a pretrained model": Refusal(
         changes={"spec__training": {"steps": 1, "lora": {}}},
         field="spec",
-        server_says="training.lora needs model.from",
-        pydantic_says="training.lora needs model.from",
+        server_says="training.lora and training.freeze need model.from",
+        pydantic_says="training.lora and training.freeze need model.from",
+    ),
+    "adapters and frozen layers": Refusal(
+        changes={
+            "spec__model": {"from": "s3://models/gpt2"},
+            "spec__training": {"steps": 1, "lora": {}, "freeze": {"layers": 2}},
+        },
+        field="spec.training",
+        server_says="give either lora or freeze",
+        pydantic_says="give either lora or freeze",
     ),
     "classification of an lstm": Refusal(
         changes={

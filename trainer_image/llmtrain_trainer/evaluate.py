@@ -21,7 +21,7 @@ from llmtrain_api.evaluation import HeldOut
 from llmtrain_api.objective import Objective, count_spans
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.checkpoint.manifest import CURVES
+from llmtrain_trainer.checkpoint.manifest import CURVES, PACE
 from llmtrain_trainer.dataset.loading import Dataset, Split, open_run_dataset
 from llmtrain_trainer.evaluation.baseline import read_baseline
 from llmtrain_trainer.evaluation.measure import choose_sequences, measure
@@ -138,6 +138,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         suites=suites,
         classes=classes,
         curve=curve,
+        pace=json.loads(store.read_bytes(PACE)) if store.find_object(PACE) else [],
         samples=samples,
         shape=describe_shape(model.config),
     )

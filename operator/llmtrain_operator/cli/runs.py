@@ -15,12 +15,12 @@ from pathlib import Path
 import click
 
 from llmtrain_api import LLMTrainingJob
+from llmtrain_api.devices import find_selected_device
 from llmtrain_api.naming import locate_run
 from llmtrain_api.run import RunPlace, StorageConfig
 from llmtrain_api.usage import Usage
 from llmtrain_operator.cli.checkpoints import describe_storage
 from llmtrain_operator.cli.machine import TRAINER_MODULES, require_packages
-from llmtrain_operator.forecast.devices import find_selected_device
 from llmtrain_operator.forecast.outlook import JOULES_PER_KILOWATT_HOUR, SECONDS_PER_HOUR
 from llmtrain_operator.world.job_folder import JOBS_FOLDER, JobFolder
 

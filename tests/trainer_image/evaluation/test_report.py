@@ -16,7 +16,7 @@ from llmtrain_trainer.model.blueprint import Shape
 from testbed.tiny_run import configure_tiny_run
 
 CURVE = [
-    {"step": 1, "loss": 5.0},
+    {"step": 1, "loss": 5.0, "gradientNorm": 1.0},
     {"step": 2, "loss": 4.0},
     {"step": 2, "validationLoss": 4.1},
 ]
@@ -61,6 +61,7 @@ def make_report(
         suites=suites,
         classes=None,
         curve=CURVE,
+        pace=[{"step": 2, "time": 0.0, "tokensPerSecond": 10.0}],
         samples=[Sample(prompt="The ", continuation=text)],
         shape=Shape(architecture="gpt2", layers=2, heads=2, hidden_size=32),
     )

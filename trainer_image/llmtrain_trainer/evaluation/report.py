@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.evaluation.answers import SuiteResult
 from llmtrain_trainer.evaluation.classification.record import ClassReport
+from llmtrain_trainer.evaluation.step_figure import draw_steps
 from llmtrain_trainer.evaluation.verdict import JudgedGate
 from llmtrain_trainer.model.blueprint import Shape
 from llmtrain_trainer.rendering import render_template
@@ -65,7 +66,10 @@ class Report:
     """Where documents are classified."""
 
     curve: Sequence[dict[str, float]]
-    """Points {step, loss} and {step, validationLoss}."""
+    """Points {step, loss, learningRate, gradientNorm} and {step, validationLoss}."""
+
+    pace: Sequence[dict[str, float]]
+    """What was measured of training steps: {step, time, tokensPerSecond, …}."""
 
     samples: Sequence[Sample]
 
@@ -106,6 +110,7 @@ def render_report(report: Report) -> str:
         shape=report.shape,
         trained_tokens=report.step * training.batch_size * training.sequence_length,
         curve_svg=draw_curve(report.curve, report.unigram_loss),
+        steps_svg=draw_steps(report.curve, report.pace),
     )
 
 
