@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpt_contestant import BETAS, CLIP_NORM, LEARNING_RATE, WEIGHT_DECAY, Gpt, GptShape, train_gpt
 from numpy.typing import NDArray
 
+from gpt_contestant import BETAS, CLIP_NORM, LEARNING_RATE, WEIGHT_DECAY, Gpt, GptShape, train_gpt
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.training.optim import compute_learning_rate
 from testbed.ranks import RunningRanks
@@ -75,8 +75,7 @@ def run_ours(config: RunConfig) -> Course:
     last = config.training.steps - 1
     log = ranks.logs[0]
     while log.step < last:
-        target = log.step + 1  # `watch` has patience for a step, and not for all of them
-        ranks.watch(lambda target=target: log.step >= target)
+        _wait_for_step(ranks, log.step + 1)  # it has patience for a step, and not for all of them
     peak = read_peak(ranks.find_pid(0))
     ranks.finish()
     # A step is reported while the next one is under way, so all are equally late.
@@ -123,6 +122,10 @@ def run_other(name: str, work: Work, num_ranks: int = 1) -> Course:
         if process.exitcode != 0:
             raise RuntimeError(f"{name} ended with {process.exitcode}")
     return Course(step_times=times, peak_bytes=peak, held_out_loss=loss)
+
+
+def _wait_for_step(ranks: RunningRanks, step: int) -> None:
+    ranks.watch(lambda: ranks.logs[0].step >= step)
 
 
 def read_peak(pid: int) -> int:
