@@ -27,11 +27,24 @@ from llmtrain_api.suites import SUITE_METRICS, Suite
 
 ALL_SUITE_METRICS = frozenset(name for names in SUITE_METRICS.values() for name in names)
 
+AVERAGES = ("macro", "micro", "weighted")
+"""Over labels, as scikit-learn calls them."""
+
+AVERAGED_METRICS = ("f1", "precision", "recall")
+
+CLASS_METRICS = (
+    *(f"{metric}_{average}" for metric in AVERAGED_METRICS for average in AVERAGES),
+    "average_precision",
+    "ece",
+    "roc_auc",
+)
+"""What is measured of labels beside their loss and accuracy; classification only."""
+
 METRICS = {
     "loss": "nats for each target",
     "perplexity": "exp(loss)",
     "accuracy": "share of the targets that are right at the first guess",
-    "macro_f1": "mean of the F1 scores of all labels; classification only",
+    **dict.fromkeys(CLASS_METRICS, "of labels; classification only"),
     "bits_per_byte": "loss in bits for each byte of UTF-8, where every token is predicted",
 }
 """What every evaluation measures, on all text of evaluation.split."""
@@ -42,21 +55,37 @@ UNIGRAM_METRICS = ("unigram.loss", "unigram.perplexity", "unigram.bits_per_byte"
 MAJORITY_METRICS = ("majority.accuracy",)
 """Of always saying the commonest label of the training documents; classification only."""
 
+TFIDF_METRICS = tuple(f"tfidf.{name}" for name in ("accuracy", *CLASS_METRICS))
+"""Of logistic regression on the weights of words (TF-IDF); classification only."""
+
 BASELINE_METRICS = tuple(f"baseline.{name}" for name in METRICS)
 """The same of the run that evaluation.baseline names."""
 
-GATE_METRICS = (*METRICS, *UNIGRAM_METRICS, *MAJORITY_METRICS, *BASELINE_METRICS)
+GATE_METRICS = (
+    *METRICS,
+    *UNIGRAM_METRICS,
+    *MAJORITY_METRICS,
+    *TFIDF_METRICS,
+    *BASELINE_METRICS,
+)
 """All that a gate may name without a suite."""
 
 _OF_A_SUITE = rf"(?:baseline\.)?[a-z][a-z0-9_]*\.(?:{'|'.join(sorted(ALL_SUITE_METRICS))})"
-_OF_NO_SUITE = "|".join(name.replace(".", r"\.") for name in (*UNIGRAM_METRICS, *MAJORITY_METRICS))
-_OF_ALL = "|".join(name.replace(".", r"\.") for name in GATE_METRICS)
+_OF_CLASSES = (
+    rf"(?:{'|'.join(AVERAGED_METRICS)})_(?:{'|'.join(AVERAGES)})|average_precision|ece|roc_auc"
+)
+_OF_NO_SUITE = (
+    r"unigram\.(?:loss|perplexity|bits_per_byte)|majority\.accuracy|"
+    rf"tfidf\.(?:accuracy|{_OF_CLASSES})"
+)
+_OF_ALL = rf"(?:baseline\.)?(?:loss|perplexity|accuracy|bits_per_byte|{_OF_CLASSES})|{_OF_NO_SUITE}"
 NAMES_PATTERN = rf"^\W*(?:(?:[0-9][\w.]*|{_OF_ALL}|{_OF_A_SUITE})(?:[^\w.]+|$))*$"
 """A text whose words are all numbers or metrics, for the server: of any suite."""
 
 NAMES_RULE = (
-    f"a gate names a metric that there is not; known here: {', '.join(GATE_METRICS)}; and of a "
-    f"suite <name>.{', '.join(sorted(ALL_SUITE_METRICS))}"
+    f"a gate names a metric that there is not; known here: {', '.join(METRICS)}, each as "
+    f"baseline.…, too; {', '.join((*UNIGRAM_METRICS, *MAJORITY_METRICS))}; tfidf.… of accuracy and "
+    f"what is about labels; and of a suite <name>.{', '.join(sorted(ALL_SUITE_METRICS))}"
 )
 
 SUITE_RULE = "a gate names a metric of a suite that evaluation.suites has not"
@@ -77,9 +106,12 @@ BITS_PER_BYTE_RULE = (
     "predicted; use loss, perplexity or accuracy"
 )
 
+CLASSES_PATTERN = rf"\b(?:(?:{_OF_CLASSES})(?:[^\w.]|$)|(?:majority|tfidf)\.)"
+"""Found in gates that name what is measured of labels."""
+
 CLASSES_RULE = (
-    "evaluation.gates: macro_f1 and majority.accuracy are measured for objective: classification "
-    "only"
+    "evaluation.gates: majority.…, tfidf.…, f1_macro and what else is about labels are measured "
+    "for objective: classification only"
 )
 
 

@@ -6,6 +6,7 @@ operator, which reconciles jobs, and `llmtrain run`, which reads them from a fil
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, StringConstraints, model_validator
@@ -14,6 +15,7 @@ from llmtrain_api.base import API_VERSION, KIND, MAX_NAME_CHARACTERS, Model, cel
 from llmtrain_api.data import TRAINED_KINDS, DataSpec, TokenizerKind
 from llmtrain_api.evaluation import (
     BITS_PER_BYTE_RULE,
+    CLASSES_PATTERN,
     CLASSES_RULE,
     SUITE_OBJECTIVE_RULE,
     SUITE_TOKENS_RULE,
@@ -57,10 +59,10 @@ PACK_RULE = "data.pack.sequenceLength must be training.sequenceLength"
 FROM_TOKENIZER_RULE = (
     "with model.from the tokenizer is the model's own, or data.tokenizer.kind: pretrained"
 )
-LORA_RULE = "training.lora needs model.from: adapters go beside trained weights"
+FROM_RULE = "training.lora and training.freeze need model.from: they are about trained weights"
 CLASSIFICATION_RULE = (
     "training.objective: classification needs fields.label in every one of data.sources, and is "
-    "without data.pack and training.lora"
+    "without data.pack"
 )
 PAIRS_RULE = (
     "training.objective: sequence-to-sequence needs fields.source and target, or prompt and "
@@ -163,7 +165,7 @@ class JobSpec(Model):
                 cel(
                     "!has(self.training.objective) || "
                     "self.training.objective != 'classification' || "
-                    "(!has(self.data.pack) && !has(self.training.lora) && self.data.sources.all("
+                    "(!has(self.data.pack) && self.data.sources.all("
                     "source, has(source.fields) && has(source.fields.label)))",
                     CLASSIFICATION_RULE,
                     field="training.objective",
@@ -177,9 +179,10 @@ class JobSpec(Model):
                     field="training.objective",
                 ),
                 cel(
-                    "!has(self.training.lora) || has(self.model.from)",
-                    LORA_RULE,
-                    field="training.lora",
+                    "has(self.model.from) || "
+                    "(!has(self.training.lora) && !has(self.training.freeze))",
+                    FROM_RULE,
+                    field="model.from",
                 ),
                 cel(
                     "!has(self.data.pack) || "
@@ -201,8 +204,7 @@ class JobSpec(Model):
                 cel(
                     "(has(self.training.objective) && "
                     "self.training.objective == 'classification') || "
-                    "!self.evaluation.gates.exists(gate, gate.contains('macro_f1') || "
-                    "gate.contains('majority.'))",
+                    f"!self.evaluation.gates.exists(gate, gate.matches(r'{CLASSES_PATTERN}'))",
                     CLASSES_RULE,
                     field="evaluation.gates",
                 ),
@@ -259,8 +261,9 @@ class JobSpec(Model):
         if warmup_steps is not None and warmup_steps > self.training.steps:
             raise ValueError("training.optimizer.warmupSteps must be at most training.steps")
         self._check_objective()
-        if self.training.lora is not None and self.model.pretrained is None:
-            raise ValueError(LORA_RULE)
+        keeps = self.training.lora is not None or self.training.freeze is not None
+        if keeps and self.model.pretrained is None:
+            raise ValueError(FROM_RULE)
         pack = self.data.pack
         if pack is not None and pack.sequence_length != self.training.sequence_length:
             raise ValueError(PACK_RULE)
@@ -281,7 +284,7 @@ class JobSpec(Model):
             if is_generation and suite.max_new_tokens >= self.training.sequence_length:
                 raise ValueError(SUITE_TOKENS_RULE)
         gates, objective = self.evaluation.gates, self.objective
-        names_classes = names_any(gates, "macro_f1") or names_any(gates, "majority.")
+        names_classes = any(re.search(CLASSES_PATTERN, gate) for gate in gates)
         if objective is not Objective.CLASSIFICATION and names_classes:
             raise ValueError(CLASSES_RULE)
         if objective is not Objective.CAUSAL and names_any(gates, "bits_per_byte"):
@@ -296,7 +299,6 @@ class JobSpec(Model):
             raise ValueError(OBJECTIVE_RULE)
         if self.objective is Objective.CLASSIFICATION and (
             self.data.pack is not None
-            or training.lora is not None
             or any(s.fields is None or s.fields.label is None for s in self.data.sources)
         ):
             raise ValueError(CLASSIFICATION_RULE)

@@ -122,8 +122,12 @@ class StageResult(Model):
     accuracy: float | None = None
     """Share of the targets that the model holds for the most probable (evaluate)."""
 
-    macro_f1: float | None = None
+    f1_macro: float | None = None
     """Mean of the F1 scores of all labels, each counting alike (evaluate, classification)."""
+
+    ece: float | None = None
+    """Expected calibration error: how far probabilities are from the share that is right, 0 to 1
+    (evaluate, classification)."""
 
     bits_per_byte: float | None = None
     """Held-out loss in bits for each byte of UTF-8: comparable over tokenizers (evaluate)."""
@@ -239,6 +243,16 @@ class ProgressRecord(Model):
 
     tokens_per_second: float | None = None
     """Training tokens of all ranks in a second, over the last steps."""
+
+    utilization: float | None = None
+    """Model FLOPs utilization: tokensPerSecond as a share of those at which the GPUs would do all
+    the bfloat16 products of their data sheet; absent on CPUs, and on GPUs that are not known."""
+
+    data_share: float | None = None
+    """Share of a step's time in which rank 0 makes its batches."""
+
+    device_memory_bytes: int | None = None
+    """The most memory of its GPU that rank 0 has held at once."""
 
     checkpoint_step: int | None = None
     """Newest committed checkpoint."""

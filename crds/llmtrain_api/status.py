@@ -90,6 +90,10 @@ class Progress(Model):
     tokens_per_second: float | None = None
     """Training tokens of all ranks in a second."""
 
+    utilization_percent: int | None = None
+    """Model FLOPs utilization: that speed in percent of what the GPUs' data sheet allows in
+    bfloat16; absent on CPUs and on GPUs that are not known."""
+
     remaining_seconds: int | None = None
     """Estimate until the last step, at the present speed."""
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from llmtrain_api.base import Model, cel
 from llmtrain_api.sources import S3Uri
 
-RESERVED_NAMES = ("baseline", "majority", "unigram")
+RESERVED_NAMES = ("baseline", "majority", "tfidf", "unigram")
 """Prefixes of metrics that are of no suite."""
 
 RESERVED_RULE = f"a suite cannot be named {', '.join(RESERVED_NAMES[:-1])} or {RESERVED_NAMES[-1]}"

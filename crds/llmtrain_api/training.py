@@ -12,7 +12,7 @@ from typing import Self
 from pydantic import ConfigDict, Field, model_validator
 
 from llmtrain_api.base import MAX_NAME_CHARACTERS, Model, cel
-from llmtrain_api.lora import LoraSpec
+from llmtrain_api.lora import FreezeSpec, LoraSpec
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import ClassWeights, LossOn, MaskingSpec, Objective, SpanCorruptionSpec
 from llmtrain_api.sources import S3Uri
@@ -26,6 +26,9 @@ LORA_LEARNING_RATE = 2e-4
 CPU_LOGITS_MEBIBYTES, GPU_LOGITS_MEBIBYTES = 64, 512
 """Chunks of logits are as small as costs no time. For each one the gradient of the output layer,
 which is kept in fp32, is read and written once: on GPUs that asks for more targets at a time."""
+
+
+FREEZE_RULE = "with training.lora the whole model stays as it is; give either lora or freeze"
 
 
 class Precision(StrEnum):
@@ -127,6 +130,11 @@ class TrainingSpec(Model):
                     "batchSize must be a multiple of microBatchSize",
                     field="microBatchSize",
                 ),
+                cel(
+                    "!has(self.lora) || !has(self.freeze)",
+                    FREEZE_RULE,
+                    field="freeze",
+                ),
             ]
         }
     )
@@ -167,6 +175,9 @@ class TrainingSpec(Model):
     lora: LoraSpec | None = None
     """For models that go on from another one: what is trained beside it. Absent: all weights."""
 
+    freeze: FreezeSpec | None = None
+    """For models that go on from another one: which of its weights stay. Absent: none."""
+
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of a target's probability that is spread over the vocabulary, in training only."""
 
@@ -206,10 +217,12 @@ class TrainingSpec(Model):
         return (self.logits_mebibytes or default) * 2**20
 
     @model_validator(mode="after")
-    def check_micro_batch(self) -> Self:
-        """Hold the CEL rule of this model in Python too."""
+    def check_batch_and_parts(self) -> Self:
+        """Hold the CEL rules of this model in Python too."""
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError("batchSize must be a multiple of microBatchSize")
+        if self.lora is not None and self.freeze is not None:
+            raise ValueError(FREEZE_RULE)
         return self
 
 

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from gpt_contestant import BETAS, CLIP_NORM, LEARNING_RATE, WEIGHT_DECAY, Gpt, GptShape, train_gpt
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.training.optim import compute_learning_rate
-from testbed.ranks import RunningRanks
+from testbed.ranks import RankLog, RunningRanks
 
 NANOGPT, TRAINER = "nanogpt", "trainer"
 KIBIBYTE = 1024
@@ -68,6 +69,10 @@ class Course:
         return (last - first) * tokens_per_step / seconds
 
 
+def _has_passed(log: RankLog, step: int) -> bool:
+    return log.step > step
+
+
 def run_ours(config: RunConfig) -> Course:
     """Train by the real stage until its end."""
     ranks = RunningRanks(config)
@@ -75,7 +80,8 @@ def run_ours(config: RunConfig) -> Course:
     last = config.training.steps - 1
     log = ranks.logs[0]
     while log.step < last:
-        _wait_for_step(ranks, log.step + 1)  # it has patience for a step, and not for all of them
+        # `watch` has patience for a step, and not for all of them.
+        ranks.watch(partial(_has_passed, log, log.step))
     peak = read_peak(ranks.find_pid(0))
     ranks.finish()
     # A step is reported while the next one is under way, so all are equally late.
@@ -122,10 +128,6 @@ def run_other(name: str, work: Work, num_ranks: int = 1) -> Course:
         if process.exitcode != 0:
             raise RuntimeError(f"{name} ended with {process.exitcode}")
     return Course(step_times=times, peak_bytes=peak, held_out_loss=loss)
-
-
-def _wait_for_step(ranks: RunningRanks, step: int) -> None:
-    ranks.watch(lambda: ranks.logs[0].step >= step)
 
 
 def read_peak(pid: int) -> int:

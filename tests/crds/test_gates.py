@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from llmtrain_api.evaluation import NAMES_PATTERN, check_gate
+from llmtrain_api.evaluation import CLASSES_PATTERN, NAMES_PATTERN, check_gate
 from llmtrain_api.gates import GATE_PATTERN, describe_result, judge_gate, parse_gate
 
 METRICS = {
@@ -79,10 +79,28 @@ def test_anything_else_is_refused(text: str, complaint: str) -> None:
         ("losses < 4", False),
         ("loss.x < 4", False),
         ("qa.blue > 4", False),
+        ("f1_macro > tfidf.f1_macro + 0.1 && baseline.roc_auc<1", True),
+        ("tfidf.loss < 4", False),
+        ("f1_median > 4", False),
     ],
 )
 def test_the_pattern_of_names_knows_metrics(text: str, is_known: bool) -> None:
     assert bool(re.search(NAMES_PATTERN, text)) is is_known
+
+
+@pytest.mark.parametrize(
+    ("text", "names_labels"),
+    [
+        ("loss < 3 && qa.token_f1 > 0.5", False),
+        ("ece.bleu > 3 || qa.f1_macros > 1", False),  # suites may have such names
+        ("loss < 3 || ece<0.1", True),
+        ("accuracy > majority.accuracy", True),
+        ("baseline.f1_macro < 1", True),
+        ("tfidf.accuracy < accuracy", True),
+    ],
+)
+def test_what_is_about_labels_is_told_by_its_name(text: str, names_labels: bool) -> None:
+    assert bool(re.search(CLASSES_PATTERN, text)) is names_labels
 
 
 def test_reading_never_fails_otherwise() -> None:

@@ -287,7 +287,7 @@ REFUSALS = {
         pydantic_says="bits_per_byte is measured for objective: causal only",
     ),
     "gate on labels that there are not": Refusal(
-        changes={"spec__evaluation": {"gates": ["macro_f1 > 0.5"]}},
+        changes={"spec__evaluation": {"gates": ["loss < 9", "f1_macro > 0.5"]}},
         field="evaluation.gates",
         server_says="are measured for objective: classification only",
         pydantic_says="are measured for objective: classification only",
@@ -340,8 +340,17 @@ REFUSALS = {
     "adapters without a pretrained model": Refusal(
         changes={"spec__training": {"steps": 1, "lora": {}}},
         field="spec",
-        server_says="training.lora needs model.from",
-        pydantic_says="training.lora needs model.from",
+        server_says="training.lora and training.freeze need model.from",
+        pydantic_says="training.lora and training.freeze need model.from",
+    ),
+    "adapters and frozen layers": Refusal(
+        changes={
+            "spec__model": {"from": "s3://models/gpt2"},
+            "spec__training": {"steps": 1, "lora": {}, "freeze": {"layers": 2}},
+        },
+        field="spec.training",
+        server_says="give either lora or freeze",
+        pydantic_says="give either lora or freeze",
     ),
     "classification of an lstm": Refusal(
         changes={

@@ -7,11 +7,14 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from llmtrain_api.run import RunConfig
+from llmtrain_trainer.dataset.document_index import digest_text
 from llmtrain_trainer.dataset.loading import open_run_dataset
 from llmtrain_trainer.evaluate import run_evaluate
 from llmtrain_trainer.failures import DataError, PreemptedError
@@ -23,6 +26,7 @@ from testbed.tiny_run import find_run_folder, prepare_tiny_run
 
 WORDS = {"fruit": ("apple", "pear", "plum"), "tool": ("saw", "axe", "drill")}
 LOSS_TOLERANCE = 1e-6
+NO_SHAPE = {"layers": None, "heads": None, "hiddenSize": None}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +65,7 @@ def prepare_labels(
             "tokenizer": {"kind": "bpe", "vocabularySize": 400},
             "split": {"method": "document", "validationFraction": 0.2},
         },
-        model={"architecture": "bert"},
+        model=sections.pop("model", {"architecture": "bert"}),
         training={**training, **sections.pop("training", {})},
         evaluation={"everySteps": 20, "samples": {"prompts": ["an old axe 7"]}},
         **sections,
@@ -74,10 +78,19 @@ def test_a_classifier_learns_and_loads(root: Path) -> None:
     result = run_evaluate(config, Reporter(0, lambda update: None))
     folder = find_run_folder(config)
     report = json.loads((folder / "evaluation" / "report.json").read_text())
-    assert result.macro_f1 is not None
+    assert result.f1_macro is not None
     assert result.accuracy is not None
-    assert result.accuracy > 0.9 > report["majorityShare"]
-    assert result.macro_f1 > 0.9
+    assert result.accuracy > 0.9 > report["metrics"]["majority.accuracy"]
+    assert result.f1_macro > 0.9
+    assert report["metrics"]["tfidf.accuracy"] > 0.9
+    assert report["metrics"]["accuracy"] == result.accuracy
+    low, high = report["classification"]["intervals"]["f1_macro"]
+    assert low <= result.f1_macro <= high
+    table = pq.read_table(folder / "evaluation" / "predictions.parquet").to_pylist()
+    assert len(table) == report["heldOutTokens"]
+    lines = (root / "tiny-bucket" / "texts.jsonl").read_text().splitlines()
+    labels = {digest_text(json.loads(line)["text"]): json.loads(line)["kind"] for line in lines}
+    assert all(labels[row["document"]] == row["label"] for row in table)
     assert report["samples"][0]["continuation"] == "tool"
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "export")
@@ -103,6 +116,25 @@ def test_labels_keep_their_loss_over_ranks_passes_and_resumption(root: Path) -> 
     told = ranks.logs[0].list_facts("loss")
     told += run_ranks(prepare_labels(root, "disturbed"), round_number=2).list_facts("loss")
     assert told == pytest.approx(losses, rel=LOSS_TOLERANCE, abs=0)
+
+
+def test_adapters_and_the_layer_that_decides_are_trained_together(root: Path) -> None:
+    base = prepare_labels(root, "base", steps=2)
+    run_ranks(base)
+    config = prepare_labels(
+        root, "adapters", model={**NO_SHAPE, "from": f"{base.run_uri}/export", "dropout": 0.0},
+        training={"lora": {"rank": 4}, "optimizer": {"learningRate": 0.01, "warmupSteps": 2}},
+    )  # fmt: skip
+    run_ranks(config)
+    export, before = find_run_folder(config) / "export", find_run_folder(base) / "export"
+    merged: Any = AutoModelForSequenceClassification.from_pretrained(export).eval()
+    plain: Any = AutoModelForSequenceClassification.from_pretrained(before).eval()
+    assert not torch.equal(merged.classifier.weight, plain.classifier.weight)
+    alone: Any = PeftModel.from_pretrained(plain, str(export / "adapter")).eval()
+    read = AutoTokenizer.from_pretrained(export)(["a pear 3"], return_tensors="pt")
+    ids, mask = read["input_ids"], read["attention_mask"]
+    logits = [m(input_ids=ids, attention_mask=mask).logits for m in (merged, alone)]
+    torch.testing.assert_close(logits[0], logits[1])
 
 
 def test_one_class_is_none(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from llmtrain_api.records import ExitCode
 from llmtrain_trainer.checkpoint.manifest import CheckpointManifest
 from llmtrain_trainer.failures import ConfigurationError, DivergedError, PreemptedError, StoreError
 from llmtrain_trainer.progress import RankUpdate
+from llmtrain_trainer.training.event_file import EVENT_FILE
+from testbed.event_files import count_events
 from testbed.fault_log import FaultWatch
 from testbed.ranks import RunningRanks, run_ranks
 from testbed.tiny_run import configure_tiny_run, find_run_folder, prepare_tiny_run
@@ -143,6 +146,11 @@ def test_stop_saves_on_all_ranks_and_the_next_round_goes_on(
     resumed = run_ranks(config, round_number=2)
     assert resumed.list_facts("resumed_step") == [saved]
     assert resumed.list_facts("loss") == pytest.approx(losses[int(saved) :], abs=1e-5)
+    folder = find_run_folder(config)
+    points = json.loads((folder / "curves.json").read_text())
+    assert [point["step"] for point in points if "gradientNorm" in point] == [*range(1, 13)]
+    # The file for TensorBoard: its version, each step and each evaluation once.
+    assert count_events((folder / EVENT_FILE).read_bytes()) == 1 + len(points)
 
 
 def list_steps_of(folder: Path) -> list[int]:

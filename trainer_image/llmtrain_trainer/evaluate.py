@@ -1,8 +1,8 @@
 """The evaluation stage: how well the exported model predicts held-out text, and whether that does.
 
 Below: `export` (the model as users get it, read back from the store by `transformers`),
-`measure`, `samples`, `suites`, `verdict`, `report`. Above: the agent calls `run_evaluate` in one
-process.
+`measure`, `classification`, `samples`, `suites`, `verdict`, `report`. Above: the agent calls
+`run_evaluate` in one process.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from llmtrain_api.evaluation import HeldOut
 from llmtrain_api.objective import Objective, count_spans
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.checkpoint.manifest import CURVES
+from llmtrain_trainer.checkpoint.manifest import CURVES, PACE
 from llmtrain_trainer.dataset.loading import Dataset, Split, open_run_dataset
 from llmtrain_trainer.evaluation.baseline import read_baseline
-from llmtrain_trainer.evaluation.measure import choose_sequences, compute_macro_f1, measure
+from llmtrain_trainer.evaluation.measure import choose_sequences, measure
 from llmtrain_trainer.evaluation.report import Report, render_report
 from llmtrain_trainer.evaluation.samples import write_samples
 from llmtrain_trainer.evaluation.suites import Asking
@@ -91,6 +91,14 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         )
         loss = measured.loss
         reporter.report(validation_loss=loss)
+        classes = None
+        if measured.probabilities is not None:
+            # Seconds for scikit-learn, which nothing else here needs.
+            from llmtrain_trainer.evaluation.classification.reporting import report_classification
+
+            classes = report_classification(
+                config, dataset, held_out, measured.probabilities, tokenizer, store
+            )
         samples = write_samples(config, dataset, held_out, objective, model, tokenizer)
         asking = Asking(config, model, tokenizer, end_of_text=dataset.end_of_text)
         suites = [asking.run(suite, i) for i, suite in enumerate(config.evaluation.suites)]
@@ -104,7 +112,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         {
             **describe_loss(loss, text),
             "accuracy": measured.accuracy,
-            **describe_classes(dataset, measured.confusion),
+            **({} if classes is None else classes.metrics),
             **describe_loss(unigram_loss, text, prefix="unigram."),
             **{
                 f"{result.suite.name}.{name}": value
@@ -122,15 +130,15 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         validation_loss=loss,
         perplexity=math.exp(loss),
         accuracy=measured.accuracy,
-        macro_f1=metrics.get("macro_f1"),
-        majority_share=metrics.get("majority.accuracy"),
         bits_per_byte=metrics.get("bits_per_byte"),
         unigram_loss=unigram_loss,
         held_out_tokens=measured.num_targets,
         metrics={**metrics, **baseline},
         gates=gates,
         suites=suites,
+        classes=classes,
         curve=curve,
+        pace=json.loads(store.read_bytes(PACE)) if store.find_object(PACE) else [],
         samples=samples,
         shape=describe_shape(model.config),
     )
@@ -143,7 +151,8 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         unigram_loss=report.unigram_loss,
         perplexity=report.perplexity,
         accuracy=report.accuracy,
-        macro_f1=report.macro_f1,
+        f1_macro=metrics.get("f1_macro"),
+        ece=metrics.get("ece"),
         bits_per_byte=report.bits_per_byte,
         gates=[gate.result for gate in gates] or None,
         export_uri=locate_export(config),
@@ -202,12 +211,6 @@ def count_targets(
     return dataset.train.count_tokens(size, learned), held_out.count_tokens(size, learned)
 
 
-def count_majority(dataset: Dataset, confusion: NDArray[np.int64]) -> float:
-    """Return the accuracy of always saying the class that is the commonest in training."""
-    commonest = int(count_classes(dataset.train.labels, dataset.labels).argmax())
-    return float(confusion[commonest].sum() / confusion.sum())
-
-
 def count_text_share(config: RunConfig) -> float:
     """Return the share of the targets that are text.
 
@@ -234,16 +237,6 @@ def describe_loss(loss: float, text: Split | None, *, prefix: str = "") -> dict[
             loss, num_tokens=text.num_tokens, num_bytes=text.num_bytes
         )
     return {prefix + name: value for name, value in values.items()}
-
-
-def describe_classes(dataset: Dataset, confusion: NDArray[np.int64] | None) -> dict[str, float]:
-    """Return what is measured of classes, as metrics by name; nothing where there are none."""
-    if confusion is None:
-        return {}
-    return {
-        "macro_f1": compute_macro_f1(confusion),
-        "majority.accuracy": count_majority(dataset, confusion),
-    }
 
 
 def convert_to_bits_per_byte(loss: float, *, num_tokens: int, num_bytes: int) -> float:

@@ -28,7 +28,7 @@ from llmtrain_api.data import DataSpec, TokenizerKind
 from llmtrain_api.naming import locate_dataset
 from llmtrain_api.objective import Objective
 from llmtrain_api.records import RankPhase, StageResult
-from llmtrain_api.run import RunConfig, StorageConfig
+from llmtrain_api.run import RUN_RECORD, RunConfig, StorageConfig
 from llmtrain_trainer.data_report.publishing import publish_report
 from llmtrain_trainer.dataset.document_index import DOCUMENTS, DocumentIndex
 from llmtrain_trainer.dataset.shards import (
@@ -76,7 +76,7 @@ from llmtrain_trainer.tokenizer.tokenization import (
 
 logger = logging.getLogger(__name__)
 
-RECIPE_VERSION = 3
+RECIPE_VERSION = 4
 """Raise it with every change after which the same data becomes other objects, or other units."""
 
 FINGERPRINT_CHARACTERS = 32
@@ -137,6 +137,7 @@ def run_prepare(
     if task == 0:
         record = RunDataset(fingerprint=fingerprint, uri=uri)
         run_store = open_store(config.run_uri, config.storage)
+        run_store.write_bytes(RUN_RECORD, json.dumps(config.describe(), indent=1).encode())
         run_store.write_bytes(DATASET, record.model_dump_json(by_alias=True).encode())
     reporter.enter(RankPhase.FINISHED)
     return StageResult(

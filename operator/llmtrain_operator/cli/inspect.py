@@ -14,8 +14,9 @@ from rich.table import Table
 from llmtrain_api import JobStatus, LLMTrainingJob
 from llmtrain_api.status import Phase
 from llmtrain_operator.cli.outcome import print_outcome
+from llmtrain_operator.cli.runs import find_job
 from llmtrain_operator.cli.view import format_seconds
-from llmtrain_operator.world.job_folder import JOBS_FOLDER, JobFolder
+from llmtrain_operator.world.job_folder import JobFolder
 
 ATTEMPTS_SHOWN = 5
 
@@ -28,7 +29,7 @@ def print_status(name: str, namespace: str, store: Path) -> None:
     """
     console = Console()
     folder = JobFolder(store, namespace, name)
-    job = _read_job(folder)
+    job = find_job(name, namespace, store)
     status = job.status
     if folder.is_held():
         console.print(_tabulate_progress(job, folder))
@@ -52,7 +53,7 @@ def print_logs(name: str, namespace: str, store: Path, *, only: str | None) -> N
         click.ClickException: there is no such job, or no such process.
     """
     folder = JobFolder(store, namespace, name)
-    _read_job(folder)
+    find_job(name, namespace, store)
     logs = folder.list_logs()
     chosen = [log for log in logs if only is None or log.stem.startswith(f"{name}-{only}-")]
     if not chosen:
@@ -61,15 +62,6 @@ def print_logs(name: str, namespace: str, store: Path, *, only: str | None) -> N
     for log in chosen:
         click.echo(click.style(f"==> {log.stem} <==", bold=True))
         click.echo(log.read_text(encoding="utf-8", errors="replace"))
-
-
-def _read_job(folder: JobFolder) -> LLMTrainingJob:
-    job = folder.read_job()
-    if job is not None:
-        return job
-    jobs = sorted(path.parent for path in (folder.store / JOBS_FOLDER).glob("*/*/job.json"))
-    known = ", ".join(f"{path.parent.name}/{path.name}" for path in jobs) or "no jobs"
-    raise click.ClickException(f"no job {folder.key} in {folder.store}; it holds: {known}")
 
 
 def _tabulate_progress(job: LLMTrainingJob, folder: JobFolder) -> Table:

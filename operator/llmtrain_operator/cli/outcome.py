@@ -110,8 +110,8 @@ def _list_results(results: StageResult, store: Path | None) -> list[tuple[str, s
         rows.append(("perplexity", measures))
     if results.accuracy is not None and results.bits_per_byte is None:
         rows.append(("accuracy", f"{results.accuracy:.1%} right at the first guess"))
-    if results.macro_f1 is not None:
-        rows.append(("macro F1", f"{results.macro_f1:.3f}"))
+    if results.f1_macro is not None:
+        rows.append(("macro F1", f"{results.f1_macro:.3f}"))
     if results.export_uri is not None:
         size = f" ({results.parameters:,} parameters)" if results.parameters else ""
         rows.append(("model", f"{locate(results.export_uri)}{size}"))

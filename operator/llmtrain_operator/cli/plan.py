@@ -18,9 +18,9 @@ from rich.table import Table
 
 from llmtrain_api import LLMTrainingJob
 from llmtrain_api.data import TokenizerKind
+from llmtrain_api.devices import DEVICES, find_device, find_selected_device
 from llmtrain_api.network import Architecture, Network
 from llmtrain_operator.cli.machine import TRAINER_MODULES, require_packages
-from llmtrain_operator.forecast.devices import DEVICES, find_device, find_selected_device
 from llmtrain_operator.forecast.outlook import (
     DEFAULT_UTILIZATION,
     Means,
@@ -139,6 +139,7 @@ def describe_outlook(outlook: Outlook, trial: dict[str, Any] | None) -> dict[str
     """Return an outlook as JSON-ready data."""
     return {
         "parameters": outlook.size.parameters,
+        "trainedParameters": outlook.trained_parameters,
         "model": dataclasses.asdict(outlook.network),
         "learningRate": outlook.learning_rate,
         "vocabularySize": outlook.vocabulary_size,
@@ -183,6 +184,13 @@ def _print_table(
         f"{_describe_heads(model)}, vocabulary {outlook.vocabulary_size:,}{guess}",
     )
     training = spec.training
+    if outlook.trained_parameters != outlook.size.parameters:
+        share = outlook.trained_parameters / outlook.size.parameters
+        table.add_row(
+            "trained",
+            f"{format_large(outlook.trained_parameters)} parameters",
+            f"{share:.1%} of them: the others stay as they are",
+        )
     if spec.model.size is not None:
         table.add_row(
             "from model.size",

@@ -60,13 +60,26 @@ def compute_rank_memory(
     work: RankWork,
     corruption: SpanCorruptionSpec | None = None,
     masking: MaskingSpec | None = None,
+    *,
+    trained: int | None = None,
 ) -> RankMemory:
-    """Return what one rank needs; `corruption` is for T5, `masking` for BERT."""
+    """Return what one rank needs.
+
+    Args:
+        model: the network, by its shape.
+        size: its counts.
+        work: what the rank works on.
+        corruption: for T5.
+        masking: for BERT.
+        trained: parameters that have gradients and optimizer state, where not all have.
+            Activations are counted as if all had, which adapters come near to.
+    """
     network = model.resolve()
     counts = count_spans(work.sequence_length, corruption or SpanCorruptionSpec())
     is_t5 = network.architecture is Architecture.T5
     targets = work.sequences * (counts.targets if is_t5 else work.sequence_length)
     share = -(-size.parameters // work.shards)
+    trained_share = share if trained is None else -(-trained // work.shards)
     activations = count_activation_bytes(network, work, counts)
     is_bert = network.architecture is Architecture.BERT
     if is_bert:
@@ -82,8 +95,8 @@ def compute_rank_memory(
         activations += BF16_BYTES * (embedding if is_lstm else size.parameters)
     return RankMemory(
         weights=FP32_BYTES * share,
-        gradients=FP32_BYTES * share,
-        optimizer=MOMENTS * FP32_BYTES * share,
+        gradients=FP32_BYTES * trained_share,
+        optimizer=MOMENTS * FP32_BYTES * trained_share,
         activations=activations,
         logits=_count_logits_bytes(work, targets, width=network.hidden_size, is_partial=is_bert),
         gathered=gathered,

@@ -1,6 +1,6 @@
 """What a job will take, before it takes it: tokens, arithmetic, memory, time, energy, cost.
 
-Below: `size`, `memory`, `devices`, the contract. Above: `llmtrain plan`. All of it follows from
+Below: `size`, `memory`, the contract. Above: `llmtrain plan`. All of it follows from
 the manifest, but for the time, which needs a speed: that of a known GPU, or a measured one.
 """
 
@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 from llmtrain_api import JobSpec
 from llmtrain_api.data import TokenizerKind
+from llmtrain_api.devices import Device
 from llmtrain_api.network import Network
 from llmtrain_api.objective import MAX_SPANS, Objective
 from llmtrain_api.training import Precision
 from llmtrain_api.workers import Strategy
 from llmtrain_operator.forecast.activations import RankWork
-from llmtrain_operator.forecast.devices import Device
 from llmtrain_operator.forecast.memory import RankMemory, compute_rank_memory
 from llmtrain_operator.forecast.size import ModelSize, compute_size
+from llmtrain_operator.forecast.trained import count_trained
 from llmtrain_operator.plan.quantities import parse_bytes
 
 OBJECTIVE_TOKENS = {
@@ -76,6 +77,9 @@ class Outlook:
 
     vocabulary_size: int
     size: ModelSize
+    trained_parameters: int
+    """Those of adapters, or without frozen layers; else all."""
+
     tokens: int
     flops: float
     world_size: int
@@ -107,6 +111,7 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
     share = max(1, training.batch_size // world_size)
     micro_batch_size = min(training.micro_batch_size or share, share)
     on_gpu = workers.resources.gpu > 0
+    trained = count_trained(training, spec.model.resolve(), size)
     memory = compute_rank_memory(
         spec.model,
         size,
@@ -123,6 +128,7 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
         ),
         training.span_corruption,
         training.masking,
+        trained=trained,
     )
     tokens = training.steps * training.batch_size * training.sequence_length
     flops = tokens * size.flops_per_token
@@ -140,6 +146,7 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
         learning_rate=training.find_learning_rate(spec.model),
         vocabulary_size=vocabulary_size,
         size=size,
+        trained_parameters=trained,
         tokens=tokens,
         flops=flops,
         world_size=world_size,

@@ -75,6 +75,7 @@ def describe_progress(
         loss=_round_loss(loss),
         validation_loss=_round_loss(validation),
         tokens_per_second=speed,
+        utilization_percent=_to_percent(record.utilization),
         remaining_seconds=round(tokens_left / speed) if speed else None,
         loss_spikes=record.loss_spikes,
         rollbacks=record.rollbacks,
@@ -172,6 +173,10 @@ def settle_lost_steps(attempts: Sequence[Attempt], lost_steps: int) -> tuple[Att
             lost_steps = 0
         settled.append(attempt)
     return tuple(settled)
+
+
+def _to_percent(share: float | None) -> int | None:
+    return None if share is None else round(PERCENT * share)
 
 
 def _round_loss(loss: float | None) -> float | None:

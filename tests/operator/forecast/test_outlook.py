@@ -9,9 +9,9 @@ import pytest
 
 from llmtrain_api import JobSpec
 from llmtrain_api.data import Tokenizer, TokenizerKind
+from llmtrain_api.devices import find_device, find_selected_device
 from llmtrain_api.network import ModelSpec
 from llmtrain_operator.cli.manifest import load_job
-from llmtrain_operator.forecast.devices import find_device, find_selected_device
 from llmtrain_operator.forecast.outlook import Means, forecast_job
 
 ROOT = Path(__file__).parents[3]
@@ -113,6 +113,7 @@ def test_warnings_say_what_is_wrong_and_what_to_do(spec: JobSpec, said: list[str
     [
         ("NVIDIA-H100-80GB-HBM3", "H100"),
         ("NVIDIA-H100-PCIe", "H100-PCIe"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
         ("NVIDIA-A100-SXM4-40GB", "A100-SXM4-40GB"),
         ("NVIDIA-A100-SXM4-80GB", "A100"),
         ("NVIDIA-H200", "H200"),

@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score
 from torch.nn import functional
 from transformers import CONFIG_MAPPING
 
 from llmtrain_api.objective import ClassWeights, Objective
 from llmtrain_trainer.dataset.loading import Provenance
-from llmtrain_trainer.evaluation.measure import compute_macro_f1
 from llmtrain_trainer.model.network import compute_logits, compute_token_losses, create_model
 from llmtrain_trainer.objective.batch import Batch
 from llmtrain_trainer.objective.classes import LabelOfDocument, weigh_classes
@@ -84,11 +82,3 @@ def test_balanced_classes_weigh_alike() -> None:
         compute_token_losses(model, weighted),
         compute_token_losses(model, plain) * torch.from_numpy(weights)[plain.targets],
     )
-
-
-def test_macro_f1_is_that_of_scikit_learn() -> None:
-    random = np.random.default_rng(0)
-    true, predicted = random.integers(3, size=(2, 50))
-    confusion = np.zeros((4, 4), dtype=np.int64)  # the fourth class does not occur
-    np.add.at(confusion, (true, predicted), 1)
-    assert compute_macro_f1(confusion) == pytest.approx(f1_score(true, predicted, average="macro"))

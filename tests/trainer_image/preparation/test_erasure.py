@@ -17,6 +17,7 @@ from llmtrain_trainer.preparation.erasure import Erasures, read_erasures
 from llmtrain_trainer.preparation.sources import find_source_files
 
 DIGEST = hashlib.sha256(b"text").hexdigest()
+HALF = digest_text("told by a finding")
 WITH_IDS = Source.model_validate({"uri": "s3://bucket/a.jsonl", "fields": {"id": "key"}})
 WITHOUT_IDS = Source(uri="s3://bucket/a.jsonl")
 
@@ -32,9 +33,9 @@ def read_list(folder: Path, content: bytes, source: Source) -> Erasures:
 
 
 def test_digests_and_ids_name_documents(tmp_path: Path) -> None:
-    content = f"\ufeff{DIGEST}\r\n\n  id:Zoë: 7 \nid:{DIGEST}\n".encode()
+    content = f"\ufeff{DIGEST}\r\n\n  id:Zoë: 7 \nid:{DIGEST}\n{HALF}\n".encode()
     erasures = read_list(tmp_path, content, WITH_IDS)
-    assert erasures == Erasures(frozenset({DIGEST[:32]}), frozenset({"Zoë: 7", DIGEST}))
+    assert erasures == Erasures(frozenset({DIGEST[:32], HALF}), frozenset({"Zoë: 7", DIGEST}))
     documents = [
         Document("changed", "a:1", 0, digest=digest_text("text")),
         Document("other", "a:2", 0, digest=digest_text("other"), facts=Facts(id="Zoë: 7")),
@@ -46,7 +47,7 @@ def test_digests_and_ids_name_documents(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "source", "message"),
     [
-        (b"jane.roe", WITH_IDS, "neither a SHA-256 in 64 hexadecimal digits nor id: and an id"),
+        (b"jane.roe", WITH_IDS, "neither a SHA-256 in 64 hexadecimal digits"),
         (b"id:", WITH_IDS, "neither a SHA-256"),
         (b"id:\xff", WITH_IDS, "neither a SHA-256"),
         (DIGEST[:-1].encode(), WITH_IDS, "neither a SHA-256"),

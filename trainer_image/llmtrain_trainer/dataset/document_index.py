@@ -28,9 +28,10 @@ ENTRY_BYTES = 16
 BLOCK_BYTES = 64 * 1024
 
 ID_PREFIX = "id:"
-"""Begins the name of a document by its id; any other name is a SHA-256."""
+"""Begins the name of a document by its id; any other name is a SHA-256 or its first half."""
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
+SHA256 = re.compile(r"[0-9a-f]{32}(?:[0-9a-f]{32})?")
+"""Of a text as it was read, or the first half of it, which is as sure (see `ENTRY_BYTES`)."""
 
 
 class DocumentIndex:
@@ -58,7 +59,7 @@ def digest_text(text: str) -> str:
 
 
 def make_entry(name: str) -> bytes | None:
-    """Return the entry of a document that is named by its SHA-256 or by id:…; None: by neither."""
+    """Return the entry of a document that is named by a SHA-256 or by id:…; None: by neither."""
     if SHA256.fullmatch(name):
         return bytes.fromhex(name)[:ENTRY_BYTES]
     if name.startswith(ID_PREFIX) and name != ID_PREFIX:

@@ -16,5 +16,11 @@ class Facts:
     language: str = ""
     id: str = ""
 
+    source: int = 0
+    """Index of its source in the recipe; known where it is stored."""
+
+    digest: str = ""
+    """Of its text as it was read, by `digest_text`; known where it is stored."""
+
 
 NO_FACTS = Facts()

@@ -7,7 +7,7 @@ Above: `train` and `evaluate`.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from llmtrain_api.run import RunConfig
+from llmtrain_trainer.dataset.facts import NO_FACTS, Facts
 from llmtrain_trainer.dataset.shards import (
     COUNT_TYPE,
     DATASET,
@@ -166,8 +167,13 @@ class Split:
         """The label of each document; empty ones where none are stored."""
         if not self._facts:
             return [""] * self.num_documents
-        lines = (line for path in self._facts for line in path.read_text("utf-8").splitlines())
-        return [json.loads(line)["label"] for line in lines]
+        return [facts["label"] for facts in self._iterate_facts()]
+
+    def read_facts(self) -> list[Facts]:
+        """Return what is stored of each document; nothing where nothing is."""
+        if not self._facts:
+            return [NO_FACTS] * self.num_documents
+        return [Facts(**facts) for facts in self._iterate_facts()]
 
     def read_roles(self, index: int) -> NDArray[np.uint8]:
         """Return whose words the tokens of a document are, those of `read_document`."""
@@ -183,6 +189,12 @@ class Split:
         if roles is None or not self.has_roles:
             return count_tokens(self._shards, vocabulary_size)
         return count_tokens(self._shards, vocabulary_size, self._roles, roles)
+
+    def _iterate_facts(self) -> Iterator[dict[str, Any]]:
+        for path in self._facts:
+            # Not by splitlines: a label may hold line ends that JSON does not escape.
+            with path.open(encoding="utf-8", newline="\n") as lines:
+                yield from map(json.loads, lines)
 
     def _read(self, shards: Sequence[NDArray[Any]], start: int, target: NDArray[Any]) -> None:
         """Fill `target` with what `shards` have from `start` on, which may be of several."""

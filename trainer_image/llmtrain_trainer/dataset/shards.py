@@ -5,7 +5,7 @@ Below: numpy, the contract's base model. Above: `prepare` writes shards here, `d
     datasets/<fingerprint>/train-00000.tokens    uint16 or uint32, little endian
                            train-00000.offsets   uint64: where its documents begin
                            train-00000.roles     uint8: whose words each token is (see `marks`)
-                           train-00000.facts     JSON lines: label, language and id of documents
+                           train-00000.facts     JSON lines: what is known of each (see `facts`)
                            train.counts          int64: how often each token occurs in training
                            validation-00000.…    the same of the held-out split
                            test-00000.…          the same of the test split, where there is one

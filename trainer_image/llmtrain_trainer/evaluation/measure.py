@@ -15,6 +15,7 @@ from torch import nn
 
 from llmtrain_trainer.dataset.loading import Split
 from llmtrain_trainer.model.losses import judge_batch
+from llmtrain_trainer.model.network import compute_logits, compute_losses
 from llmtrain_trainer.objective.batch import NOT_A_TARGET, Objective, read_batch
 from llmtrain_trainer.parallel import Ranks
 
@@ -31,8 +32,8 @@ class Measurement:
 
     num_targets: int
 
-    confusion: NDArray[np.int64] | None
-    """How often each class was taken for each, where classes are predicted [true, predicted]."""
+    probabilities: NDArray[np.float64] | None
+    """Of each class for each sequence, where documents are classified [sequences, classes]."""
 
 
 def choose_sequences(num_sequences: int, max_sequences: int) -> NDArray[np.int64]:
@@ -59,12 +60,23 @@ def measure(
     with the same arguments and gets the same answer. All ranks make equally many forward passes,
     because a sharded model is gathered in each of them: where the sequences run out, the first one
     is read again and does not count.
+
+    Args:
+        model: which is measured; it trains again behind if it did before.
+        objective: makes batches.
+        split: where the sequences are.
+        indices: of the sequences.
+        ranks: among which they are divided.
+        sequence_length: tokens of each.
+        batch_size: sequences that a rank reads at a time.
+        logits_bytes: most memory of logits, where the network allows less than all.
+        num_classes: where documents are classified, into how many; their probabilities are kept.
     """
     width = batch_size * ranks.group.world_size
     padded = np.concatenate([indices, np.full(-len(indices) % width, indices[0])])
     weights = (np.arange(len(padded)) < len(indices)).astype(np.float64)
     totals = torch.zeros(3, dtype=torch.float64, device=ranks.device)
-    confusion = torch.zeros(num_classes**2, dtype=torch.float64, device=ranks.device)
+    said = torch.zeros(len(padded), num_classes, dtype=torch.float64, device=ranks.device)
     was_training = model.training
     model.eval()
     with torch.no_grad():
@@ -78,14 +90,16 @@ def measure(
                 sequence_length=sequence_length,
                 is_training=False,
             ).move(ranks.device)
-            losses, best = judge_batch(model, batch, logits_bytes=logits_bytes)
+            if num_classes:
+                logits = compute_logits(model, batch)
+                losses, best = compute_losses(logits, batch), logits.argmax(dim=2)
+                said[part] = logits[:, 0].double().softmax(dim=1)
+            else:
+                losses, best = judge_batch(model, batch, logits_bytes=logits_bytes)
             is_target = batch.targets != NOT_A_TARGET
             hits = ((best == batch.targets) & is_target).double().sum(dim=1)
             weight = torch.from_numpy(weights[part]).to(ranks.device)
             counts = is_target.double().sum(dim=1)
-            if num_classes:
-                cells = (batch.targets * num_classes + best).flatten()
-                confusion.index_add_(0, cells, weight)
             loss_sums = losses.double().sum(dim=1)
             totals += torch.stack([loss_sums @ weight, hits @ weight, counts @ weight])
     model.train(was_training)
@@ -94,23 +108,5 @@ def measure(
         loss=loss_sum / max(1.0, count),
         accuracy=hit_sum / max(1.0, count),
         num_targets=round(count),
-        confusion=_read_confusion(ranks.sum(confusion), num_classes) if num_classes else None,
+        probabilities=ranks.sum(said)[: len(indices)].cpu().numpy() if num_classes else None,
     )
-
-
-def compute_macro_f1(confusion: NDArray[np.int64]) -> float:
-    """Return the mean over classes of the harmonic mean of precision and recall.
-
-    Args:
-        confusion: how often each class was taken for each [true, predicted].
-
-    A class that neither occurs nor is predicted is left out, as in scikit-learn.
-    """
-    hits = np.diagonal(confusion).astype(np.float64)
-    sums = (confusion.sum(axis=0) + confusion.sum(axis=1)).astype(np.float64)
-    return float(np.mean(2.0 * hits[sums > 0] / sums[sums > 0]))
-
-
-def _read_confusion(cells: torch.Tensor, num_classes: int) -> NDArray[np.int64]:
-    counts: NDArray[np.int64] = cells.round().long().cpu().numpy()
-    return counts.reshape(num_classes, num_classes)

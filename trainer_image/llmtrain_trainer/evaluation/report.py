@@ -16,17 +16,17 @@ from matplotlib.ticker import MaxNLocator
 
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.evaluation.answers import SuiteResult
+from llmtrain_trainer.evaluation.classification.record import ClassReport
+from llmtrain_trainer.evaluation.step_figure import draw_steps
 from llmtrain_trainer.evaluation.verdict import JudgedGate
 from llmtrain_trainer.model.blueprint import Shape
 from llmtrain_trainer.rendering import render_template
+from llmtrain_trainer.training.curve import smooth
 
 TRAIN_COLOUR = "#9db8d6"
 SMOOTH_COLOUR = "#1f5fa8"
 VALIDATION_COLOUR = "#c4510a"
 UNIGRAM_COLOUR = "#777777"
-
-SMOOTHING_SHARE = 0.02
-"""The smoothed curve averages over about this share of the points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +49,6 @@ class Report:
     accuracy: float
     """Share of the targets that the model holds for the most probable."""
 
-    macro_f1: float | None
-    """Mean F1 of the classes, where classes are predicted."""
-
-    majority_share: float | None
-    """Accuracy of always saying the commonest class."""
-
     bits_per_byte: float | None
     """Where every token is predicted."""
 
@@ -68,8 +62,14 @@ class Report:
     gates: Sequence[JudgedGate]
     suites: Sequence[SuiteResult]
 
+    classes: ClassReport | None
+    """Where documents are classified."""
+
     curve: Sequence[dict[str, float]]
-    """Points {step, loss} and {step, validationLoss}."""
+    """Points {step, loss, learningRate, gradientNorm} and {step, validationLoss}."""
+
+    pace: Sequence[dict[str, float]]
+    """What was measured of training steps: {step, time, tokensPerSecond, …}."""
 
     samples: Sequence[Sample]
 
@@ -86,14 +86,13 @@ class Report:
             "validationLoss": self.validation_loss,
             "perplexity": self.perplexity,
             "accuracy": self.accuracy,
-            "macroF1": self.macro_f1,
-            "majorityShare": self.majority_share,
             "bitsPerByte": self.bits_per_byte,
             "unigramLoss": self.unigram_loss,
             "heldOutTokens": self.held_out_tokens,
             "metrics": dict(self.metrics),
             "gates": [gate.dump() for gate in self.gates],
             "suites": [suite.dump() for suite in self.suites],
+            **({} if self.classes is None else {"classification": self.classes.dump()}),
             "curve": list(self.curve),
             "samples": [{"prompt": s.prompt, "continuation": s.continuation} for s in self.samples],
             "model": self.config.model.dump(),
@@ -111,6 +110,7 @@ def render_report(report: Report) -> str:
         shape=report.shape,
         trained_tokens=report.step * training.batch_size * training.sequence_length,
         curve_svg=draw_curve(report.curve, report.unigram_loss),
+        steps_svg=draw_steps(report.curve, report.pace),
     )
 
 
@@ -147,14 +147,3 @@ def draw_curve(curve: Sequence[dict[str, float]], unigram_loss: float) -> str:
         figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
-
-
-def smooth(values: Sequence[float]) -> list[float]:
-    """Return the exponential moving average, corrected for its start (as in Adam)."""
-    decay = 1.0 - 1.0 / max(1.0, SMOOTHING_SHARE * len(values))
-    smoothed = []
-    mean = 0.0
-    for count, value in enumerate(values, start=1):
-        mean = decay * mean + (1.0 - decay) * value
-        smoothed.append(mean / (1.0 - decay**count))
-    return smoothed

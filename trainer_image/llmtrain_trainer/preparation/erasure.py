@@ -71,7 +71,8 @@ def read_erasures(files: list[SourceFile], scratch: Path, sources: Sequence[Sour
                 ids.add(name.removeprefix(ID_PREFIX))
             elif name:
                 raise DataError(
-                    f"{place}: neither a SHA-256 in 64 hexadecimal digits nor id: and an id",
+                    f"{place}: neither a SHA-256 in 64 hexadecimal digits, or its first 32, "
+                    "nor id: and an id",
                     reason="DocumentInvalid",
                     next_step="write the digest of a document's text as read, or id: and its id",
                 )

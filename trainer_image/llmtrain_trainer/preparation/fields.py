@@ -45,8 +45,10 @@ def choose_maker(source: Source, index: int, field: str) -> tuple[MakeDocument, 
             if isinstance(value, Rejection):
                 return value
             read[use] = value
-        key = read.pop("splitField", "")
-        return replace(document, key=key, facts=Facts(**read))
+        facts = Facts(
+            label=read.get("label", ""), language=read.get("language", ""), id=read.get("id", "")
+        )
+        return replace(document, key=read.get("splitField", ""), facts=facts)
 
     return make_with_values, [*dict.fromkeys([*names, *values.values()])]
 

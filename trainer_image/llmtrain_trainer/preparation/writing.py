@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,13 +95,15 @@ def write_splits(
             if budget is not None and not budget.admit(piece, piece.copies * len(tokens)):
                 continue
             num_words += piece.copies * len(show_text(piece.text).split())
-        index.add(piece.document.digest, piece.document.facts.id)
+        document = piece.document
+        index.add(document.digest, document.facts.id)
+        facts = replace(document.facts, source=document.source, digest=document.digest)
         for _ in range(piece.copies):
             writers[piece.part].append(
                 tokens,
                 num_bytes=count_bytes(piece.text),
                 roles=roles,
-                facts=piece.document.facts,
+                facts=facts,
             )
     splits: dict[Part, SplitManifest] = {}
     for part, writer in writers.items():

@@ -55,10 +55,12 @@ from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import count_starts
 from llmtrain_trainer.store import Store, open_store
 from llmtrain_trainer.store.probe import probe_conditional_create
-from llmtrain_trainer.training.curve import list_newest_losses
+from llmtrain_trainer.training.curve import Curve, list_newest_losses
 from llmtrain_trainer.training.divergence import LossWatch, RollbackHistory, read_history
+from llmtrain_trainer.training.event_file import EventFile
 from llmtrain_trainer.training.optim import AdamW
 from llmtrain_trainer.training.stragglers import StepClock, StragglerWatch
+from llmtrain_trainer.training.utilization import find_peak_speed
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +83,13 @@ class TrainingRun:
     step: int
     """Optimizer steps done."""
 
-    curve: list[dict[str, float]]
-    """Points {step, loss} and {step, validationLoss}."""
+    curve: Curve
+
+    events: EventFile
+    """The curve for TensorBoard; rank 0 writes it."""
+
+    peak_tokens_per_second: float | None
+    """Training speed at which the GPUs would do all that they can; None: not known."""
 
     history: RollbackHistory
     """What the run skips, since the loss ran away there."""
@@ -158,6 +165,13 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             plain_model = blueprint.begin()
         else:
             plain_model = blueprint.build()
+        peak_speed = find_peak_speed(
+            plain_model,
+            sequence_length=config.training.sequence_length,
+            world_size=config.world_size,
+            device=ranks.device,
+            arithmetic=arithmetic,
+        )
         model = spread_model(plain_model, ranks, config.strategy, arithmetic)
         model.train()
         run = TrainingRun(
@@ -187,6 +201,8 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             ),
             step=0,
             curve=[],
+            events=EventFile(store, total_steps=config.training.steps),
+            peak_tokens_per_second=peak_speed,
             history=_read_history(config, store, ranks, reporter),
             watch=LossWatch(config.training.divergence),
             clock=StepClock(ranks.device),
@@ -317,15 +333,15 @@ def _choose_arithmetic(
 
 
 def _check_frozen(blueprint: Blueprint, checkpoint: Checkpoint | None) -> None:
-    """Hold a checkpoint of adapters to the weights that they lie beside."""
+    """Hold a checkpoint of a part of the weights to the others, which it lies beside."""
     if checkpoint is None or checkpoint.manifest.pretrained == blueprint.frozen_digest:
         return
+    held = "all weights" if checkpoint.manifest.pretrained is None else "what is trained"
     raise ConfigurationError(
-        f"the checkpoint of step {checkpoint.manifest.step} holds "
-        f"{'all weights' if checkpoint.manifest.pretrained is None else 'adapters'} of another "
-        "model than model.from and training.lora say",
+        f"the checkpoint of step {checkpoint.manifest.step} holds {held} of another "
+        "model than model.from, training.lora and training.freeze say",
         reason="CheckpointIncompatible",
-        next_step="use the same model.from and training.lora as the run that wrote it",
+        next_step="use the same model.from, lora and freeze as the run that wrote it",
     )
 
 

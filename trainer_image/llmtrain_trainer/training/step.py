@@ -161,14 +161,16 @@ def _make_batches(run: TrainingRun, step: int, share: int, micro: int) -> Iterat
     numbers = np.arange(number * training.batch_size, (number + 1) * training.batch_size)
     for start in range(rank * share, (rank + 1) * share, micro):
         part = slice(start, min(start + micro, (rank + 1) * share))
-        yield read_batch(
-            run.objective,
-            run.dataset.train,
-            samples[part],
-            numbers[part],
-            sequence_length=training.sequence_length,
-            is_training=True,
-        )
+        with run.clock.reading():
+            batch = read_batch(
+                run.objective,
+                run.dataset.train,
+                samples[part],
+                numbers[part],
+                sequence_length=training.sequence_length,
+                is_training=True,
+            )
+        yield batch
 
 
 def _seed_dropout(seed: int, step: int, rank: int) -> None:
