@@ -90,7 +90,7 @@ def run_train(
 
 def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
     """Do the steps that are left, with the evaluations and checkpoints that fall due."""
-    total_steps = run.config.training.steps
+    total_steps = run.total_steps
     run.reporter.enter(RankPhase.TRAINING)
     speed = Speedometer(
         tokens_per_step=count_step_tokens(run.config),
