@@ -52,6 +52,12 @@ REFUSALS = {
         server_says="should be greater than 0",
         pydantic_says="should be greater than 0",
     ),
+    "relabelled without labels": Refusal(
+        changes={"spec__data__relabel": [{"uri": "s3://corpus/labels.jsonl"}]},
+        field="spec.data",
+        server_says="relabel needs fields.label",
+        pydantic_says="relabel needs fields.label",
+    ),
     "dropout 1": Refusal(
         changes={"spec__model__dropout": 1.0},
         field="spec.model.dropout",
@@ -235,8 +241,8 @@ REFUSALS = {
     "suite with the name of a baseline": Refusal(
         changes={"spec__evaluation": {"suites": [SUITE | {"name": "unigram"}]}},
         field="spec.evaluation.suites[0].name",
-        server_says="a suite cannot be named baseline, majority or unigram",
-        pydantic_says="a suite cannot be named baseline, majority or unigram",
+        server_says="a suite cannot be named baseline, majority, tfidf or unigram",
+        pydantic_says="a suite cannot be named baseline, majority, tfidf or unigram",
     ),
     "two suites of one name": Refusal(
         changes={"spec__evaluation": {"suites": [SUITE, SUITE]}},

@@ -4,8 +4,8 @@
     python -m llmtrain_trainer checkpoints list --run-uri s3://… --storage '{"uri": …}'
 
 Below: `agent`, and `init` where this is process 1; its exit code is the exit record's code.
-`inspection` is what `llmtrain checkpoints`, `data` and `compare` call, which know no store
-themselves.
+`inspection` is what `llmtrain checkpoints`, `data`, `compare` and `next` call, which know no
+store themselves.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from llmtrain_trainer.inspection.checkpoints import (
     prune_checkpoints,
 )
 from llmtrain_trainer.inspection.data_commands import add_data_commands, handle_data
-from llmtrain_trainer.inspection.run_commands import add_run_commands, handle_compare
+from llmtrain_trainer.inspection.run_commands import add_run_commands, handle_compare, handle_next
 from llmtrain_trainer.stages import STAGES, StageEntry
 from llmtrain_trainer.store import open_store
 
@@ -108,7 +108,12 @@ def inspect(arguments: argparse.Namespace, console: Console) -> int:
     return pin_checkpoint(store, console, arguments.step, pinned=is_pin)
 
 
-LOOKS = {"checkpoints": inspect, "compare": handle_compare, "data": handle_data}
+LOOKS = {
+    "checkpoints": inspect,
+    "compare": handle_compare,
+    "data": handle_data,
+    "next": handle_next,
+}
 """Commands for people, which no pod runs."""
 
 

@@ -203,12 +203,12 @@ def compute_fingerprint(
     }
     facts: dict[str, Any] = {
         "version": RECIPE_VERSION,
-        # How sources were named does not matter, which objects they named does; nor by how many
-        # tasks they were read.
+        # How sources and lists were named does not matter, which objects they named does; nor by
+        # how many tasks they were read.
         "recipe": {
             name: value
             for name, value in data.model_copy(update=recipe).dump().items()
-            if name != "tasks"
+            if name not in ("tasks", "relabel")
         },
         "files": [_pin(file) for file in inputs.documents],
         "against": [_pin(file) for file in inputs.against],
@@ -220,6 +220,8 @@ def compute_fingerprint(
         facts["tokenizerFiles"] = [
             (item.key, item.etag) for item in listing if item.key in PRETRAINED_FILES
         ]
+    if inputs.relabel:
+        facts["relabel"] = [_pin(file) for file in inputs.relabel]
     if OBJECTIVE_TOKENS[objective]:
         facts["specialTokens"] = OBJECTIVE_TOKENS[objective]
     text = json.dumps(facts, sort_keys=True)

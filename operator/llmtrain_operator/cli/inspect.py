@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from llmtrain_api import JobStatus, LLMTrainingJob
+from llmtrain_api.naming import PARENT_ANNOTATION
 from llmtrain_api.planned import PlanStatus
 from llmtrain_api.status import Phase
-from llmtrain_operator.cli.outcome import print_outcome
+from llmtrain_operator.cli.outcome import print_outcome, print_plain
 from llmtrain_operator.cli.plan import format_bytes, format_large
 from llmtrain_operator.cli.runs import find_job
 from llmtrain_operator.cli.view import format_seconds
@@ -33,6 +34,8 @@ def print_status(name: str, namespace: str, store: Path) -> None:
     folder = JobFolder(store, namespace, name)
     job = find_job(name, namespace, store)
     status = job.status
+    if (parent := job.metadata.annotations.get(PARENT_ANNOTATION)) is not None:
+        print_plain(console, f"made after {parent}")
     if folder.is_held():
         console.print(_tabulate_progress(job, folder))
     for attempt in status.attempts[-ATTEMPTS_SHOWN:]:

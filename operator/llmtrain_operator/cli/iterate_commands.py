@@ -1,6 +1,6 @@
-"""The words of `llmtrain compare` and `search`: from a run that was evaluated to a better one.
+"""The words of `llmtrain compare`, `search` and `next`: from an evaluated run to a better one.
 
-Below: `runs`, `search`, imported when a command is called. Above: the command line.
+Below: `runs`, `search`, `next`, imported when a command is called. Above: the command line.
 
 A RUN is the NAME of a job that ran on this machine, or the s3:// URI of a run.
 """
@@ -120,3 +120,64 @@ def search(
         price_per_hour=price_per_hour,
     )
     sys.exit(code)
+
+
+@click.command(name="next")
+@click.argument("run")
+@click.option("--output", "-o", type=NEW_FILE, required=True, help="The manifest to write.")
+@click.option(
+    "--manifest", type=FILE, default=None, help="Of the job of RUN, where that is an s3:// URI."
+)
+@click.option("--name", default=None, help="Of the next job.  [default: NAME-2, NAME-3, …]")
+@click.option(
+    "--min-confidence",
+    type=click.FloatRange(min=0.0, max=1.0),
+    default=0.5,
+    show_default=True,
+    help="Leaves out what is less sure about single documents.",
+)
+@click.option(
+    "--keep-training", is_flag=True, help="Change the data alone, to see what that brings."
+)
+@store_option
+@namespace_option
+@s3_options
+def write_next_manifest(
+    run: str,
+    output: Path,
+    manifest: Path | None,
+    name: str | None,
+    min_confidence: float,
+    keep_training: bool,
+    store: Path,
+    namespace: str | None,
+    endpoint: str | None,
+    credentials: Path | None,
+    ca_file: Path | None,
+) -> None:
+    """Write the manifest of the job that comes after RUN, by what its evaluation found out.
+
+    Documents to leave out and labels to correct become lists in the store, sources get other
+    weights, and the loss curve suggests what to train differently. Each change has its reason as
+    a comment, for you to keep or to strike out.
+    """
+    from llmtrain_operator.cli.manifest import load_job
+    from llmtrain_operator.cli.next import ask_changes, write_next
+    from llmtrain_operator.cli.runs import find_job, find_run
+
+    is_uri = run.startswith("s3://")
+    if is_uri != (manifest is not None):
+        raise click.UsageError("an s3:// URI needs --manifest, and the name of a job has its own")
+    space = namespace or DEFAULT_NAMESPACE
+    parent = load_job(manifest, namespace=namespace) if manifest else find_job(run, space, store)
+    place = find_run(run, space, store, endpoint=endpoint, credentials=credentials, ca_file=ca_file)
+    changes = ask_changes(place, min_confidence=min_confidence, keeps_training=keep_training)
+    if not changes:
+        raise click.ClickException(
+            f"nothing to change: the evaluation of {run} found nothing that can be done by itself"
+            + (", and its curve suggests nothing" if not keep_training else "")
+        )
+    output.write_text(write_next(parent, place, changes, name), encoding="utf-8")
+    for change in changes:
+        click.echo(f"spec.{change.path}: {change.reason}")
+    click.echo(f"manifest: {output}")

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 from rich.console import Console
 
 from llmtrain_api import LLMTrainingJob
-from llmtrain_api.base import API_VERSION, KIND, MAX_NAME_CHARACTERS
+from llmtrain_api.base import MAX_NAME_CHARACTERS
 from llmtrain_api.status import Phase
+from llmtrain_operator.cli.manifest_text import write_manifest
 from llmtrain_operator.cli.outcome import (
     has_failed_gates,
     locate_object,
@@ -150,17 +150,3 @@ def describe_search(outcomes: list[Outcome], search: Search, metric: str) -> dic
             for outcome in outcomes
         ],
     }
-
-
-def write_manifest(job: LLMTrainingJob) -> str:
-    """Return the YAML of a job, without what is as by default."""
-    names = {"name", "namespace", "annotations", "labels"}
-    data = {
-        "apiVersion": API_VERSION,
-        "kind": KIND,
-        "metadata": job.metadata.model_dump(include=names, exclude_defaults=True),
-        "spec": job.spec.model_dump(
-            mode="json", by_alias=True, exclude_none=True, exclude_defaults=True
-        ),
-    }
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)

@@ -19,6 +19,7 @@ COMMANDS = (
     "demo",
     "doctor",
     "logs",
+    "next",
     "plan",
     "run",
     "search",
