@@ -229,7 +229,11 @@ class TrainingSpec(Model):
             return -(-self.tokens // (self.batch_size * self.sequence_length))
         if num_samples is None or self.epochs is None:
             return None
-        return max(1, math.ceil(self.epochs * num_samples / self.batch_size))
+        return self.count_epoch_steps(self.epochs, num_samples)
+
+    def count_epoch_steps(self, epochs: float, num_samples: int) -> int:
+        """Return the steps in which so many samples are read `epochs` times."""
+        return max(1, math.ceil(epochs * num_samples / self.batch_size))
 
     def find_learning_rate(self, model: ModelSpec) -> float:
         """Return the peak of the learning rate, as given or as is usual for what is trained."""

@@ -55,14 +55,15 @@ def test_speed_is_told_of_steps_only(root: Path) -> None:
     evaluation = configure_tiny_run(root).evaluation.dump()
     config = prepare_tiny_run(root, run="speed", evaluation={**evaluation, "everySteps": 2})
     assert run_ranks(config).list_facts("tokens_per_second") == []
-    faster = run_ranks(
-        prepare_tiny_run(root, run="faster", training={"steps": None, "epochs": EPOCHS})
-    )
+    length = {"steps": None, "epochs": EPOCHS}
+    evaluation["everyEpochs"] = EPOCHS / 2
+    faster = run_ranks(prepare_tiny_run(root, run="faster", training=length, evaluation=evaluation))
     assert faster.list_facts("tokens_per_second")
     dataset = open_run_dataset(open_store(config.run_uri, config.storage), config)
     num_steps = math.ceil(EPOCHS * dataset.train.num_sequences(32) / 8)
     assert faster.list_facts("total_steps") == [num_steps]
     assert len(faster.list_facts("loss")) == num_steps
+    assert len(faster.list_facts("validation_loss")) == 2
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

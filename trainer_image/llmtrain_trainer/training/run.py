@@ -83,6 +83,9 @@ class TrainingRun:
     total_steps: int
     """Optimizer steps of the run, as given or as the data has them."""
 
+    evaluate_every: int
+    """Steps between evaluations."""
+
     step: int
     """Optimizer steps done."""
 
@@ -156,6 +159,10 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
         samples = count_samples(objective, dataset.train, config.training.sequence_length)
         total_steps = config.training.count_steps(samples)
         assert total_steps is not None
+        evaluate_every = config.evaluation.every_steps
+        if config.evaluation.every_epochs is not None:
+            epochs = config.evaluation.every_epochs
+            evaluate_every = config.training.count_epoch_steps(epochs, samples)
         reporter.report(total_steps=total_steps)
         arithmetic = _choose_arithmetic(blueprint, ranks, checkpoint)
         if checkpoint is None:
@@ -210,6 +217,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             curve=[],
             events=EventFile(store, total_steps=total_steps),
             total_steps=total_steps,
+            evaluate_every=evaluate_every,
             peak_tokens_per_second=peak_speed,
             history=_read_history(config, store, ranks, reporter),
             watch=LossWatch(config.training.divergence),
