@@ -90,7 +90,7 @@ def run_train(
 
 def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
     """Do the steps that are left, with the evaluations and checkpoints that fall due."""
-    total_steps = run.config.training.steps
+    total_steps = run.total_steps
     run.reporter.enter(RankPhase.TRAINING)
     speed = Speedometer(
         tokens_per_step=count_step_tokens(run.config),
@@ -105,7 +105,7 @@ def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
             agreed = _settle(run, pending, speed.count_step(data_seconds))
         pending, run.step = numbers, run.step + 1
         stop = agreed is not None and agreed.stop
-        evaluate = run.step % run.config.evaluation.every_steps == 0 or run.step == total_steps
+        evaluate = run.step % run.evaluate_every == 0 or run.step == total_steps
         is_due = run.schedule.is_step_due(run.step) or (agreed is not None and agreed.save)
         save = is_due or run.step == total_steps
         if stop or evaluate or save:
