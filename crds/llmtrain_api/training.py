@@ -190,7 +190,8 @@ class TrainingSpec(Model):
     same result. Absent: 64, on GPUs 512."""
 
     precision: Precision = Precision.AUTO
-    """auto: the fastest on the machine at the same quality; fp32: full precision; bf16: mixed."""
+    """auto: the fastest on the machine at the same quality; fp32: full precision, by the fastest
+    library whose products are as exact; bf16: mixed."""
 
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Seed of initial weights, data order and dropout."""

@@ -34,9 +34,8 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from gpt_contestant import LEARNING_RATE, GptShape
-from training_contestants import NANOGPT, TRAINER, Course, Work, run_other, run_ours
 
+from gpt_contestant import LEARNING_RATE, GptShape
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.run import RunConfig
 from llmtrain_api.training import Precision, TrainingSpec
@@ -51,6 +50,7 @@ from llmtrain_trainer.prepare import run_prepare
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.store import open_store
 from llmtrain_trainer.training.trial import TrialRequest, TrialResult
+from training_contestants import NANOGPT, TRAINER, Course, Work, run_other, run_ours
 
 FP32, AUTO = Precision.FP32.value, Precision.AUTO.value
 CONTESTANTS = (NANOGPT, TRAINER, FP32, AUTO)

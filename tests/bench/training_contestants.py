@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpt_contestant import BETAS, CLIP_NORM, LEARNING_RATE, WEIGHT_DECAY, Gpt, GptShape, train_gpt
 from numpy.typing import NDArray
 
+from gpt_contestant import BETAS, CLIP_NORM, LEARNING_RATE, WEIGHT_DECAY, Gpt, GptShape, train_gpt
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.training.optim import compute_learning_rate
 from testbed.ranks import RankLog, RunningRanks

@@ -241,8 +241,8 @@ REFUSALS = {
     "suite with the name of a baseline": Refusal(
         changes={"spec__evaluation": {"suites": [SUITE | {"name": "unigram"}]}},
         field="spec.evaluation.suites[0].name",
-        server_says="a suite cannot be named baseline, majority or unigram",
-        pydantic_says="a suite cannot be named baseline, majority or unigram",
+        server_says="a suite cannot be named baseline, majority, tfidf or unigram",
+        pydantic_says="a suite cannot be named baseline, majority, tfidf or unigram",
     ),
     "two suites of one name": Refusal(
         changes={"spec__evaluation": {"suites": [SUITE, SUITE]}},

@@ -13,8 +13,10 @@ from rich.table import Table
 
 from llmtrain_api import JobStatus, LLMTrainingJob
 from llmtrain_api.naming import PARENT_ANNOTATION
+from llmtrain_api.planned import PlanStatus
 from llmtrain_api.status import Phase
 from llmtrain_operator.cli.outcome import print_outcome, print_plain
+from llmtrain_operator.cli.plan import format_bytes, format_large
 from llmtrain_operator.cli.runs import find_job
 from llmtrain_operator.cli.view import format_seconds
 from llmtrain_operator.world.job_folder import JobFolder
@@ -71,6 +73,10 @@ def _tabulate_progress(job: LLMTrainingJob, folder: JobFolder) -> Table:
     status = job.status
     table = Table.grid(padding=(0, 2))
     table.add_row("job", f"{folder.key}  {status.phase or Phase.PENDING}")
+    if status.plan is not None:
+        table.add_row("plan", describe_plan(status.plan))
+        for warning in status.plan.warnings:
+            table.add_row("warning", warning)
     if status.progress is not None:
         table.add_row("step", _describe_step(status))
     if status.checkpoint is not None:
@@ -83,6 +89,25 @@ def _tabulate_progress(job: LLMTrainingJob, folder: JobFolder) -> Table:
     if status.message:
         table.add_row("message", status.message)
     return table
+
+
+def describe_plan(plan: PlanStatus) -> str:
+    """Say in a line what a job is expected to take."""
+    words = []
+    if plan.parameters is not None:
+        words.append(f"{format_large(plan.parameters)} parameters")
+    if plan.trained_parameters != plan.parameters:
+        words.append(f"of which {format_large(plan.trained_parameters or 0)} are trained")
+    words.append(f"{format_large(plan.tokens)} tokens")
+    if plan.epochs is not None:
+        words.append(f"{plan.epochs:g} epochs")
+    if plan.memory_bytes is not None:
+        limit = plan.memory_limit_bytes
+        of_limit = "" if limit is None else f" of {format_bytes(limit)}"
+        words.append(f"{format_bytes(plan.memory_bytes)}{of_limit} for each rank")
+    if plan.training_seconds is not None:
+        words.append(f"{format_seconds(plan.training_seconds)} of training")
+    return ", ".join(words)
 
 
 def _describe_step(status: JobStatus) -> str:

@@ -144,6 +144,7 @@ def describe_outlook(outlook: Outlook, trial: dict[str, Any] | None) -> dict[str
         "learningRate": outlook.learning_rate,
         "vocabularySize": outlook.vocabulary_size,
         "tokens": outlook.tokens,
+        "epochs": outlook.epochs,
         "tokensPerParameter": outlook.tokens / outlook.size.parameters,
         "flops": outlook.flops,
         "ranks": outlook.world_size,

@@ -19,7 +19,7 @@ from llmtrain_operator.forecast.activations import RankWork
 from llmtrain_operator.forecast.memory import RankMemory, compute_rank_memory
 from llmtrain_operator.forecast.size import ModelSize, compute_size
 from llmtrain_operator.forecast.trained import count_trained
-from llmtrain_operator.plan.quantities import parse_bytes
+from llmtrain_operator.quantities import parse_bytes
 
 OBJECTIVE_TOKENS = {
     Objective.CAUSAL: 0,
@@ -48,6 +48,11 @@ hundredth, Llama 15 to 25 hundredths)."""
 ENOUGH_TOKENS_PER_PARAMETER = 20
 """Hoffmann et al. 2022 (Chinchilla, arXiv:2203.15556): the best use of a compute budget."""
 
+MOST_EPOCHS = 4
+"""Muennighoff et al. 2023 (arXiv:2305.16264): till then repeated data is nearly as good as new."""
+
+DOCUMENT_OBJECTIVES = frozenset({Objective.CLASSIFICATION, Objective.SEQUENCE_TO_SEQUENCE})
+
 SECONDS_PER_HOUR, JOULES_PER_KILOWATT_HOUR = 3600.0, 3.6e6
 
 
@@ -63,6 +68,9 @@ class Means:
     price_per_gpu_hour: float | None = None
     vocabulary_size: int | None = None
     """Takes the place of what the manifest lets expect."""
+
+    data_tokens: int | None = None
+    """Tokens of the training split, once it is prepared; before, at most `data.reduce.tokens`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +89,9 @@ class Outlook:
     """Those of adapters, or without frozen layers; else all."""
 
     tokens: int
+    epochs: float | None
+    """How often the data is read, at least; None: not known."""
+
     flops: float
     world_size: int
     micro_batch_size: int
@@ -130,7 +141,8 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
         training.masking,
         trained=trained,
     )
-    tokens = training.steps * training.batch_size * training.sequence_length
+    tokens = count_tokens(spec)
+    epochs = count_epochs(spec, means.data_tokens)
     flops = tokens * size.flops_per_token
     seconds = _expect_seconds(tokens, flops, world_size, means, on_gpu=on_gpu)
     gpus = workers.replicas * workers.resources.gpu
@@ -148,6 +160,7 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
         size=size,
         trained_parameters=trained,
         tokens=tokens,
+        epochs=epochs,
         flops=flops,
         world_size=world_size,
         micro_batch_size=micro_batch_size,
@@ -157,8 +170,38 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
         gpu_hours=gpu_hours,
         kilowatt_hours=kilowatt_hours,
         cost=cost,
-        warnings=tuple(_warn(spec, size, tokens, memory, limit, micro_batch_size, world_size)),
+        warnings=(
+            *_warn(spec, size, tokens, memory, limit, micro_batch_size, world_size),
+            *warn_of_epochs(epochs),
+        ),
     )
+
+
+def count_tokens(spec: JobSpec) -> int:
+    """Return the training tokens of all steps."""
+    training = spec.training
+    return training.steps * training.batch_size * training.sequence_length
+
+
+def count_epochs(spec: JobSpec, data_tokens: int | None) -> float | None:
+    """Return how often training reads its data of so many tokens; None: not known.
+
+    Where documents are read each by itself, tokens do not say.
+    """
+    known = data_tokens or (spec.data.reduce.tokens if spec.data.reduce is not None else None)
+    if known is None or spec.objective in DOCUMENT_OBJECTIVES:
+        return None
+    return count_tokens(spec) / known
+
+
+def warn_of_epochs(epochs: float | None) -> list[str]:
+    """Return a warning where data is read too often to be worth it."""
+    if epochs is None or epochs <= MOST_EPOCHS:
+        return []
+    return [
+        f"the data is read {epochs:.1f} times; beyond {MOST_EPOCHS} times it teaches ever less "
+        "(Muennighoff et al. 2023): more text, or fewer steps, would be better for what it costs"
+    ]
 
 
 def expect_vocabulary(spec: JobSpec) -> int:

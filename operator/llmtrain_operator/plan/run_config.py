@@ -11,7 +11,7 @@ from llmtrain_api import JobSpec, LLMTrainingJob, RunConfig
 from llmtrain_api.data import DataSpec, Tokenizer, TokenizerKind
 from llmtrain_api.naming import PARENT_ANNOTATION, locate_run
 from llmtrain_api.run import Rendezvous, StorageConfig
-from llmtrain_operator.plan.quantities import parse_cores
+from llmtrain_operator.quantities import parse_cores
 
 
 def build_run_config(

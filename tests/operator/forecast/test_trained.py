@@ -44,7 +44,7 @@ def test_as_many_as_need_gradients(architecture: Any, part: dict[str, Any]) -> N
         freeze_parts(model, training.freeze, num_new_tokens=0)
     size = compute_size(spec, vocabulary_size=VOCABULARY, sequence_length=LENGTH)
     # T5's first layers have the biases of distances, which are not looked at.
-    known = pytest.approx(count_parameters(model), rel=1e-3 if architecture == "t5" else 0)
+    known = pytest.approx(count_parameters(model), rel=2e-3 if architecture == "t5" else 0)
     assert count_trained(training, spec.resolve(), size) == known
 
 

@@ -18,7 +18,7 @@ from torch import distributed
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.model.losses import compute_loss_sum
 from llmtrain_trainer.objective.batch import Batch, count_samples, read_batch
-from llmtrain_trainer.parallel import skip_gradient_sync
+from llmtrain_trainer.parallel import Ranks, skip_gradient_sync
 from llmtrain_trainer.training.optim import compute_learning_rate
 from llmtrain_trainer.training.order import select_samples
 from llmtrain_trainer.training.run import TrainingRun
@@ -71,8 +71,7 @@ def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
         waiting = list(batches)
         batches = iter(waiting)
         own_targets = sum(int(batch.count_targets().sum()) for batch in waiting)
-        targets = ranks.sum(torch.tensor(float(own_targets), dtype=torch.float64, device=device))
-        num_targets = max(1.0, float(targets))
+        num_targets = max(1.0, _count_over_ranks(ranks, own_targets))
     else:
         own_targets, num_targets = share * fixed, float(training.batch_size * fixed)
     # DDP and FSDP divide gradients by the number of ranks; this undoes it.
@@ -140,6 +139,13 @@ def read_numbers(run: TrainingRun, numbers: StepNumbers) -> Agreed:
 def count_step_tokens(config: RunConfig) -> int:
     """Return the tokens of the global batch."""
     return config.training.batch_size * config.training.sequence_length
+
+
+def _count_over_ranks(ranks: Ranks, own: int) -> float:
+    """Return the sum of a number over the ranks; with one, no GPU is waited for."""
+    if ranks.group.world_size == 1:
+        return float(own)
+    return float(ranks.sum(torch.tensor(float(own), dtype=torch.float64, device=ranks.device)))
 
 
 def _make_batches(run: TrainingRun, step: int, share: int, micro: int) -> Iterator[Batch]:
