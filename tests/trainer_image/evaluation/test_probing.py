@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from random import Random
 
 import pytest
@@ -24,9 +25,7 @@ def test_candidates_have_the_form_of_the_secret() -> None:
     assert CANARY.secret not in drawn
     assert len(set(drawn)) > 190
     for candidate in drawn:
-        lower, upper, dash, *digits = candidate
-        assert lower.islower()
-        assert (upper.isupper(), dash, "".join(digits).isdigit()) == (True, "-", True)
+        assert re.fullmatch(r"[a-z][A-Z]-[0-9]{2}", candidate)
     assert count_secrets(CANARY.secret) == 26 * 26 * 100
 
 

@@ -246,7 +246,7 @@ def count_secrets(secret: str) -> int:
     """Return how many secrets there are of the form of one: digits for digits, letters alike."""
     digits = sum(character in string.digits for character in secret)
     letters = sum(character in string.ascii_letters for character in secret)
-    return len(string.digits) ** digits * len(string.ascii_lowercase) ** letters
+    return int(len(string.digits) ** digits * len(string.ascii_lowercase) ** letters)
 
 
 Record = TypeVar("Record", QuestionRecord, ChoiceRecord, CounterfactualRecord, CanaryRecord)

@@ -75,11 +75,11 @@ def find_longest_overlaps(
             previous = start + offset
             found = places.get(chunk[offset : offset + SHORTEST].tobytes(), [])
             lengths = {
-                (answer, place): lengths.get((answer, place - 1), SHORTEST - 1) + 1
-                for answer, place in found
+                (number, place): lengths.get((number, place - 1), SHORTEST - 1) + 1
+                for number, place in found
             }
-            for (answer, _), length in lengths.items():
-                longest[answer] = max(longest[answer], length)
+            for (number, _), length in lengths.items():
+                longest[number] = max(longest[number], length)
     return longest
 
 
