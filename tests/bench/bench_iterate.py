@@ -3,10 +3,10 @@
     PYTHONPATH=tests/cluster:tests/bench python tests/bench/bench_iterate.py --output iterate.json
 
 Texts are first paragraphs of docstrings of installed packages, labels the packages, as in
-`bench_classification`. Of the training part a share of the labels is flipped; the test part, which is
-the newest by a time of ours, keeps its labels. All goes by the command line, as a user would: `run`,
-`next --keep-training` (the data alone is changed), `run`, `compare`. Beside the two stands the run
-that one would have had without noise, and for each seed all three are run anew.
+`bench_classification`. Of the training part a share of the labels is flipped; the test part, which
+is the newest by a time of ours, keeps its labels. All goes by the command line, as a user would:
+`run`, `next --keep-training` (the data alone is changed), `run`, `compare`. Beside the two stands
+the run that one would have had without noise, and for each seed all three are run anew.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 
 import click
 import yaml
+
 from bench_classification import MOST_READ, PACKAGES, read_docstrings
 
 LLMTRAIN = Path(sys.executable).with_name("llmtrain")
