@@ -13,6 +13,15 @@ LOWER_IS_BETTER = frozenset(
         "bits_per_byte",
         "unsupported_rate",
         "personal_data_rate",
+        "toxic_rate",
+        "memorized_rate",
+        "longest_overlap",
+        "likelihood_gap",
+        "largest_gap",
+        "exposure",
+        "largest_exposure",
+        "extracted_rate",
+        "ece",
         "latency_seconds",
     }
 )

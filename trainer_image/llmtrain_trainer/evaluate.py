@@ -116,7 +116,9 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
                 config, dataset, held_out, measured.probabilities, others, tokenizer, store
             )
         samples = write_samples(config, dataset, held_out, objective, model, tokenizer)
-        asking = Asking(config, model, tokenizer, end_of_text=dataset.end_of_text)
+        asking = Asking(
+            config, model, tokenizer, end_of_text=dataset.end_of_text, train=dataset.train
+        )
         suites = [asking.run(suite, i) for i, suite in enumerate(config.evaluation.suites)]
 
     unigram_loss = count_text_share(config) * compute_unigram_loss(

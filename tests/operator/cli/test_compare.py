@@ -22,7 +22,10 @@ def store(tmp_path: Path) -> Path:
     """Two evaluated runs, the second made after the first, and one that got no further."""
     store = tmp_path / "store"
     write_finished_run(
-        store, make_job("large"), metrics=LARGE, intervals={"qa.token_f1": [0.45, 0.55]}
+        store,
+        make_job("large"),
+        metrics=LARGE,
+        classification={"intervals": {"qa.token_f1": [0.45, 0.55]}},
     )
     small = make_job(
         "small",

@@ -23,6 +23,9 @@ from llmtrain_trainer.inspection.run_facts import RunFacts
 
 ABSENT = "–"
 SHOWN_VALUE_CHARACTERS = 48
+OF_OTHERS = ("baseline.", "majority.", "tfidf.", "unigram.")
+"""Beginnings of metrics of something else than the run's model."""
+
 SECONDS_SHOWN, MINUTES_SHOWN = 120, 120
 """Durations below are in seconds, or in minutes."""
 
@@ -135,7 +138,7 @@ def _compare_metrics(runs: Sequence[RunFacts]) -> list[Row]:
 def _find_best(name: str, values: Sequence[float | None]) -> frozenset[int]:
     """Return the runs with the best value, where there are several and they differ."""
     known = [value for value in values if value is not None]
-    if len(set(known)) < 2 or name.startswith(("baseline.", "unigram.", "majority.")):
+    if len(set(known)) < 2 or name.startswith(OF_OTHERS):
         return frozenset()
     best = reduce(lambda first, second: choose_better(name, first, second), known)
     return frozenset(number for number, value in enumerate(values) if value == best)

@@ -108,12 +108,17 @@ def read_run(place: RunPlace) -> RunFacts:
         parent=told.get("parent"),
         dataset=None if dataset is None else dataset["fingerprint"],
         metrics=report.get("metrics", {}),
-        intervals={name: (low, high) for name, (low, high) in report.get("intervals", {}).items()},
+        intervals=_read_intervals(report),
         parameters=report.get("parameters"),
         steps=report.get("step"),
         curve=curve or report.get("curve", []),
         lacks=tuple(lacks),
     )
+
+
+def _read_intervals(report: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    found = report.get("classification", {}).get("intervals", {})
+    return {name: (low, high) for name, (low, high) in found.items()}
 
 
 def _read_json(store: Store, key: str) -> Any:

@@ -103,14 +103,15 @@ def draw_tradeoff(runs: Sequence[RunFacts], metric: str, limit: float | None) ->
                 axes.annotate(
                     _escape(run.place.name),
                     (place, value),
-                    xytext=(5, 5),
+                    xytext=(0, 6),
                     textcoords="offset points",
+                    ha="center",
                     fontsize=8,
                 )
             if limit is not None:
                 axes.axhline(limit, color="#777777", linestyle="--", linewidth=1.0)
             axes.set_xlabel(title)
-            axes.margins(0.2)
+            axes.margins(0.3)
             axes.grid(visible=True, linewidth=0.4, alpha=0.5)
             axes.spines[["top", "right"]].set_visible(False)
         better = "lower" if is_lower_better(metric) else "higher"
