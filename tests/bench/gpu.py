@@ -37,9 +37,9 @@ from torch.nn import functional
 
 from bench_data import gather_texts
 from gpt_contestant import BETAS, CLIP_NORM, LEARNING_RATE, WEIGHT_DECAY, Gpt, GptShape, train_gpt
+from llmtrain_api.devices import find_device
 from llmtrain_api.network import Architecture, ModelSpec
 from llmtrain_api.run import RunConfig
-from llmtrain_operator.forecast.devices import find_device
 from llmtrain_operator.forecast.size import compute_size
 from llmtrain_trainer.dataset.loading import Dataset, open_run_dataset
 from llmtrain_trainer.model.network import build_model
