@@ -33,6 +33,7 @@ from llmtrain_trainer.failures import (
     RolledBackError,
     StageError,
 )
+from llmtrain_trainer.linux import keep_freed_memory
 from llmtrain_trainer.model.export import ExportFacts, export_model, locate_export
 from llmtrain_trainer.objective.batch import count_samples
 from llmtrain_trainer.parallel import count_threads, find_plain_model, gather_parameters, join_ranks
@@ -79,6 +80,7 @@ def run_train(
     if config.rendezvous.port_per_worker:
         ranks_on_host = group.world_size  # a local run: all workers share this machine
     threads = count_threads(config.threads_per_process, ranks_on_host)
+    keep_freed_memory()
     with (
         join_ranks(group, threads=threads) as ranks,
         open_run(config, ranks, reporter) as run,
