@@ -24,6 +24,8 @@ WORDPIECE_RULE = f"vocabularySize must be at least {WORDPIECE_VOCABULARY} for ki
 SPLIT_FIELD_RULE = "every source needs a splitField for split.method group, stratified and time"
 
 
+RELABEL_RULE = "relabel needs fields.label in at least one of data.sources"
+
 FRACTIONS_RULE = "validationFraction and testFraction together must be less than 1"
 
 
@@ -171,6 +173,12 @@ class DataSpec(Model):
                     "!self.deduplicate.paragraphs && self.split.method != 'tail')",
                     CONVERSATION_RULE,
                 ),
+                cel(
+                    "size(self.relabel) == 0 || self.sources.exists(source, has(source.fields) && "
+                    "has(source.fields.label))",
+                    RELABEL_RULE,
+                    field="relabel",
+                ),
             ]
         }
     )
@@ -186,6 +194,11 @@ class DataSpec(Model):
 
     privacy: Privacy = Privacy()
     """What becomes of personal data and secrets."""
+
+    relabel: list[Source] = Field(default=[], max_length=16)
+    """Lists of documents whose label is wrong: JSON lines with document (the SHA-256 of its text,
+    as it was read, or id: and its id), from (the label that it has) and to (the one it gets).
+    Documents stay in the part of the split that they were in. `llmtrain next` writes such lists."""
 
     deduplicate: Deduplicate = Deduplicate()
     """What is left out because the same was there before."""
@@ -229,6 +242,14 @@ class DataSpec(Model):
         cuts |= self.split.method is SplitMethod.TAIL
         if cuts and self.has_conversations:
             raise ValueError(CONVERSATION_RULE)
+        return self
+
+    @model_validator(mode="after")
+    def check_relabel(self) -> Self:
+        """Hold the CEL rule about `relabel` in Python too."""
+        has_labels = any(s.fields is not None and s.fields.label for s in self.sources)
+        if self.relabel and not has_labels:
+            raise ValueError(RELABEL_RULE)
         return self
 
     @property

@@ -8,7 +8,7 @@ A finding is a sentence for people and, where something can be done by machine, 
 | action    | part of the next manifest that it becomes                                           |
 |-----------|-------------------------------------------------------------------------------------|
 | `drop`    | a line `document` in a list of `spec.data.privacy.erase`                            |
-| `relabel` | a line {"document", "from", "to"} in a list that the next data reads its labels by  |
+| `relabel` | a line {"document", "from", "to"} in a list of `spec.data.relabel`                  |
 | `weigh`   | `spec.data.sources[source].weight`, multiplied by `factor`                          |
 
 Actions about held-out text (`part` other than train) are for people to look at: what a model is
@@ -18,7 +18,7 @@ measured by must not be changed by what the model holds for right.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -80,6 +80,16 @@ class Relabel(Model):
     """Probability of to_label, as estimated."""
 
 
+class RelabelLine(Model):
+    """A line of a list in spec.data.relabel: what a `Relabel` becomes."""
+
+    document: DocumentName
+    from_label: str = Field(alias="from", min_length=1, max_length=1024)
+    """The label that is replaced; where a document has another one by now, it keeps that."""
+
+    to_label: str = Field(alias="to", min_length=1, max_length=1024)
+
+
 class Weigh(Model):
     """A source to be used more often, or less."""
 
@@ -130,3 +140,16 @@ class Findings(Model):
 
     findings: list[Finding] = []
     """What needs doing first comes first."""
+
+
+class Change(Model):
+    """A field that the next manifest has another value for, and why."""
+
+    path: str
+    """Below spec, as data.sources[0].weight."""
+
+    value: Any
+    """As camelCase data."""
+
+    reason: str
+    """For the comment above it."""

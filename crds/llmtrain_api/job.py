@@ -59,10 +59,10 @@ PACK_RULE = "data.pack.sequenceLength must be training.sequenceLength"
 FROM_TOKENIZER_RULE = (
     "with model.from the tokenizer is the model's own, or data.tokenizer.kind: pretrained"
 )
-LORA_RULE = "training.lora needs model.from: adapters go beside trained weights"
+FROM_RULE = "training.lora and training.freeze need model.from: they are about trained weights"
 CLASSIFICATION_RULE = (
     "training.objective: classification needs fields.label in every one of data.sources, and is "
-    "without data.pack and training.lora"
+    "without data.pack"
 )
 PAIRS_RULE = (
     "training.objective: sequence-to-sequence needs fields.source and target, or prompt and "
@@ -123,7 +123,7 @@ class JobSpec(Model):
                 *(_make_immutable(field) for field in FIXED_SPEC_FIELDS if field != "workers"),
                 _make_workers_immutable(),
                 cel(
-                    "!has(self.training.optimizer.warmupSteps) || "
+                    "!has(self.training.optimizer.warmupSteps) || !has(self.training.steps) || "
                     "self.training.optimizer.warmupSteps <= self.training.steps",
                     "training.optimizer.warmupSteps must be at most training.steps",
                     field="training.optimizer.warmupSteps",
@@ -165,7 +165,7 @@ class JobSpec(Model):
                 cel(
                     "!has(self.training.objective) || "
                     "self.training.objective != 'classification' || "
-                    "(!has(self.data.pack) && !has(self.training.lora) && self.data.sources.all("
+                    "(!has(self.data.pack) && self.data.sources.all("
                     "source, has(source.fields) && has(source.fields.label)))",
                     CLASSIFICATION_RULE,
                     field="training.objective",
@@ -179,9 +179,10 @@ class JobSpec(Model):
                     field="training.objective",
                 ),
                 cel(
-                    "!has(self.training.lora) || has(self.model.from)",
-                    LORA_RULE,
-                    field="training.lora",
+                    "has(self.model.from) || "
+                    "(!has(self.training.lora) && !has(self.training.freeze))",
+                    FROM_RULE,
+                    field="model.from",
                 ),
                 cel(
                     "!has(self.data.pack) || "
@@ -257,11 +258,13 @@ class JobSpec(Model):
     def check_across_parts(self) -> Self:
         """Hold the CEL rules of this model in Python too, but for immutability."""
         warmup_steps = self.training.optimizer.warmup_steps
-        if warmup_steps is not None and warmup_steps > self.training.steps:
+        steps = self.training.steps
+        if warmup_steps is not None and steps is not None and warmup_steps > steps:
             raise ValueError("training.optimizer.warmupSteps must be at most training.steps")
         self._check_objective()
-        if self.training.lora is not None and self.model.pretrained is None:
-            raise ValueError(LORA_RULE)
+        keeps = self.training.lora is not None or self.training.freeze is not None
+        if keeps and self.model.pretrained is None:
+            raise ValueError(FROM_RULE)
         pack = self.data.pack
         if pack is not None and pack.sequence_length != self.training.sequence_length:
             raise ValueError(PACK_RULE)
@@ -297,7 +300,6 @@ class JobSpec(Model):
             raise ValueError(OBJECTIVE_RULE)
         if self.objective is Objective.CLASSIFICATION and (
             self.data.pack is not None
-            or training.lora is not None
             or any(s.fields is None or s.fields.label is None for s in self.data.sources)
         ):
             raise ValueError(CLASSIFICATION_RULE)

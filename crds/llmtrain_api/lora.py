@@ -1,6 +1,7 @@
-"""`spec.training.lora`: training small matrices beside a frozen model.
+"""`spec.training.lora` and `freeze`: training a part of a model that was trained before.
 
-Below: `base`. Above: `training`, which embeds it; the trainer adds the matrices by it.
+Below: `base`. Above: `training`, which embeds these; the trainer adds matrices and freezes layers
+by them, and the operator's forecast counts what is trained.
 """
 
 from __future__ import annotations
@@ -12,6 +13,18 @@ from pydantic import Field, StringConstraints
 from llmtrain_api.base import Model
 
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]+$", max_length=256)]
+
+
+class FreezeSpec(Model):
+    """Which weights of the model at model.from stay as they are."""
+
+    embeddings: bool = False
+    """true: those of tokens and positions; where they are the output layer, too, as in most models,
+    that stays with them. The tokenizer may then bring no new tokens."""
+
+    layers: int = Field(default=0, ge=0, le=1000)
+    """So many layers stay, counted from where text is read; of T5 of its encoder and its decoder
+    each."""
 
 
 class LoraSpec(Model):

@@ -13,6 +13,9 @@ JOB_LABEL = f"{GROUP}/job"
 STAGE_LABEL = f"{GROUP}/stage"
 """Labels by which the pods of a job, and of one of its stages, are found."""
 
+PARENT_ANNOTATION = f"{GROUP}/parent"
+"""On a job: the URI of the run that it was made after, as `llmtrain next` writes it."""
+
 UID_CHARACTERS = 8
 """Characters of the uid in a run's prefix: enough to tell runs of one name apart."""
 

@@ -244,6 +244,16 @@ class ProgressRecord(Model):
     tokens_per_second: float | None = None
     """Training tokens of all ranks in a second, over the last steps."""
 
+    utilization: float | None = None
+    """Model FLOPs utilization: tokensPerSecond as a share of those at which the GPUs would do all
+    the bfloat16 products of their data sheet; absent on CPUs, and on GPUs that are not known."""
+
+    data_share: float | None = None
+    """Share of a step's time in which rank 0 makes its batches."""
+
+    device_memory_bytes: int | None = None
+    """The most memory of its GPU that rank 0 has held at once."""
+
     checkpoint_step: int | None = None
     """Newest committed checkpoint."""
 

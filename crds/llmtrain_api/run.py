@@ -9,6 +9,8 @@ on the command line:
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from llmtrain_api.base import Model
@@ -19,6 +21,7 @@ from llmtrain_api.objective import LossOn, Objective, find_objective
 from llmtrain_api.records import Stage
 from llmtrain_api.sources import S3Uri
 from llmtrain_api.training import CheckpointSpec, TrainingSpec
+from llmtrain_api.usage import Usage
 from llmtrain_api.workers import Strategy
 
 AGENT_PORT = 9400
@@ -28,6 +31,9 @@ CONFIG_PATH = "/etc/llmtrain/run.json"
 CREDENTIALS_DIRECTORY = "/var/run/secrets/llmtrain"
 CA_PATH = "/etc/llmtrain-ca/ca.crt"
 TERMINATION_LOG = "/dev/termination-log"
+
+RUN_RECORD = "run.json"
+"""Key, below a run, of what the run was told (`RunConfig.describe`)."""
 
 
 class StorageConfig(Model):
@@ -84,6 +90,9 @@ class RunConfig(Model):
     run_uri: S3Uri
     """Where this run's checkpoints, export and evaluation lie."""
 
+    parent: str | None = None
+    """The run that this one was made after, as the job's annotation llmtrain.dev/parent says."""
+
     data: DataSpec
     model: ModelSpec
     training: TrainingSpec
@@ -118,6 +127,11 @@ class RunConfig(Model):
         is_late = stage is Stage.PREPARE and index > 0
         return self.rendezvous.find_port(self.replicas - 1 + index if is_late else index)
 
+    def describe(self) -> dict[str, Any]:
+        """Return JSON-ready data of all but where this run's processes find store and leader."""
+        told = self.dump()
+        return {key: told[key] for key in told if key not in ("storage", "rendezvous")}
+
     @property
     def world_size(self) -> int:
         """Ranks that train together."""
@@ -143,3 +157,25 @@ class RunConfig(Model):
     def learning_rate(self) -> float:
         """Peak of the learning rate."""
         return self.training.find_learning_rate(self.model)
+
+
+class RunPlace(Model):
+    """A run that somebody looks at: where it lies, and what only its job's status knows."""
+
+    name: str
+    """What it is called beside others."""
+
+    uri: S3Uri
+    """Where its report and checkpoints lie."""
+
+    storage: StorageConfig
+    """How its store is reached."""
+
+    usage: Usage | None = None
+    """Its ledger; absent: the job's status is not at hand."""
+
+    kilowatt_hours: float | None = Field(default=None, ge=0.0)
+    """Energy of its GPUs by their rated power; absent: it is not known which they are."""
+
+    cost: float | None = Field(default=None, ge=0.0)
+    """What its machines cost, in the currency that the price was given in; absent: no price."""

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from llmtrain_api.base import Model
 from llmtrain_api.failures import FailureClass
+from llmtrain_api.planned import PlanStatus
 from llmtrain_api.records import Stage, StageResult
 from llmtrain_api.size import SizeStatus
 from llmtrain_api.usage import Usage
@@ -89,6 +90,10 @@ class Progress(Model):
 
     tokens_per_second: float | None = None
     """Training tokens of all ranks in a second."""
+
+    utilization_percent: int | None = None
+    """Model FLOPs utilization: that speed in percent of what the GPUs' data sheet allows in
+    bfloat16; absent on CPUs and on GPUs that are not known."""
 
     remaining_seconds: int | None = None
     """Estimate until the last step, at the present speed."""
@@ -240,6 +245,9 @@ class JobStatus(Model):
 
     conditions: list[Condition] = Field(default=[], max_length=16)
     """Machine-readable state."""
+
+    plan: PlanStatus | None = None
+    """What it is expected to take."""
 
     progress: Progress | None = None
     """How far it is."""

@@ -36,6 +36,8 @@ class SuiteKind(StrEnum):
 
     GENERATION = "generation"
     MULTIPLE_CHOICE = "multiple-choice"
+    COUNTERFACTUAL = "counterfactual"
+    CANARY = "canary"
 
 
 SUITE_METRICS = {
@@ -50,10 +52,15 @@ SUITE_METRICS = {
         "coverage",
         "self_consistency",
         "personal_data_rate",
+        "toxic_rate",
+        "memorized_rate",
+        "longest_overlap",
         "tokens_per_second",
         "latency_seconds",
     ),
     SuiteKind.MULTIPLE_CHOICE: ("accuracy", "accuracy_per_byte", "chance"),
+    SuiteKind.COUNTERFACTUAL: ("likelihood_gap", "largest_gap", "first_rate"),
+    SuiteKind.CANARY: ("exposure", "largest_exposure", "extracted_rate"),
 }
 """What is measured of each kind, as <suite>.exact_match in gates."""
 
@@ -92,13 +99,16 @@ class Suite(Model):
 
     kind: SuiteKind = SuiteKind.GENERATION
     """generation: the model continues each prompt, and what it writes is compared with the
-    references; multiple-choice: it chooses the most probable of the given answers."""
+    references; multiple-choice: it chooses the most probable of the given answers; counterfactual:
+    how much more probable a continuation is after one term than after another; canary: how much
+    more probable a secret is than others of its form."""
 
     uri: SuiteUri
     """JSON lines in the same store. generation: prompt, references (a list of texts) or reference,
     and, where there is one, source (the text that the answer is to be true to);
-    multiple-choice: prompt, choices (texts), answer (the number of the right one, from 0). An id
-    is allowed, too. Anything else is refused, by file and line, before training."""
+    multiple-choice: prompt, choices (texts), answer (the number of the right one, from 0);
+    counterfactual: prompt with {} where each of terms is put, continuation; canary: prompt, secret.
+    An id is allowed, too. Anything else is refused, by file and line, before training."""
 
     max_examples: int = Field(default=1000, ge=1, le=1_000_000)
     """At most so many are asked, evenly over the file."""
@@ -113,14 +123,30 @@ class Suite(Model):
     """For generation: how many answers are drawn by chance for each prompt, too, to see whether
     they agree (self_consistency); less than 2: none."""
 
+    search_training: bool = False
+    """For generation: whether answers are looked for, word for word, in the training part, which is
+    read once for that (memorized_rate, longest_overlap)."""
+
+    lexicon: SuiteUri | None = None
+    """For generation: a text file of the same store with words and phrases, one a line, that
+    answers should not have (toxic_rate)."""
+
+    candidates: int = Field(default=1023, ge=15, le=1_000_000)
+    """For canary: how many other secrets each is held against; exposure is at most the binary
+    logarithm of one more."""
+
     encoder: S3Uri | None = None
     """For generation: a Hugging Face directory of the same store with a model of texts, by whose
     states similarity is measured. Absent: the states of the trained model itself."""
 
     def list_metrics(self) -> list[str]:
         """Return what is measured, without the name of the suite; some needs a source."""
-        names = SUITE_METRICS[self.kind]
-        return [name for name in names if name != "self_consistency" or self.draws_samples]
+        off = {
+            *(() if self.draws_samples else ("self_consistency",)),
+            *(() if self.search_training else ("memorized_rate", "longest_overlap")),
+            *(() if self.lexicon else ("toxic_rate",)),
+        }
+        return [name for name in SUITE_METRICS[self.kind] if name not in off]
 
     @property
     def draws_samples(self) -> bool:

@@ -6,13 +6,14 @@ to the trainer.
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from llmtrain_api.base import MAX_NAME_CHARACTERS, Model, cel
-from llmtrain_api.lora import LoraSpec
+from llmtrain_api.lora import FreezeSpec, LoraSpec
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import ClassWeights, LossOn, MaskingSpec, Objective, SpanCorruptionSpec
 from llmtrain_api.sources import S3Uri
@@ -22,6 +23,14 @@ FINE_TUNING_LEARNING_RATE = 5e-5
 
 LORA_LEARNING_RATE = 2e-4
 """Dettmers et al. 2023 (QLoRA, arXiv:2305.14314, table 9)."""
+
+CPU_LOGITS_MEBIBYTES, GPU_LOGITS_MEBIBYTES = 64, 512
+"""Chunks of logits are as small as costs no time. For each one the gradient of the output layer,
+which is kept in fp32, is read and written once: on GPUs that asks for more targets at a time."""
+
+
+LENGTH_RULE = "give exactly one of steps, tokens and epochs"
+FREEZE_RULE = "with training.lora the whole model stays as it is; give either lora or freeze"
 
 
 class Precision(StrEnum):
@@ -123,12 +132,30 @@ class TrainingSpec(Model):
                     "batchSize must be a multiple of microBatchSize",
                     field="microBatchSize",
                 ),
+                cel(
+                    "(has(self.steps) ? 1 : 0) + (has(self.tokens) ? 1 : 0) + "
+                    "(has(self.epochs) ? 1 : 0) == 1",
+                    LENGTH_RULE,
+                    field="steps",
+                ),
+                cel(
+                    "!has(self.lora) || !has(self.freeze)",
+                    FREEZE_RULE,
+                    field="freeze",
+                ),
             ]
         }
     )
 
-    steps: int = Field(ge=1, le=100_000_000)
-    """Optimizer steps of the whole run."""
+    steps: int | None = Field(default=None, ge=1, le=100_000_000)
+    """Optimizer steps of the whole run. Exactly one of steps, tokens and epochs is given."""
+
+    tokens: int | None = Field(default=None, ge=1, le=1_000_000_000_000_000)
+    """In place of steps: as many steps as it takes to read so many tokens, batchSize ×
+    sequenceLength in each."""
+
+    epochs: float | None = Field(default=None, gt=0.0, le=10_000.0)
+    """In place of steps: as many steps as it takes to read the training split so often."""
 
     batch_size: int = Field(default=32, ge=1, le=1_000_000)
     """Global batch in sequences: all ranks and accumulation together make one step of it."""
@@ -163,14 +190,23 @@ class TrainingSpec(Model):
     lora: LoraSpec | None = None
     """For models that go on from another one: what is trained beside it. Absent: all weights."""
 
+    freeze: FreezeSpec | None = None
+    """For models that go on from another one: which of its weights stay. Absent: none."""
+
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of a target's probability that is spread over the vocabulary, in training only."""
 
     optimizer: OptimizerSpec = OptimizerSpec()
     """AdamW and its schedule."""
 
+    logits_mebibytes: int | None = Field(default=None, ge=1, le=1_048_576)
+    """Most memory that logits may take at a time, in MiB of fp32 numbers. Where a forward pass has
+    more, its loss and the gradients of that are computed for so many targets at a time, with the
+    same result. Absent: 64, on GPUs 512."""
+
     precision: Precision = Precision.AUTO
-    """auto: the fastest on the machine at the same quality; fp32: full precision; bf16: mixed."""
+    """auto: the fastest on the machine at the same quality; fp32: full precision, by the fastest
+    library whose products are as exact; bf16: mixed."""
 
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Seed of initial weights, data order and dropout."""
@@ -182,6 +218,23 @@ class TrainingSpec(Model):
     divergence: DivergenceSpec = DivergenceSpec()
     """What is done about a loss that runs away."""
 
+    def count_steps(self, num_samples: int | None = None) -> int | None:
+        """Return the optimizer steps of the run; None: they follow from the data.
+
+        `num_samples` are the sequences, or documents, of the training split, once it is known.
+        """
+        if self.steps is not None:
+            return self.steps
+        if self.tokens is not None:
+            return -(-self.tokens // (self.batch_size * self.sequence_length))
+        if num_samples is None or self.epochs is None:
+            return None
+        return self.count_epoch_steps(self.epochs, num_samples)
+
+    def count_epoch_steps(self, epochs: float, num_samples: int) -> int:
+        """Return the steps in which so many samples are read `epochs` times."""
+        return max(1, math.ceil(epochs * num_samples / self.batch_size))
+
     def find_learning_rate(self, model: ModelSpec) -> float:
         """Return the peak of the learning rate, as given or as is usual for what is trained."""
         if self.optimizer.learning_rate is not None:
@@ -190,11 +243,20 @@ class TrainingSpec(Model):
             return model.suggest_learning_rate()
         return FINE_TUNING_LEARNING_RATE if self.lora is None else LORA_LEARNING_RATE
 
+    def find_logits_bytes(self, *, on_gpu: bool) -> int:
+        """Return the most memory that logits may take at a time."""
+        default = GPU_LOGITS_MEBIBYTES if on_gpu else CPU_LOGITS_MEBIBYTES
+        return (self.logits_mebibytes or default) * 2**20
+
     @model_validator(mode="after")
-    def check_micro_batch(self) -> Self:
-        """Hold the CEL rule of this model in Python too."""
+    def check_batch_and_parts(self) -> Self:
+        """Hold the CEL rules of this model in Python too."""
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError("batchSize must be a multiple of microBatchSize")
+        if [self.steps, self.tokens, self.epochs].count(None) != 2:
+            raise ValueError(LENGTH_RULE)
+        if self.lora is not None and self.freeze is not None:
+            raise ValueError(FREEZE_RULE)
         return self
 
 

@@ -30,6 +30,10 @@ class Activity(StrEnum):
     SUSPENDED = "suspended"
 
 
+IDLE = frozenset({Activity.QUEUED, Activity.SUSPENDED})
+"""While a run is at these, it holds no machine."""
+
+
 class Usage(Model):
     """Seconds of wall-clock time by what they went into. They sum up to the age of the run."""
 
@@ -71,3 +75,10 @@ class Usage(Model):
 
     updated_at: str | None = None
     """When this was written (RFC 3339, UTC)."""
+
+    @property
+    def held_seconds(self) -> float:
+        """How long the run had machines: all of it but waiting for them and suspensions."""
+        held = [activity for activity in Activity if activity not in IDLE]
+        seconds: list[float] = [getattr(self, f"{name}_seconds") for name in held]
+        return sum(seconds) + self.lost_seconds

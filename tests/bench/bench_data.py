@@ -57,6 +57,7 @@ from llmtrain_trainer.preparation.portions import divide_files
 from llmtrain_trainer.preparation.privacy import replace_personal_data
 from llmtrain_trainer.preparation.quality import judge_text
 from llmtrain_trainer.preparation.reading import read_part
+from llmtrain_trainer.preparation.relabelling import NO_RELABELS
 from llmtrain_trainer.preparation.selection import identify_language
 from llmtrain_trainer.preparation.sources import find_inputs
 from llmtrain_trainer.preparation.spool import Spool
@@ -304,6 +305,7 @@ def read_documents(config: RunConfig, scratch: Path, num_processes: int) -> dict
             unit,
             config.data,
             NO_ERASURES,
+            NO_RELABELS,
             scratch / str(number),
             lambda: None,
             num_processes,

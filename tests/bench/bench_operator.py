@@ -23,13 +23,10 @@ import asyncio
 import json
 import os
 import platform
-import re
-import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +35,17 @@ import click
 
 from llmtrain_api import GROUP, PLURAL, VERSION
 from llmtrain_api.status import Phase
-from llmtrain_operator.render.labels import JOB_LABEL
 from llmtrain_operator.world.kube import KubeClient, open_client
+from operator_meters import (
+    PodWatch,
+    compare,
+    count_requests,
+    count_writes,
+    read_memory,
+    read_processor,
+    subtract_seconds,
+    summarise,
+)
 from testbed.control_plane import ControlPlane
 from testbed.kwok import KwokNodes
 from testbed.processes import ServerProcess, find_free_port
@@ -57,56 +63,6 @@ SCENARIO_SECONDS = 600.0
 POLL_SECONDS = 0.2
 SETTLE_SECONDS = 15.0
 """Until the operator and the control plane rest, before anything at rest is measured."""
-REQUESTS = re.compile(
-    r'^apiserver_request_total\{.*code="(\d+)".*resource="(\w+)".*verb="([A-Z]+)".*\} (\S+)',
-    re.MULTILINE,
-)
-WRITES = frozenset({"POST", "PUT", "PATCH", "APPLY", "DELETE"})
-READS = frozenset({"GET", "LIST"})
-UPKEEP = frozenset({"leases", "nodes"})
-"""Resources that are written all the time, whatever the operator does."""
-
-
-class PodWatch:
-    """When each job's pods came to exist and to run (seconds on this program's clock)."""
-
-    def __init__(self) -> None:
-        self.existing: dict[str, dict[str, float]] = {}
-        self.running: dict[str, dict[str, float]] = {}
-        self.alive: set[str] = set()
-
-    async def follow(self, client: KubeClient) -> None:
-        """Watch until cancelled."""
-        _, version = await client.list_all(PODS_PATH, labelSelector=JOB_LABEL)
-        while True:
-            async for event in client.watch(
-                PODS_PATH, labelSelector=JOB_LABEL, resourceVersion=version
-            ):
-                metadata = event["object"]["metadata"]
-                version = metadata["resourceVersion"]
-                if event["type"] != "BOOKMARK":
-                    self._note(event["type"], event["object"])
-
-    def _note(self, kind: str, pod: dict[str, Any]) -> None:
-        name, job = pod["metadata"]["name"], pod["metadata"]["labels"][JOB_LABEL]
-        if kind == "DELETED":
-            self.alive.discard(name)
-            return
-        now = time.monotonic()
-        self.alive.add(name)
-        self.existing.setdefault(job, {}).setdefault(name, now)
-        if pod["status"]["phase"] == "Running":
-            self.running.setdefault(job, {}).setdefault(name, now)
-
-    def list_complete(
-        self, seen: dict[str, dict[str, float]], jobs: Iterable[str], num_pods: int
-    ) -> list[float]:
-        """Return, for each job that has so many pods, when it had the last of them."""
-        return [
-            sorted(seen[job].values())[num_pods - 1]
-            for job in jobs
-            if len(seen.get(job, ())) >= num_pods
-        ]
 
 
 class Bench:
@@ -115,7 +71,7 @@ class Bench:
     def __init__(self, plane: ControlPlane, directory: Path, client: KubeClient) -> None:
         self.plane = plane
         self.client = client
-        self.watch = PodWatch()
+        self.watch = PodWatch(PODS_PATH)
         self.ours = ServerProcess(
             "operator",
             [sys.executable, "-m", "llmtrain_operator"],
@@ -166,8 +122,8 @@ class Bench:
     async def _measure_release(self, names: Sequence[str], num_workers: int) -> dict[str, Any]:
         """Let jobs go that wait, look at the operator at rest with them, and delete them."""
         num_jobs = len(names)
-        writes, processor = self._count_writes(), self._read_processor()
-        requests = self._count_requests()
+        writes, processor = count_writes(self.plane), read_processor()
+        requests = count_requests(self.plane)
         began = time.monotonic()
         await self._each(names, self._let_go)
         accepted = time.monotonic() - began
@@ -176,7 +132,7 @@ class Bench:
         await self._await_status(names, f"{num_workers}/{num_workers}")
         reported = time.monotonic() - began
         await asyncio.sleep(SETTLE_SECONDS)
-        added = subtract(self._count_writes(), writes)
+        added = count_writes(self.plane) - writes
         results: dict[str, Any] = {
             "jobs": num_jobs,
             "workers_per_job": num_workers,
@@ -184,16 +140,16 @@ class Bench:
             "pods_exist_seconds": summarise([moment - began for moment in existing]),
             "pods_run_seconds": summarise([moment - began for moment in running]),
             "all_statuses_say_so_seconds": reported,
-            "processor_seconds": subtract(self._read_processor(), processor),
+            "processor_seconds": subtract_seconds(read_processor(), processor),
             "api_writes_per_job": {
                 resource: round(count / num_jobs, 2) for resource, count in added.items()
             },
             "api_writes_per_job_total": round(added.total() / num_jobs, 2),
             "api_requests_per_job": {
                 name: round(count / num_jobs, 2)
-                for name, count in subtract(self._count_requests(), requests).most_common(24)
+                for name, count in (count_requests(self.plane) - requests).most_common(24)
             },
-            "operator_peak_mib": self._read_memory("VmHWM"),
+            "operator_peak_mib": read_memory(self.operator.pid, "VmHWM"),
         }
         results["at_rest"] = await self._measure_rest(60.0)
         began = time.monotonic()
@@ -209,7 +165,7 @@ class Bench:
 
     async def _measure_large(self, num_workers: int) -> dict[str, Any]:
         await self._create_waiting(["large"], num_workers)
-        writes = self._count_writes()
+        writes = count_writes(self.plane)
         began = time.monotonic()
         await self._let_go("large")
         (existing,) = await self._await_pods(self.watch.existing, ["large"], num_workers)
@@ -220,8 +176,8 @@ class Bench:
             "pods_exist_seconds": existing - began,
             "pods_run_seconds": running - began,
             "status_says_so_seconds": time.monotonic() - began,
-            "api_writes": subtract(self._count_writes(), writes),
-            "operator_peak_mib": self._read_memory("VmHWM"),
+            "api_writes": count_writes(self.plane) - writes,
+            "operator_peak_mib": read_memory(self.operator.pid, "VmHWM"),
         }
         began = time.monotonic()
         await self.client.delete(f"{PODS_PATH}/large-train-1-0", {})
@@ -245,13 +201,13 @@ class Bench:
             return {"jobs": num_jobs} | await self._measure_rest(60.0)
 
     async def _measure_rest(self, seconds: float) -> dict[str, Any]:
-        before = self._read_processor()
+        before = read_processor()
         await asyncio.sleep(seconds)
-        used = subtract(self._read_processor(), before)
+        used = subtract_seconds(read_processor(), before)
         return {
             "measured_seconds": seconds,
-            "operator_processor_share": used["operator"] / seconds,
-            "operator_mib": self._read_memory("VmRSS"),
+            "operator_processor_share": used.get("operator", 0.0) / seconds,
+            "operator_mib": read_memory(self.operator.pid, "VmRSS"),
         }
 
     async def _create_waiting(self, names: Sequence[str], num_workers: int) -> None:
@@ -329,53 +285,6 @@ class Bench:
                 raise TimeoutError(f"waited for {what}\n{self.operator.tail_log()}")
             await asyncio.sleep(POLL_SECONDS)
 
-    def _count_writes(self) -> Counter[str]:
-        """Return the writes to each resource, refused ones too."""
-        counted: Counter[str] = Counter()
-        for name, count in self._count_requests().items():
-            verb, resource, _ = name.split()
-            if verb in WRITES:
-                counted[resource] += count
-        return counted
-
-    def _count_requests(self) -> Counter[str]:
-        """Return the requests that were answered, by verb, resource and HTTP status."""
-        counted: Counter[str] = Counter()
-        told = self.plane.kubectl("get", "--raw", "/metrics")
-        for code, resource, verb, value in REQUESTS.findall(told):
-            if resource not in UPKEEP and verb in WRITES | READS:
-                counted[f"{verb} {resource} {code}"] += round(float(value))
-        return counted
-
-    def _read_processor(self) -> Counter[str]:
-        """Return the processor seconds that each server has used."""
-        return Counter(dict(list_children(os.getpid())))
-
-    def _read_memory(self, field: str) -> float:
-        status = Path(f"/proc/{self.operator.pid}/status").read_text(encoding="ascii")
-        kibibytes = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
-        assert kibibytes is not None
-        return int(kibibytes[1]) / 1024
-
-
-def list_children(parent: int) -> list[tuple[str, float]]:
-    """Return (name, processor seconds) of the processes that `parent` started."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = stat.read_text(encoding="utf-8", errors="replace")
-        except OSError:  # it ended meanwhile
-            continue
-        name, fields = (
-            text[text.index("(") + 1 : text.rindex(")")],
-            text[text.rindex(")") :].split(),
-        )
-        if int(fields[2]) == parent:
-            label = "operator" if name.startswith("python") else name
-            found.append((label, (int(fields[12]) + int(fields[13])) / ticks))
-    return found
-
 
 def describe_job(name: str, num_workers: int) -> dict[str, Any]:
     """Return a suspended job of so many workers."""
@@ -391,19 +300,6 @@ def describe_job(name: str, num_workers: int) -> dict[str, Any]:
             "runPolicy": {"suspend": True},
         },
     }
-
-
-def summarise(seconds: Sequence[float]) -> dict[str, float]:
-    """Return the quantiles of a number of durations."""
-    if len(seconds) < 2:
-        return {"p50": seconds[0], "p99": seconds[0], "max": seconds[0]}
-    percentiles = statistics.quantiles(seconds, n=100, method="inclusive")
-    return {"p50": percentiles[49], "p99": percentiles[98], "max": max(seconds)}
-
-
-def subtract(after: Counter[str], before: Counter[str]) -> Counter[str]:
-    """Return what was added to each count, where anything was."""
-    return Counter({key: after[key] - before[key] for key in after if after[key] > before[key]})
 
 
 @asynccontextmanager
@@ -457,28 +353,13 @@ async def measure(
                     results.setdefault(name, []).append(measured)
                     write()
                 results["ratios"] = compare(results["many_jobs"], results["probe_many_jobs"])
+                write()
             if large:
                 results["large_job"] = await record(bench.measure_large(large))
                 write()
             if finished:
                 results["finished_jobs"] = await record(bench.measure_finished(finished))
                 write()
-
-
-def compare(ours: Sequence[Any], probe: Sequence[Any]) -> dict[str, list[float]]:
-    """Return our figures as multiples of the probe's, round by round."""
-    figures: dict[str, Callable[[Any], float]] = {
-        "pods_exist_p50": lambda result: result["pods_exist_seconds"]["p50"],
-        "pods_exist_p99": lambda result: result["pods_exist_seconds"]["p99"],
-        "pods_run_p50": lambda result: result["pods_run_seconds"]["p50"],
-        "pods_run_p99": lambda result: result["pods_run_seconds"]["p99"],
-        "processor_seconds": lambda result: sum(result["processor_seconds"].values()),
-        "api_writes": lambda result: result["api_writes_per_job_total"],
-    }
-    return {
-        name: [round(read(a) / read(b), 2) for a, b in zip(ours, probe, strict=True)]
-        for name, read in figures.items()
-    }
 
 
 @click.command()

@@ -52,6 +52,12 @@ REFUSALS = {
         server_says="should be greater than 0",
         pydantic_says="should be greater than 0",
     ),
+    "relabelled without labels": Refusal(
+        changes={"spec__data__relabel": [{"uri": "s3://corpus/labels.jsonl"}]},
+        field="spec.data",
+        server_says="relabel needs fields.label",
+        pydantic_says="relabel needs fields.label",
+    ),
     "dropout 1": Refusal(
         changes={"spec__model__dropout": 1.0},
         field="spec.model.dropout",
@@ -340,8 +346,17 @@ REFUSALS = {
     "adapters without a pretrained model": Refusal(
         changes={"spec__training": {"steps": 1, "lora": {}}},
         field="spec",
-        server_says="training.lora needs model.from",
-        pydantic_says="training.lora needs model.from",
+        server_says="training.lora and training.freeze need model.from",
+        pydantic_says="training.lora and training.freeze need model.from",
+    ),
+    "adapters and frozen layers": Refusal(
+        changes={
+            "spec__model": {"from": "s3://models/gpt2"},
+            "spec__training": {"steps": 1, "lora": {}, "freeze": {"layers": 2}},
+        },
+        field="spec.training",
+        server_says="give either lora or freeze",
+        pydantic_says="give either lora or freeze",
     ),
     "classification of an lstm": Refusal(
         changes={
@@ -429,6 +444,18 @@ REFUSALS = {
         field="spec.workers.resources.cpu",
         server_says="should be greater than or equal to 0",
         pydantic_says="should match pattern '^[0-9]+",
+    ),
+    "a run of two lengths": Refusal(
+        changes={"spec__training": {"steps": 1, "epochs": 2}},
+        field="spec.training",
+        server_says="give exactly one of steps, tokens and epochs",
+        pydantic_says="give exactly one of steps, tokens and epochs",
+    ),
+    "a run of no length": Refusal(
+        changes={"spec__training": {}},
+        field="spec.training",
+        server_says="give exactly one of steps, tokens and epochs",
+        pydantic_says="give exactly one of steps, tokens and epochs",
     ),
     "misspelt field": Refusal(
         changes={"spec__training__stpes": 5},

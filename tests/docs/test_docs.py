@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from llmtrain_api.training import TrainingSpec
 from llmtrain_operator.plan.failures import INFRASTRUCTURE_REASONS
 from llmtrain_trainer.agent.metrics import RUN_GAUGES
 from testbed.documents import list_commands, list_documents
@@ -21,6 +22,7 @@ ROOT = find_repository()
 DOCUMENTS = list_documents()
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
 QUOTED_PATH = re.compile(r"`((?:crds|operator|trainer_image|helm|manifests|tests|docs)/[^`* ]*)`")
+QUOTED = re.compile(r"`([^`]+)`")
 REASON = re.compile(r"`([A-Z][A-Za-z]+)`")
 TRAINER = ROOT / "trainer_image" / "llmtrain_trainer"
 PLAN = ROOT / "operator" / "llmtrain_operator" / "plan"
@@ -88,6 +90,15 @@ def test_every_metric_of_a_worker_is_explained() -> None:
     source = (TRAINER / "agent/metrics.py").read_text()
     names = {*RUN_GAUGES, *re.findall(r'"(llmtrain_[a-z_]+)"', source)}
     assert [name for name in sorted(names) if f"`{name}`" not in text] == []
+
+
+def test_every_field_of_training_is_explained() -> None:
+    text = (ROOT / "docs" / "training.md").read_text()
+    schema = TrainingSpec.model_json_schema(by_alias=True)
+    specs = [schema, *schema["$defs"].values()]
+    fields = {name for spec in specs for name in spec.get("properties", {})}
+    named = {word for quoted in QUOTED.findall(text) for word in quoted.split(".")}
+    assert sorted(fields - named) == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

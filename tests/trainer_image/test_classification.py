@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from llmtrain_api.run import RunConfig
@@ -25,6 +26,7 @@ from testbed.tiny_run import find_run_folder, prepare_tiny_run
 
 WORDS = {"fruit": ("apple", "pear", "plum"), "tool": ("saw", "axe", "drill")}
 LOSS_TOLERANCE = 1e-6
+NO_SHAPE = {"layers": None, "heads": None, "hiddenSize": None}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def prepare_labels(
             "tokenizer": {"kind": "bpe", "vocabularySize": 400},
             "split": {"method": "document", "validationFraction": 0.2},
         },
-        model={"architecture": "bert"},
+        model=sections.pop("model", {"architecture": "bert"}),
         training={**training, **sections.pop("training", {})},
         evaluation={"everySteps": 20, "samples": {"prompts": ["an old axe 7"]}},
         **sections,
@@ -114,6 +116,25 @@ def test_labels_keep_their_loss_over_ranks_passes_and_resumption(root: Path) -> 
     told = ranks.logs[0].list_facts("loss")
     told += run_ranks(prepare_labels(root, "disturbed"), round_number=2).list_facts("loss")
     assert told == pytest.approx(losses, rel=LOSS_TOLERANCE, abs=0)
+
+
+def test_adapters_and_the_layer_that_decides_are_trained_together(root: Path) -> None:
+    base = prepare_labels(root, "base", steps=2)
+    run_ranks(base)
+    config = prepare_labels(
+        root, "adapters", model={**NO_SHAPE, "from": f"{base.run_uri}/export", "dropout": 0.0},
+        training={"lora": {"rank": 4}, "optimizer": {"learningRate": 0.01, "warmupSteps": 2}},
+    )  # fmt: skip
+    run_ranks(config)
+    export, before = find_run_folder(config) / "export", find_run_folder(base) / "export"
+    merged: Any = AutoModelForSequenceClassification.from_pretrained(export).eval()
+    plain: Any = AutoModelForSequenceClassification.from_pretrained(before).eval()
+    assert not torch.equal(merged.classifier.weight, plain.classifier.weight)
+    alone: Any = PeftModel.from_pretrained(plain, str(export / "adapter")).eval()
+    read = AutoTokenizer.from_pretrained(export)(["a pear 3"], return_tensors="pt")
+    ids, mask = read["input_ids"], read["attention_mask"]
+    logits = [m(input_ids=ids, attention_mask=mask).logits for m in (merged, alone)]
+    torch.testing.assert_close(logits[0], logits[1])
 
 
 def test_one_class_is_none(root: Path) -> None:

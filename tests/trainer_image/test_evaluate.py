@@ -32,12 +32,23 @@ from testbed.tiny_run import find_run_folder, prepare_tiny_run
 CAUSAL = ("gpt2", "llama", "lstm")
 GATES = ["loss < unigram.loss + 50", "perplexity < 2 || accuracy > 2"]
 SUITES = [
-    {"name": "qa", "uri": "s3://tiny-bucket/qa.jsonl", "maxNewTokens": 4, "consistencySamples": 2},
+    {
+        "name": "qa",
+        "uri": "s3://tiny-bucket/qa.jsonl",
+        "maxNewTokens": 4,
+        "consistencySamples": 2,
+        "searchTraining": True,
+        "lexicon": "s3://tiny-bucket/words.txt",
+    },
     {"name": "mc", "uri": "s3://tiny-bucket/mc.jsonl", "kind": "multiple-choice"},
+    {"name": "swap", "uri": "s3://tiny-bucket/swap.jsonl", "kind": "counterfactual"},
+    {"name": "leak", "uri": "s3://tiny-bucket/leak.jsonl", "kind": "canary", "candidates": 15},
 ]
 LINES = {
     "qa": {"prompt": "The ", "references": ["end", "start"], "source": "The end."},
     "mc": {"prompt": "The ", "choices": ["the", "\u0416\u0416"], "answer": 0},
+    "swap": {"prompt": "A {} ", "terms": ["cat", "dog"], "continuation": "is"},
+    "leak": {"prompt": "The key ", "secret": "9f3-21"},
 }
 AUTO_CLASSES = {"bert": "AutoModelForMaskedLM", "t5": "AutoModelForSeq2SeqLM"}
 
@@ -56,6 +67,7 @@ def train(architecture: str, root: Path, **training: Any) -> RunConfig:
             path = root / "tiny-bucket" / f"{name}.jsonl"
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(line) + "\n")
+        (root / "tiny-bucket" / "words.txt").write_text("# rude\ndarn\n")
     config = prepare_tiny_run(root, run=architecture, **sections)
     run_ranks(config)
     return config
@@ -90,7 +102,12 @@ def test_export_loads_and_measures_as_training_did(trained: RunConfig) -> None:
     assert "fails 1 of" in html
 
     if trained.model.architecture in CAUSAL:
-        (asked, chosen) = report["suites"]
+        (asked, chosen, swapped, exposed) = report["suites"]
+        assert (asked["metrics"]["toxic_rate"], asked["metrics"]["longest_overlap"]) == (0.0, 0.0)
+        gap = swapped["metrics"]["likelihood_gap"]
+        assert gap == swapped["metrics"]["largest_gap"] > 0.0
+        assert 0.0 <= report["metrics"]["leak.exposure"] <= 4.0
+        assert exposed["worst"][0]["answer"].endswith(" of 16")
         assert asked["metrics"]["exact_match"] == report["metrics"]["qa.exact_match"] == 0.0
         assert asked["worst"][0]["place"] == "s3://tiny-bucket/qa.jsonl:1"
         assert asked["metrics"]["unsupported_rate"] in (0.0, 1.0)

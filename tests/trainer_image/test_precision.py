@@ -56,7 +56,7 @@ def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_auto_takes_the_clearly_fastest(seconds: tuple[float, ...], expected: Arithmetic) -> None:
     before = torch.get_float32_matmul_precision()
-    found = choose_arithmetic(Precision.AUTO, CPU, hidden_size=16, clock=tell_speeds(*seconds))
+    found = choose_arithmetic(Precision.AUTO, CPU, hidden_size=128, clock=tell_speeds(*seconds))
     assert found == expected
     assert torch.get_float32_matmul_precision() == before
 
@@ -65,13 +65,21 @@ def test_auto_refuses_medium_that_is_not_fp32(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(precision, "multiplies_bfloat16", lambda capabilities: False)
     monkeypatch.setattr(precision, "measure_product_error", lambda matmul, hidden_size: 2e-3)
     # One candidate is left, whatever a clock says.
-    assert choose_arithmetic(Precision.AUTO, CPU, hidden_size=16) == FP32
+    assert choose_arithmetic(Precision.AUTO, CPU, hidden_size=128) == FP32
 
 
-@pytest.mark.parametrize(("asked", "expected"), [(Precision.FP32, FP32), (Precision.BF16, BF16)])
-def test_what_is_asked_for_is_taken(asked: Precision, expected: Arithmetic) -> None:
-    assert choose_arithmetic(asked, CPU, hidden_size=16) == expected
-    assert Arithmetic.load(expected.dump()) == expected
+@pytest.mark.usefixtures("with_bfloat16")
+def test_fp32_is_never_bfloat16_and_takes_the_faster_library() -> None:
+    for seconds, expected in (((1.0, 0.9), FP32), ((1.0, 0.6), FP32_MEDIUM)):
+        clock = tell_speeds(*seconds)
+        assert choose_arithmetic(Precision.FP32, CPU, hidden_size=128, clock=clock) == expected
+
+
+@pytest.mark.usefixtures("with_bfloat16")
+def test_what_is_asked_for_is_taken() -> None:
+    assert choose_arithmetic(Precision.BF16, CPU, hidden_size=128) == BF16
+    assert choose_arithmetic(Precision.AUTO, CPU, hidden_size=16) == FP32  # nothing to gain
+    assert Arithmetic.load(BF16.dump()) == BF16
 
 
 def test_error_tells_fp32_from_bfloat16() -> None:

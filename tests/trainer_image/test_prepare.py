@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llmtrain_api.run import RunConfig
+from llmtrain_api.run import RUN_RECORD, RunConfig
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.sources import find_inputs
 from llmtrain_trainer.prepare import compute_fingerprint
@@ -32,6 +32,8 @@ from testbed.prepared_topics import (
     write_topics,
 )
 from testbed.tiny_run import configure_tiny_run
+
+PARENT = "s3://tiny-bucket/runs/tests/first"
 
 Configure = Callable[..., RunConfig]
 """Describes a run by its name and data."""
@@ -90,13 +92,16 @@ def test_folder_and_minio_give_the_same_data(
 
 def test_second_job_uses_the_data_of_the_first(configure_minio: Configure) -> None:
     first = prepare(configure_minio("first"))
-    second_config = configure_minio("second")
+    second_config = configure_minio("second").model_copy(update={"parent": PARENT})
     second = prepare(second_config)
     assert (first.dataset_reused, second.dataset_reused) == (False, True)
     assert second.model_copy(update={"dataset_reused": False}) == first
     store = open_store(second_config.run_uri, second_config.storage)
     record = json.loads(store.read_bytes("dataset.json"))
     assert record["fingerprint"] == first.dataset
+    told = json.loads(store.read_bytes(RUN_RECORD))
+    assert (told["parent"], told["data"]) == (PARENT, second_config.data.dump())
+    assert told.keys().isdisjoint({"storage", "rendezvous"})  # say where keys are
 
 
 def test_changed_source_is_prepared_anew(configure_minio: Configure) -> None:

@@ -4,8 +4,8 @@
     python -m llmtrain_trainer checkpoints list --run-uri s3://… --storage '{"uri": …}'
 
 Below: `agent`, and `init` where this is process 1; its exit code is the exit record's code.
-`inspection` is what `llmtrain checkpoints` and `llmtrain data` call, which know no store
-themselves.
+`inspection` is what `llmtrain checkpoints`, `data`, `compare` and `next` call, which know no
+store themselves.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from llmtrain_trainer.inspection.checkpoints import (
     prune_checkpoints,
 )
 from llmtrain_trainer.inspection.data_commands import add_data_commands, handle_data
+from llmtrain_trainer.inspection.run_commands import add_run_commands, handle_compare, handle_next
 from llmtrain_trainer.stages import STAGES, StageEntry
 from llmtrain_trainer.store import open_store
 
@@ -69,6 +70,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     checkpoints.add_argument("--refused", action="store_true", help="for prune: these, too")
     checkpoints.add_argument("--step", type=int, default=0, help="for pin and unpin")
     add_data_commands(commands)
+    add_run_commands(commands)
     agent = commands.add_parser("agent", help="supervise the ranks of one worker")
     agent.add_argument("--config", type=Path, required=True, help="the RunConfig as JSON")
     agent.add_argument("--stage", type=Stage, choices=list(Stage), required=True)
@@ -106,7 +108,12 @@ def inspect(arguments: argparse.Namespace, console: Console) -> int:
     return pin_checkpoint(store, console, arguments.step, pinned=is_pin)
 
 
-LOOKS = {"checkpoints": inspect, "data": handle_data}
+LOOKS = {
+    "checkpoints": inspect,
+    "compare": handle_compare,
+    "data": handle_data,
+    "next": handle_next,
+}
 """Commands for people, which no pod runs."""
 
 

@@ -22,7 +22,7 @@ from llmtrain_api.findings import Part
 from llmtrain_api.objective import Objective, count_spans
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.checkpoint.manifest import CURVES
+from llmtrain_trainer.checkpoint.manifest import CURVES, PACE
 from llmtrain_trainer.dataset.loading import Dataset, Split, open_run_dataset
 from llmtrain_trainer.evaluation.baseline import read_baseline
 from llmtrain_trainer.evaluation.measure import Measurement, choose_sequences, measure
@@ -92,6 +92,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
                 ranks,
                 sequence_length=sequence_length,
                 batch_size=config.training.micro_batch_size or config.training.batch_size,
+                logits_bytes=config.training.find_logits_bytes(on_gpu=ranks.device.type == "cuda"),
                 num_classes=len(dataset.labels) if objective.reads_documents else 0,
             )
 
@@ -115,7 +116,9 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
                 config, dataset, held_out, measured.probabilities, others, tokenizer, store
             )
         samples = write_samples(config, dataset, held_out, objective, model, tokenizer)
-        asking = Asking(config, model, tokenizer, end_of_text=dataset.end_of_text)
+        asking = Asking(
+            config, model, tokenizer, end_of_text=dataset.end_of_text, train=dataset.train
+        )
         suites = [asking.run(suite, i) for i, suite in enumerate(config.evaluation.suites)]
 
     unigram_loss = count_text_share(config) * compute_unigram_loss(
@@ -153,6 +156,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         suites=suites,
         classes=classes,
         curve=curve,
+        pace=json.loads(store.read_bytes(PACE)) if store.find_object(PACE) else [],
         samples=samples,
         shape=describe_shape(model.config),
     )

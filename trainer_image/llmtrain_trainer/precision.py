@@ -7,7 +7,7 @@ Three are known. *bf16* mixed precision, where the hardware multiplies bfloat16.
 torch's default products. *fp32 with "medium" products*: on CPUs that hands products to oneDNN,
 which on some machines is 1.7 times as fast and exactly as accurate, and on CPUs with AMX may
 silently be bfloat16. So it is taken only where a product's error says that it is fp32, and
-where it is faster by a clear margin.
+where it is faster by a clear margin; then it is what `fp32` means, too.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 import torch
+from torch.nn import functional
 
 from llmtrain_api.training import Precision
 
-PROBE_ROWS = 2048
+PROBE_ROWS = 512
 PROBE_REPEATS = 5
+MIN_PROBED_WIDTH = 128
+"""Narrower models spend their time elsewhere, and are not worth a difference between two starts."""
+
 CLEAR_MARGIN = 1.2
 """A faster arithmetic must be this many times as fast, so that noise does not choose."""
 
@@ -68,21 +72,23 @@ def choose_arithmetic(
 ) -> Arithmetic:
     """Return the arithmetic that `precision` stands for on `device`.
 
-    auto: on a GPU, bf16 where the hardware has it. On a CPU, the fastest of three on a product
-    of the model's own shape, interleaved, best of several.
+    auto: on a GPU, bf16 where the hardware has it. On a CPU, the fastest of three on a layer of
+    the model's own width, forward and backward, interleaved, best of several. fp32: of two.
     """
-    if precision is Precision.FP32:
-        return FP32
     if precision is Precision.BF16:
         return BF16
     if device.type == "cuda":
-        return BF16 if torch.cuda.is_bf16_supported(including_emulation=False) else FP32
+        is_bf16 = precision is Precision.AUTO and torch.cuda.is_bf16_supported(
+            including_emulation=False
+        )
+        return BF16 if is_bf16 else FP32
     candidates = [FP32]
-    if measure_product_error("medium", hidden_size) <= MAX_FP32_PRODUCT_ERROR:
-        candidates.append(FP32_MEDIUM)
-    if multiplies_bfloat16(torch.cpu.get_capabilities()):
-        candidates.append(BF16)
-    seconds = _time_products(candidates, hidden_size, clock)
+    if hidden_size >= MIN_PROBED_WIDTH:
+        if measure_product_error("medium", hidden_size) <= MAX_FP32_PRODUCT_ERROR:
+            candidates.append(FP32_MEDIUM)
+        if precision is Precision.AUTO and multiplies_bfloat16(torch.cpu.get_capabilities()):
+            candidates.append(BF16)
+    seconds = _time_layers(candidates, hidden_size, clock) if len(candidates) > 1 else {FP32: 0.0}
     fastest = min(candidates, key=lambda arithmetic: seconds[arithmetic])
     return fastest if seconds[fastest] * CLEAR_MARGIN <= seconds[FP32] else FP32
 
@@ -105,10 +111,13 @@ def measure_product_error(matmul: Literal["highest", "medium"], hidden_size: int
     return float((product - exact).norm() / exact.norm())
 
 
-def _time_products(
+def _time_layers(
     candidates: list[Arithmetic], hidden_size: int, clock: Callable[[], float]
 ) -> dict[Arithmetic, float]:
-    left, right = _make_operands(hidden_size)
+    """Time what most of a step is: two products and a GELU, there and back, with conversions."""
+    states, widen = _make_operands(hidden_size)
+    narrow = widen.T.contiguous()
+    inputs = [tensor.requires_grad_() for tensor in (states, widen, narrow)]
     before = torch.get_float32_matmul_precision()
     seconds = dict.fromkeys(candidates, float("inf"))
     try:
@@ -117,7 +126,8 @@ def _time_products(
                 arithmetic.apply()
                 start = clock()
                 with torch.autocast("cpu", torch.bfloat16, enabled=arithmetic.autocast):
-                    torch.mm(left, right)
+                    written = functional.gelu(states @ widen) @ narrow
+                torch.autograd.grad(written.float().sum(), inputs)
                 seconds[arithmetic] = min(seconds[arithmetic], clock() - start)
     finally:
         torch.set_float32_matmul_precision(before)

@@ -28,7 +28,7 @@ from llmtrain_api.data import DataSpec, TokenizerKind
 from llmtrain_api.naming import locate_dataset
 from llmtrain_api.objective import Objective
 from llmtrain_api.records import RankPhase, StageResult
-from llmtrain_api.run import RunConfig, StorageConfig
+from llmtrain_api.run import RUN_RECORD, RunConfig, StorageConfig
 from llmtrain_trainer.data_report.publishing import publish_report
 from llmtrain_trainer.dataset.document_index import DOCUMENTS, DocumentIndex
 from llmtrain_trainer.dataset.shards import (
@@ -137,6 +137,7 @@ def run_prepare(
     if task == 0:
         record = RunDataset(fingerprint=fingerprint, uri=uri)
         run_store = open_store(config.run_uri, config.storage)
+        run_store.write_bytes(RUN_RECORD, json.dumps(config.describe(), indent=1).encode())
         run_store.write_bytes(DATASET, record.model_dump_json(by_alias=True).encode())
     reporter.enter(RankPhase.FINISHED)
     return StageResult(
@@ -202,12 +203,12 @@ def compute_fingerprint(
     }
     facts: dict[str, Any] = {
         "version": RECIPE_VERSION,
-        # How sources were named does not matter, which objects they named does; nor by how many
-        # tasks they were read.
+        # How sources and lists were named does not matter, which objects they named does; nor by
+        # how many tasks they were read.
         "recipe": {
             name: value
             for name, value in data.model_copy(update=recipe).dump().items()
-            if name != "tasks"
+            if name not in ("tasks", "relabel")
         },
         "files": [_pin(file) for file in inputs.documents],
         "against": [_pin(file) for file in inputs.against],
@@ -219,6 +220,8 @@ def compute_fingerprint(
         facts["tokenizerFiles"] = [
             (item.key, item.etag) for item in listing if item.key in PRETRAINED_FILES
         ]
+    if inputs.relabel:
+        facts["relabel"] = [_pin(file) for file in inputs.relabel]
     if OBJECTIVE_TOKENS[objective]:
         facts["specialTokens"] = OBJECTIVE_TOKENS[objective]
     text = json.dumps(facts, sort_keys=True)

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig
 from llmtrain_api.training import DivergenceAction
-from llmtrain_trainer.checkpoint.manifest import CURVES
+from llmtrain_trainer.checkpoint.manifest import CURVES, PACE
 from llmtrain_trainer.evaluation.measure import choose_sequences, measure
 from llmtrain_trainer.failures import (
     ConfigurationError,
@@ -33,16 +33,17 @@ from llmtrain_trainer.failures import (
     RolledBackError,
     StageError,
 )
+from llmtrain_trainer.linux import keep_freed_memory
 from llmtrain_trainer.model.export import ExportFacts, export_model, locate_export
 from llmtrain_trainer.objective.batch import count_samples
 from llmtrain_trainer.parallel import count_threads, find_plain_model, gather_parameters, join_ranks
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import RankGroup
-from llmtrain_trainer.training.curve import note_loss
+from llmtrain_trainer.training.curve import divide_curve
 from llmtrain_trainer.training.divergence import ADVICE, LOSS_SPIKE, Divergence, roll_back
 from llmtrain_trainer.training.early_stopping import Verdict, judge_evaluations
 from llmtrain_trainer.training.run import TrainingRun, load_weights, open_run
-from llmtrain_trainer.training.speedometer import Speedometer
+from llmtrain_trainer.training.speedometer import Pace, Speedometer
 from llmtrain_trainer.training.step import (
     Agreed,
     StepNumbers,
@@ -50,6 +51,7 @@ from llmtrain_trainer.training.step import (
     read_numbers,
     take_step,
 )
+from llmtrain_trainer.training.telling import tell_step
 
 COLLECT_EVERY_STEPS = 1000
 """Python's garbage collector runs here and nowhere else, so that no rank waits for another's."""
@@ -78,6 +80,7 @@ def run_train(
     if config.rendezvous.port_per_worker:
         ranks_on_host = group.world_size  # a local run: all workers share this machine
     threads = count_threads(config.threads_per_process, ranks_on_host)
+    keep_freed_memory()
     with (
         join_ranks(group, threads=threads) as ranks,
         open_run(config, ranks, reporter) as run,
@@ -89,21 +92,27 @@ def run_train(
 
 def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
     """Do the steps that are left, with the evaluations and checkpoints that fall due."""
-    total_steps = run.config.training.steps
+    total_steps = run.total_steps
     run.reporter.enter(RankPhase.TRAINING)
-    speed = Speedometer(tokens_per_step=count_step_tokens(run.config))
+    speed = Speedometer(
+        tokens_per_step=count_step_tokens(run.config),
+        peak_tokens_per_second=run.peak_tokens_per_second,
+    )
     pending: StepNumbers | None = None
     while run.step < total_steps and not _judge(run).is_over:
         numbers = take_step(run, run.step + 1, should_stop())
-        agreed = _settle(run, pending, speed.count_step()) if pending is not None else None
+        data_seconds = run.clock.take_data_seconds()
+        agreed = None
+        if pending is not None:
+            agreed = _settle(run, pending, speed.count_step(data_seconds))
         pending, run.step = numbers, run.step + 1
         stop = agreed is not None and agreed.stop
-        evaluate = run.step % run.config.evaluation.every_steps == 0 or run.step == total_steps
+        evaluate = run.step % run.evaluate_every == 0 or run.step == total_steps
         is_due = run.schedule.is_step_due(run.step) or (agreed is not None and agreed.save)
         save = is_due or run.step == total_steps
         if stop or evaluate or save:
             # Right after the step before it: the time between the two says nothing of a step's.
-            agreed = _settle(run, pending, speed.rate)
+            agreed = _settle(run, pending, speed.pace)
             pending = None
             if evaluate:
                 _evaluate(run)
@@ -132,28 +141,10 @@ def _judge(run: TrainingRun) -> Verdict:
     return Verdict() if spec is None else judge_evaluations(run.curve, spec)
 
 
-def _settle(run: TrainingRun, numbers: StepNumbers, rate: float | None) -> Agreed:
-    """Wait for a step's numbers, report them, and return what all ranks now know.
-
-    `rate` is in tokens per second, once it is known.
-    """
+def _settle(run: TrainingRun, numbers: StepNumbers, pace: Pace | None) -> Agreed:
+    """Wait for a step's numbers, report them, and return what all ranks now know."""
     agreed = read_numbers(run, numbers)
-    note_loss(run.curve, numbers.step, agreed.loss, total_steps=run.config.training.steps)
-    facts: dict[str, float | bool | str] = {}
-    if rate is not None:
-        facts["tokens_per_second"] = rate
-    spread = run.stragglers.hear(agreed.own_seconds)
-    if spread is not None:
-        facts["straggler_ratio"] = spread.ratios[run.ranks.group.rank]
-        facts["straggler"] = spread.message
-        facts["straggler_rank"] = spread.straggler or 0
-    run.reporter.report(
-        step=numbers.step,
-        loss=agreed.loss,
-        learning_rate=numbers.learning_rate,
-        gradient_norm=agreed.gradient_norm,
-        **facts,
-    )
+    tell_step(run, numbers, agreed, pace)
     divergence = run.watch.hear(numbers.step, agreed.loss, agreed.gradient_norm)
     if divergence is not None:
         _answer_divergence(run, divergence)
@@ -211,6 +202,7 @@ def _evaluate(run: TrainingRun) -> None:
             run.ranks,
             sequence_length=training.sequence_length,
             batch_size=min(training.micro_batch_size or share, share),
+            logits_bytes=run.logits_bytes,
         ).loss
         if not math.isfinite(loss):
             message = f"the loss on held-out text is {loss} after step {run.step}"
@@ -218,8 +210,10 @@ def _evaluate(run: TrainingRun) -> None:
                 first_step=run.step, step=run.step, message=message, reason="LossNotFinite"
             )
             _answer_divergence(run, divergence)
-        run.curve.append({"step": run.step, "validationLoss": loss})
+        run.curve.append({"step": run.step, "validationLoss": loss, "time": time.time()})
         run.reporter.report(validation_loss=loss)
+        if run.ranks.is_first:
+            run.events.begin(run.curve)
 
 
 def _save(run: TrainingRun, *, busy: bool, must: bool) -> None:
@@ -271,7 +265,10 @@ def _finish(run: TrainingRun) -> StageResult:
         exported_step = best_step
     parameters = gather_parameters(run.model)
     if run.ranks.is_first:
-        run.store.write_bytes(CURVES, json.dumps(run.curve).encode())
+        calculated, measured = divide_curve(run.curve)
+        run.store.write_bytes(CURVES, json.dumps(calculated).encode())
+        run.store.write_bytes(PACE, json.dumps(measured).encode())
+        run.events.finish(run.curve)
         facts = ExportFacts(
             step=exported_step,
             train_loss=run.find_at("loss", exported_step),

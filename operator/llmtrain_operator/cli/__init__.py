@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from llmtrain_operator.cli.data_commands import data
+from llmtrain_operator.cli.iterate_commands import compare, search, write_next_manifest
 from llmtrain_operator.cli.options import (
     DEFAULT_NAMESPACE,
     FILE,
@@ -231,3 +232,6 @@ def checkpoints(
 
 
 main.add_command(data)
+main.add_command(compare)
+main.add_command(search)
+main.add_command(write_next_manifest)

@@ -12,10 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from llmtrain_api import JobStatus, LLMTrainingJob
+from llmtrain_api.naming import PARENT_ANNOTATION
+from llmtrain_api.planned import PlanStatus
 from llmtrain_api.status import Phase
-from llmtrain_operator.cli.outcome import print_outcome
+from llmtrain_operator.cli.outcome import print_outcome, print_plain
+from llmtrain_operator.cli.plan import format_bytes, format_large
+from llmtrain_operator.cli.runs import find_job
 from llmtrain_operator.cli.view import format_seconds
-from llmtrain_operator.world.job_folder import JOBS_FOLDER, JobFolder
+from llmtrain_operator.world.job_folder import JobFolder
 
 ATTEMPTS_SHOWN = 5
 
@@ -28,8 +32,10 @@ def print_status(name: str, namespace: str, store: Path) -> None:
     """
     console = Console()
     folder = JobFolder(store, namespace, name)
-    job = _read_job(folder)
+    job = find_job(name, namespace, store)
     status = job.status
+    if (parent := job.metadata.annotations.get(PARENT_ANNOTATION)) is not None:
+        print_plain(console, f"made after {parent}")
     if folder.is_held():
         console.print(_tabulate_progress(job, folder))
     for attempt in status.attempts[-ATTEMPTS_SHOWN:]:
@@ -52,7 +58,7 @@ def print_logs(name: str, namespace: str, store: Path, *, only: str | None) -> N
         click.ClickException: there is no such job, or no such process.
     """
     folder = JobFolder(store, namespace, name)
-    _read_job(folder)
+    find_job(name, namespace, store)
     logs = folder.list_logs()
     chosen = [log for log in logs if only is None or log.stem.startswith(f"{name}-{only}-")]
     if not chosen:
@@ -63,19 +69,14 @@ def print_logs(name: str, namespace: str, store: Path, *, only: str | None) -> N
         click.echo(log.read_text(encoding="utf-8", errors="replace"))
 
 
-def _read_job(folder: JobFolder) -> LLMTrainingJob:
-    job = folder.read_job()
-    if job is not None:
-        return job
-    jobs = sorted(path.parent for path in (folder.store / JOBS_FOLDER).glob("*/*/job.json"))
-    known = ", ".join(f"{path.parent.name}/{path.name}" for path in jobs) or "no jobs"
-    raise click.ClickException(f"no job {folder.key} in {folder.store}; it holds: {known}")
-
-
 def _tabulate_progress(job: LLMTrainingJob, folder: JobFolder) -> Table:
     status = job.status
     table = Table.grid(padding=(0, 2))
     table.add_row("job", f"{folder.key}  {status.phase or Phase.PENDING}")
+    if status.plan is not None:
+        table.add_row("plan", describe_plan(status.plan))
+        for warning in status.plan.warnings:
+            table.add_row("warning", warning)
     if status.progress is not None:
         table.add_row("step", _describe_step(status))
     if status.checkpoint is not None:
@@ -88,6 +89,26 @@ def _tabulate_progress(job: LLMTrainingJob, folder: JobFolder) -> Table:
     if status.message:
         table.add_row("message", status.message)
     return table
+
+
+def describe_plan(plan: PlanStatus) -> str:
+    """Say in a line what a job is expected to take."""
+    words = []
+    if plan.parameters is not None:
+        words.append(f"{format_large(plan.parameters)} parameters")
+    if plan.trained_parameters != plan.parameters:
+        words.append(f"of which {format_large(plan.trained_parameters or 0)} are trained")
+    if plan.tokens is not None:
+        words.append(f"{format_large(plan.tokens)} tokens")
+    if plan.epochs is not None:
+        words.append(f"{plan.epochs:g} epochs")
+    if plan.memory_bytes is not None:
+        limit = plan.memory_limit_bytes
+        of_limit = "" if limit is None else f" of {format_bytes(limit)}"
+        words.append(f"{format_bytes(plan.memory_bytes)}{of_limit} for each rank")
+    if plan.training_seconds is not None:
+        words.append(f"{format_seconds(plan.training_seconds)} of training")
+    return ", ".join(words)
 
 
 def _describe_step(status: JobStatus) -> str:

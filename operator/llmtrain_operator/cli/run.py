@@ -18,8 +18,8 @@ from llmtrain_api.status import Phase
 from llmtrain_operator.cli.machine import TRAINER_MODULES, count_cores, require_packages
 from llmtrain_operator.cli.outcome import print_outcome
 from llmtrain_operator.cli.view import View, open_view, take_snapshot
-from llmtrain_operator.plan.quantities import parse_cores
 from llmtrain_operator.plan.types import Event, EventKind
+from llmtrain_operator.quantities import parse_cores
 from llmtrain_operator.reconcile import reconcile
 from llmtrain_operator.world.job_folder import JobBusyError, JobChangedError, JobFolder
 from llmtrain_operator.world.local import LocalWorld

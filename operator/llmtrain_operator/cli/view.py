@@ -29,6 +29,12 @@ from llmtrain_operator.plan.types import Event, EventKind
 LINE_SECONDS = 10.0
 """At most one line of progress in a pipe in this time."""
 
+TOLD_PHASES = (RankPhase.EVALUATING, RankPhase.CHECKPOINTING)
+"""What training waits for; the seconds of this round are shown,"""
+MIN_TOLD_SECONDS = 1.0
+"""from so many on."""
+
+GIBIBYTE = 1 << 30
 MAX_BAR_CHARACTERS = 40
 MIN_BAR_CHARACTERS = 10
 INDENT = "  "
@@ -47,6 +53,8 @@ class Snapshot:
     activity: str
     """What worker 0 does beyond training steps, as restoring; empty: nothing worth a word."""
     progress: Progress | None
+    details: Sequence[str]
+    """More of what worker 0 just said of its steps, in words."""
     restarts: int
     """Processes that were replaced, and ranks that were started anew within theirs."""
     checkpoint_step: int | None
@@ -84,9 +92,11 @@ def take_snapshot(job: LLMTrainingJob, record: ProgressRecord | None, now: datet
     status = job.status
     progress = status.progress
     activity, restarts, checkpoint = "", status.process_restarts, status.checkpoint
+    details: list[str] = []
     if record is not None and record.stage is status.stage and status.phase is not Phase.SUCCEEDED:
         progress = describe_progress(job.spec, progress, record, now)
         activity = _describe_activity(record)
+        details = _list_details(record)
         if record.stage is Stage.TRAIN:
             restarts += count_process_restarts(status.progress, record)
     return Snapshot(
@@ -95,6 +105,7 @@ def take_snapshot(job: LLMTrainingJob, record: ProgressRecord | None, now: datet
         stage=None if status.phase is Phase.SUCCEEDED else status.stage or Stage.PREPARE,
         activity=activity,
         progress=progress,
+        details=details,
         restarts=status.restarts + restarts,
         checkpoint_step=checkpoint.step if checkpoint is not None else None,
         message=status.message if status.phase in PHASE_OF_STAGE.values() else "",
@@ -263,6 +274,9 @@ def _describe_numbers(snapshot: Snapshot) -> list[str]:
         numbers.append(f"held-out loss {progress.validation_loss:.3f}")
     if progress.tokens_per_second is not None:
         numbers.append(f"{progress.tokens_per_second:,.0f} tokens/s")
+    if progress.utilization_percent is not None:
+        numbers.append(f"MFU {progress.utilization_percent} %")
+    numbers += snapshot.details
     if progress.remaining_seconds:
         numbers.append(f"{format_seconds(progress.remaining_seconds)} left")
     if snapshot.checkpoint_step is not None:
@@ -270,6 +284,23 @@ def _describe_numbers(snapshot: Snapshot) -> list[str]:
     if snapshot.restarts:
         numbers.append(f"{snapshot.restarts} restart{'s' if snapshot.restarts > 1 else ''}")
     return numbers
+
+
+def _list_details(record: ProgressRecord) -> list[str]:
+    details = []
+    if record.learning_rate is not None:
+        details.append(f"learning rate {record.learning_rate:.2g}")
+    if record.gradient_norm is not None:
+        details.append(f"gradient norm {record.gradient_norm:.2f}")
+    if record.data_share is not None:
+        details.append(f"data {record.data_share:.1%}".replace("%", " %"))
+    if record.device_memory_bytes is not None:
+        details.append(f"{record.device_memory_bytes / GIBIBYTE:.1f} GiB of GPU memory")
+    for phase in TOLD_PHASES:
+        seconds = record.phase_seconds.get(phase, 0.0)
+        if seconds >= MIN_TOLD_SECONDS:
+            details.append(f"{phase} {format_seconds(seconds)}")
+    return details
 
 
 def _describe_activity(record: ProgressRecord) -> str:

@@ -1,5 +1,5 @@
 """What a job will take, from its manifest alone: no torch, no network, no clock.
 
-Read `outlook` first; `size` counts parameters, `memory` bytes, with `activations` for what a
-forward pass keeps, `devices` knows GPUs.
+Read `outlook` first; `size` counts parameters, `trained` those that move, `memory` bytes, with
+`activations` for what a forward pass keeps. The contract's `devices` knows GPUs.
 """

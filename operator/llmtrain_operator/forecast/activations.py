@@ -36,6 +36,9 @@ class RankWork:
     """Attention with dropout keeps no scores: so on GPUs. Without dropout it never does, but for
     T5's, whose scores have learned biases."""
 
+    logits_bytes: int
+    """Most that logits take at a time, `TrainingSpec.find_logits_bytes`."""
+
     @property
     def product_bytes(self) -> int:
         """Bytes of a number that enters or leaves a product of matrices."""

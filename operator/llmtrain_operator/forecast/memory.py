@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llmtrain_api.network import Architecture, ModelSpec
-from llmtrain_api.objective import SpanCorruptionSpec, count_spans
+from llmtrain_api.objective import MaskingSpec, SpanCorruptionSpec, count_spans
 from llmtrain_operator.forecast.activations import (
     BF16_BYTES,
     FP32_BYTES,
@@ -23,6 +23,9 @@ MOMENTS = 2
 
 LOSS_COPIES = 3
 """fp32 tensors of the logits' shape at the peak: log-probabilities and two gradients."""
+
+CHUNK_COPIES = 2
+"""The same for the logits of a chunk, whose gradients are computed in their place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,18 +59,32 @@ def compute_rank_memory(
     size: ModelSize,
     work: RankWork,
     corruption: SpanCorruptionSpec | None = None,
+    masking: MaskingSpec | None = None,
+    *,
+    trained: int | None = None,
 ) -> RankMemory:
-    """Return what one rank needs; `corruption` is for T5."""
+    """Return what one rank needs.
+
+    Args:
+        model: the network, by its shape.
+        size: its counts.
+        work: what the rank works on.
+        corruption: for T5.
+        masking: for BERT.
+        trained: parameters that have gradients and optimizer state, where not all have.
+            Activations are counted as if all had, which adapters come near to.
+    """
     network = model.resolve()
     counts = count_spans(work.sequence_length, corruption or SpanCorruptionSpec())
     is_t5 = network.architecture is Architecture.T5
     targets = work.sequences * (counts.targets if is_t5 else work.sequence_length)
     share = -(-size.parameters // work.shards)
+    trained_share = share if trained is None else -(-trained // work.shards)
     activations = count_activation_bytes(network, work, counts)
-    logits = LOSS_COPIES * FP32_BYTES * targets * work.vocabulary_size
+    is_bert = network.architecture is Architecture.BERT
+    if is_bert:
+        targets = round(targets * (masking or MaskingSpec()).share)
     gathered = 0
-    if work.bf16:
-        logits += BF16_BYTES * targets * work.vocabulary_size
     if work.shards > 1:
         # The block at work and the one that is fetched ahead.
         gathered = 2 * work.product_bytes * size.largest_block
@@ -78,9 +95,21 @@ def compute_rank_memory(
         activations += BF16_BYTES * (embedding if is_lstm else size.parameters)
     return RankMemory(
         weights=FP32_BYTES * share,
-        gradients=FP32_BYTES * share,
-        optimizer=MOMENTS * FP32_BYTES * share,
+        gradients=FP32_BYTES * trained_share,
+        optimizer=MOMENTS * FP32_BYTES * trained_share,
         activations=activations,
-        logits=logits,
+        logits=_count_logits_bytes(work, targets, width=network.hidden_size, is_partial=is_bert),
         gathered=gathered,
     )
+
+
+def _count_logits_bytes(work: RankWork, targets: int, *, width: int, is_partial: bool) -> int:
+    """Return what the loss takes, all at once or in chunks, as `llmtrain_trainer.model.losses`."""
+    of_target = FP32_BYTES * work.vocabulary_size
+    converted = BF16_BYTES * work.vocabulary_size if work.bf16 else 0
+    if targets * of_target <= work.logits_bytes and not is_partial:
+        return targets * (LOSS_COPIES * of_target + converted)
+    rows = min(targets, max(1, work.logits_bytes // of_target))
+    # The gradients of the states are there before the backward pass; chosen states are copied.
+    states = (2 if is_partial else 1) * targets * width * FP32_BYTES
+    return rows * (CHUNK_COPIES * of_target + converted) + states

@@ -1,6 +1,6 @@
 """What a job will take, before it takes it: tokens, arithmetic, memory, time, energy, cost.
 
-Below: `size`, `memory`, `devices`, the contract. Above: `llmtrain plan`. All of it follows from
+Below: `size`, `memory`, the contract. Above: `llmtrain plan`. All of it follows from
 the manifest, but for the time, which needs a speed: that of a known GPU, or a measured one.
 """
 
@@ -10,15 +10,16 @@ from dataclasses import dataclass
 
 from llmtrain_api import JobSpec
 from llmtrain_api.data import TokenizerKind
+from llmtrain_api.devices import Device
 from llmtrain_api.network import Network
 from llmtrain_api.objective import MAX_SPANS, Objective
 from llmtrain_api.training import Precision
 from llmtrain_api.workers import Strategy
 from llmtrain_operator.forecast.activations import RankWork
-from llmtrain_operator.forecast.devices import Device
 from llmtrain_operator.forecast.memory import RankMemory, compute_rank_memory
 from llmtrain_operator.forecast.size import ModelSize, compute_size
-from llmtrain_operator.plan.quantities import parse_bytes
+from llmtrain_operator.forecast.trained import count_trained
+from llmtrain_operator.quantities import parse_bytes
 
 OBJECTIVE_TOKENS = {
     Objective.CAUSAL: 0,
@@ -47,6 +48,11 @@ hundredth, Llama 15 to 25 hundredths)."""
 ENOUGH_TOKENS_PER_PARAMETER = 20
 """Hoffmann et al. 2022 (Chinchilla, arXiv:2203.15556): the best use of a compute budget."""
 
+MOST_EPOCHS = 4
+"""Muennighoff et al. 2023 (arXiv:2305.16264): till then repeated data is nearly as good as new."""
+
+DOCUMENT_OBJECTIVES = frozenset({Objective.CLASSIFICATION, Objective.SEQUENCE_TO_SEQUENCE})
+
 SECONDS_PER_HOUR, JOULES_PER_KILOWATT_HOUR = 3600.0, 3.6e6
 
 
@@ -63,6 +69,9 @@ class Means:
     vocabulary_size: int | None = None
     """Takes the place of what the manifest lets expect."""
 
+    data_tokens: int | None = None
+    """Tokens of the training split, once it is prepared; before, at most `data.reduce.tokens`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
@@ -76,8 +85,16 @@ class Outlook:
 
     vocabulary_size: int
     size: ModelSize
-    tokens: int
-    flops: float
+    trained_parameters: int
+    """Those of adapters, or without frozen layers; else all."""
+
+    tokens: int | None
+    """Of all steps; None: as many as the data has."""
+
+    epochs: float | None
+    """How often the data is read, at least; None: not known."""
+
+    flops: float | None
     world_size: int
     micro_batch_size: int
     memory: RankMemory
@@ -107,6 +124,7 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
     share = max(1, training.batch_size // world_size)
     micro_batch_size = min(training.micro_batch_size or share, share)
     on_gpu = workers.resources.gpu > 0
+    trained = count_trained(training, spec.model.resolve(), size)
     memory = compute_rank_memory(
         spec.model,
         size,
@@ -119,11 +137,15 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
             bf16=training.precision is Precision.BF16
             or (training.precision is Precision.AUTO and on_gpu),
             fused_attention=on_gpu,
+            logits_bytes=training.find_logits_bytes(on_gpu=on_gpu),
         ),
         training.span_corruption,
+        training.masking,
+        trained=trained,
     )
-    tokens = training.steps * training.batch_size * training.sequence_length
-    flops = tokens * size.flops_per_token
+    tokens = count_tokens(spec, means.data_tokens)
+    epochs = count_epochs(spec, means.data_tokens)
+    flops = None if tokens is None else tokens * size.flops_per_token
     seconds = _expect_seconds(tokens, flops, world_size, means, on_gpu=on_gpu)
     gpus = workers.replicas * workers.resources.gpu
     gpu_hours = seconds * gpus / SECONDS_PER_HOUR if seconds is not None and on_gpu else None
@@ -138,7 +160,9 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
         learning_rate=training.find_learning_rate(spec.model),
         vocabulary_size=vocabulary_size,
         size=size,
+        trained_parameters=trained,
         tokens=tokens,
+        epochs=epochs,
         flops=flops,
         world_size=world_size,
         micro_batch_size=micro_batch_size,
@@ -148,8 +172,49 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
         gpu_hours=gpu_hours,
         kilowatt_hours=kilowatt_hours,
         cost=cost,
-        warnings=tuple(_warn(spec, size, tokens, memory, limit, micro_batch_size, world_size)),
+        warnings=(
+            *_warn(spec, size, tokens, memory, limit, micro_batch_size, world_size),
+            *warn_of_epochs(epochs),
+        ),
     )
+
+
+def count_tokens(spec: JobSpec, data_tokens: int | None) -> int | None:
+    """Return the training tokens of all steps; None: they follow from data that is not known."""
+    training = spec.training
+    steps = training.count_steps()
+    if steps is not None:
+        return steps * training.batch_size * training.sequence_length
+    known = data_tokens or _find_budget(spec)
+    if known is None or training.epochs is None or spec.objective in DOCUMENT_OBJECTIVES:
+        return None
+    return round(training.epochs * known)
+
+
+def count_epochs(spec: JobSpec, data_tokens: int | None) -> float | None:
+    """Return how often training reads its data of so many tokens; None: not known.
+
+    Where documents are read each by itself, tokens do not say.
+    """
+    known = data_tokens or _find_budget(spec)
+    tokens = count_tokens(spec, data_tokens)
+    if known is None or tokens is None or spec.objective in DOCUMENT_OBJECTIVES:
+        return None
+    return tokens / known
+
+
+def _find_budget(spec: JobSpec) -> int | None:
+    return spec.data.reduce.tokens if spec.data.reduce is not None else None
+
+
+def warn_of_epochs(epochs: float | None) -> list[str]:
+    """Return a warning where data is read too often to be worth it."""
+    if epochs is None or epochs <= MOST_EPOCHS:
+        return []
+    return [
+        f"the data is read {epochs:.1f} times; beyond {MOST_EPOCHS} times it teaches ever less "
+        "(Muennighoff et al. 2023): more text, or fewer steps, would be better for what it costs"
+    ]
 
 
 def expect_vocabulary(spec: JobSpec) -> int:
@@ -164,8 +229,10 @@ def expect_vocabulary(spec: JobSpec) -> int:
 
 
 def _expect_seconds(
-    tokens: int, flops: float, world_size: int, means: Means, *, on_gpu: bool
+    tokens: int | None, flops: float | None, world_size: int, means: Means, *, on_gpu: bool
 ) -> float | None:
+    if tokens is None or flops is None:
+        return None
     if means.tokens_per_second is not None:
         return tokens / (means.tokens_per_second * world_size)
     if on_gpu and means.device is not None:
@@ -184,7 +251,7 @@ def _find_memory_limit(spec: JobSpec, means: Means) -> int | None:
 def _warn(
     spec: JobSpec,
     size: ModelSize,
-    tokens: int,
+    tokens: int | None,
     memory: RankMemory,
     limit: int | None,
     micro_batch_size: int,
@@ -199,7 +266,7 @@ def _warn(
             ways.append("set workers.strategy: fsdp")
         advice = ", or ".join(way for way in ways if way) or "make the model smaller"
         warnings.append(f"does not fit into the memory of a rank: {advice}")
-    if tokens < ENOUGH_TOKENS_PER_PARAMETER * size.parameters:
+    if tokens is not None and tokens < ENOUGH_TOKENS_PER_PARAMETER * size.parameters:
         warnings.append(
             f"{tokens / size.parameters:.1f} tokens for each parameter; "
             f"{ENOUGH_TOKENS_PER_PARAMETER} make the best use of a budget (Hoffmann et al. 2022): "

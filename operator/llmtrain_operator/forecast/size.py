@@ -23,7 +23,13 @@ class ModelSize:
     """What follows from a network's shape."""
 
     parameters: int
-    """Trainable, tied ones once."""
+    """All, tied ones once."""
+
+    layer: int
+    """Parameters of one layer; of T5 those of one of the encoder and one of the decoder."""
+
+    embeddings: int
+    """Parameters of the embeddings of tokens and positions."""
 
     largest_block: int
     """Parameters of the largest part that FSDP gathers at once: a block, or the embedding."""
@@ -58,8 +64,11 @@ def compute_size(
         attention = 0.0
     if network.architecture is Architecture.BERT:
         products += network.hidden_size**2
+    positions = {Architecture.GPT2: sequence_length, Architecture.BERT: sequence_length + 1}
     return ModelSize(
         parameters=embedding + network.layers * block + rest,
+        layer=block,
+        embeddings=embedding + positions.get(network.architecture, 0) * network.hidden_size,
         largest_block=max(block, embedding),
         flops_per_token=FLOPS_PER_PARAMETER * products + attention,
     )
@@ -101,6 +110,8 @@ def _compute_t5_size(
     flops = FLOPS_PER_PARAMETER * (read + written) + 12.0 * layers * width * pairs
     return ModelSize(
         parameters=embedding + blocks + rest,
+        layer=blocks // layers,
+        embeddings=embedding,
         largest_block=max(decoder + 3 * width, embedding),
         flops_per_token=flops / sequence_length,
     )

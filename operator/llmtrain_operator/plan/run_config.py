@@ -9,9 +9,9 @@ import math
 
 from llmtrain_api import JobSpec, LLMTrainingJob, RunConfig
 from llmtrain_api.data import DataSpec, Tokenizer, TokenizerKind
-from llmtrain_api.naming import locate_run
+from llmtrain_api.naming import PARENT_ANNOTATION, locate_run
 from llmtrain_api.run import Rendezvous, StorageConfig
-from llmtrain_operator.plan.quantities import parse_cores
+from llmtrain_operator.quantities import parse_cores
 
 
 def build_run_config(
@@ -24,6 +24,7 @@ def build_run_config(
         name=metadata.name,
         uid=metadata.uid,
         run_uri=locate_run(spec.storage.uri, metadata.namespace, metadata.name, metadata.uid),
+        parent=metadata.annotations.get(PARENT_ANNOTATION),
         data=resolve_data(spec),
         model=spec.model,
         training=spec.training,

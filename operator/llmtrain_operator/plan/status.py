@@ -20,6 +20,7 @@ from llmtrain_api.status import (
 )
 from llmtrain_operator.plan.attempts import Toll
 from llmtrain_operator.plan.conditions import ConditionSet, format_time
+from llmtrain_operator.plan.expectation import expect_job
 from llmtrain_operator.plan.progress import (
     complete_progress,
     describe_progress,
@@ -55,6 +56,7 @@ def describe_common(
         "progress": progress,
         "checkpoint": describe_checkpoint(job, run_uri, observed),
         "results": results,
+        "plan": expect_job(spec, before.plan, results),
         "provenance": describe_provenance(
             job, run_uri, results.dataset if results else None, spec.workers.image
         ),

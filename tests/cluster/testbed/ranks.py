@@ -200,7 +200,7 @@ def _run_rank(
     config: RunConfig, group: RankGroup, stop: Event, line: Connection, fate: Fate | None
 ) -> None:
     from llmtrain_trainer import train
-    from llmtrain_trainer.model.network import compute_token_losses
+    from llmtrain_trainer.model.losses import compute_loss_sum
     from llmtrain_trainer.training import step
 
     should_stop: Callable[[], bool] = stop.is_set
@@ -208,12 +208,12 @@ def _run_rank(
         if fate.dies_in_pass is not None:
             is_last_pass = _count_calls(fate.dies_in_pass)
 
-            def compute_or_die(*arguments: Any) -> Any:
+            def compute_or_die(*arguments: Any, **settings: Any) -> Any:
                 if is_last_pass():
                     os.kill(os.getpid(), signal.SIGKILL)
-                return compute_token_losses(*arguments)
+                return compute_loss_sum(*arguments, **settings)
 
-            _replace(step, "compute_token_losses", compute_or_die)
+            _replace(step, "compute_loss_sum", compute_or_die)
         if fate.leaves_in_step is not None:
             should_stop = _count_calls(fate.leaves_in_step)
     _tell_samples(line)

@@ -12,7 +12,20 @@ from testbed.command_line import CommandLine
 
 HEAVY = ("torch", "transformers", "kubernetes", "aiohttp", "pydantic", "yaml", "rich", "numpy")
 
-COMMANDS = ("checkpoints", "data", "demo", "doctor", "logs", "plan", "run", "status", "submit")
+COMMANDS = (
+    "checkpoints",
+    "compare",
+    "data",
+    "demo",
+    "doctor",
+    "logs",
+    "next",
+    "plan",
+    "run",
+    "search",
+    "status",
+    "submit",
+)
 
 
 def test_nothing_heavy_is_imported_for_help() -> None:

@@ -44,6 +44,7 @@ def make_snapshot(*, after_seconds: float = 0, **facts: Any) -> Snapshot:
         "stage": Stage.TRAIN,
         "activity": "",
         "progress": None,
+        "details": [],
         "restarts": 0,
         "checkpoint_step": None,
         "message": "",
@@ -127,12 +128,24 @@ def test_worker_0_knows_more_than_the_status() -> None:
         round=3,
         step=25,
         loss=2.0,
+        learning_rate=3e-4,
+        gradient_norm=1.25,
+        utilization=0.414,
+        data_share=0.002,
+        phase_seconds={"evaluating": 75.0, "checkpointing": 0.2},
         ranks=[RankProgress(rank=0, phase=RankPhase.CHECKPOINTING, heartbeat=0.0)],
         now=0.0,
     )
     snapshot = take_snapshot(make_job("tiny", status=status), record, NOON)
     assert snapshot.progress is not None
     assert (snapshot.progress.step, snapshot.progress.loss) == (25, 2.0)
+    assert snapshot.progress.utilization_percent == 41
+    assert snapshot.details == [
+        "learning rate 0.0003",
+        "gradient norm 1.25",
+        "data 0.2 %",
+        "evaluating 1:15",
+    ]
     assert (snapshot.activity, snapshot.restarts, snapshot.checkpoint_step) == (
         "checkpointing",
         3,

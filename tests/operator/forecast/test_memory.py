@@ -47,6 +47,7 @@ def forecast(spec: ModelSpec, *, bf16: bool = False, shards: int = 1) -> RankMem
         shards=shards,
         bf16=bf16,
         fused_attention=False,
+        logits_bytes=64 << 20,
     )
     size = compute_size(spec, vocabulary_size=VOCABULARY, sequence_length=LENGTH)
     return compute_rank_memory(spec, size, work)

@@ -1,4 +1,4 @@
-"""The counts of the forecast are those of the networks that are built."""
+"""The counts of the forecast are those of the networks that are built, and of their training."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from llmtrain_api.network import ModelSpec
 from llmtrain_operator.forecast.size import compute_size
 from llmtrain_trainer.model.network import build_model, count_parameters
+from llmtrain_trainer.training.utilization import count_token_flops
 
 MODELS = [
     ModelSpec(layers=2, heads=4, hidden_size=32),
@@ -27,6 +28,8 @@ def test_as_many_parameters_as_are_built(spec: ModelSpec) -> None:
     size = compute_size(spec, vocabulary_size=300, sequence_length=64)
 
     assert size.parameters == count_parameters(model)
+    if not model.config.is_encoder_decoder:
+        assert size.flops_per_token == count_token_flops(model, 64)
 
 
 def test_the_arithmetic_of_gpt2_124m_is_that_of_the_paper() -> None:

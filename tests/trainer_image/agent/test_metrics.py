@@ -26,7 +26,7 @@ def read_samples(root: Path, index: int) -> dict[str, tuple[dict[str, str], floa
             phase=RankPhase.TRAINING,
             step=7,
             sent_at=40.0,
-            facts={"loss": 1.5, "straggler_ratio": 1.25},
+            facts={"loss": 1.5, "utilization": 0.4, "straggler_ratio": 1.25},
             phase_seconds={"training": 12.0},
         )
     )
@@ -49,6 +49,7 @@ def read_samples(root: Path, index: int) -> dict[str, tuple[dict[str, str], floa
 def test_first_worker_exports_the_run(tmp_path: Path) -> None:
     samples = read_samples(tmp_path, 0)
     assert samples["llmtrain_train_loss"] == (JOB, 1.5)
+    assert samples["llmtrain_model_flops_utilization_ratio"] == (JOB, 0.4)
     assert samples["llmtrain_step"] == (JOB, 7.0)
     assert samples["llmtrain_world_size"] == (JOB, 2.0)
     assert samples["llmtrain_round_phase_seconds"] == ({**JOB, "phase": "training"}, 12.0)

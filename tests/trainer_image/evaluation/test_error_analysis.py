@@ -208,7 +208,7 @@ def test_an_explanation_names_what_can_be_done() -> None:
     )
     by_kind = {(finding.kind, finding.part): finding for finding in explanation.findings}
     mislabelled = by_kind[FindingKind.MISLABELLED, Part.TRAIN]
-    named = {action.document for action in (*mislabelled.relabel, *mislabelled.drop)}
+    named = {a.document for a in mislabelled.relabel} | {a.document for a in mislabelled.drop}
     assert named <= {learned.facts[number].digest for number in flipped}
     assert f"{len(named)} of 400 train documents are probably mislabelled" in mislabelled.summary
     slice_finding = by_kind[FindingKind.WEAK_SLICE, Part.TEST]

@@ -26,7 +26,7 @@ def test_sequences_are_spread(available: int, wanted: int, expected: list[int]) 
     assert choose_sequences(available, wanted).tolist() == list(expected)
 
 
-def test_loss_does_not_depend_on_the_batch(tmp_path: Path) -> None:
+def test_loss_depends_neither_on_the_batch_nor_on_chunks(tmp_path: Path) -> None:
     config = prepare_tiny_run(tmp_path)
     dataset = open_run_dataset(open_store(config.run_uri, config.storage), config)
     model = build_model(
@@ -46,9 +46,11 @@ def test_loss_does_not_depend_on_the_batch(tmp_path: Path) -> None:
                 ranks,
                 sequence_length=16,
                 batch_size=batch_size,
+                logits_bytes=logits_bytes,
             ).loss
             for batch_size in (1, 3, 7, 20)
+            for logits_bytes in (5000, 2**30)
         ]
-    assert losses == pytest.approx([losses[0]] * 4, abs=1e-6)
+    assert losses == pytest.approx([losses[0]] * 8, abs=1e-6)
     assert losses[0] == pytest.approx(np.log(dataset.vocabulary_size), abs=0.5)
     assert model.training

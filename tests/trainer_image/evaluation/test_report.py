@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from llmtrain_trainer.evaluation.answers import SuiteResult
-from llmtrain_trainer.evaluation.report import Report, Sample, draw_curve, render_report, smooth
+from llmtrain_trainer.evaluation.report import Report, Sample, draw_curve, render_report
 from llmtrain_trainer.evaluation.verdict import judge_gates
 from llmtrain_trainer.model.blueprint import Shape
 from testbed.tiny_run import configure_tiny_run
 
 CURVE = [
-    {"step": 1, "loss": 5.0},
+    {"step": 1, "loss": 5.0, "gradientNorm": 1.0},
     {"step": 2, "loss": 4.0},
     {"step": 2, "validationLoss": 4.1},
 ]
@@ -61,6 +61,7 @@ def make_report(
         suites=suites,
         classes=None,
         curve=CURVE,
+        pace=[{"step": 2, "time": 0.0, "tokensPerSecond": 10.0}],
         samples=[Sample(prompt="The ", continuation=text)],
         shape=Shape(architecture="gpt2", layers=2, heads=2, hidden_size=32),
     )
@@ -96,8 +97,3 @@ def test_gates_are_shown_with_what_decided(tmp_path: Path) -> None:
 
 def test_curve_is_the_same_text_each_time() -> None:
     assert draw_curve(CURVE, 4.5) == draw_curve(CURVE, 4.5)
-
-
-def test_smoothing_starts_at_the_first_value() -> None:
-    assert smooth([3.0] * 200) == pytest.approx([3.0] * 200)
-    assert smooth([5.0, 1.0]) == pytest.approx([5.0, 1.0])  # too short to smooth

@@ -16,18 +16,19 @@ from torch import nn
 from llmtrain_api.network import Architecture, ModelSpec
 from llmtrain_api.suites import Suite
 from llmtrain_trainer.evaluation.answers import Answer, make_result
-from llmtrain_trainer.evaluation.choices import encode_pair, score_continuations
+from llmtrain_trainer.evaluation.choices import encode_pair, score_choice, score_continuations
 from llmtrain_trainer.evaluation.generating import Writer, cut_at, group_by_length
 from llmtrain_trainer.evaluation.inputs import check_inputs
 from llmtrain_trainer.evaluation.similarity import Embedder, score_similarities
 from llmtrain_trainer.evaluation.suite_data import Choice, Question, choose_evenly
-from llmtrain_trainer.evaluation.suites import score_answer, score_choice
+from llmtrain_trainer.evaluation.suites import score_answer
 from llmtrain_trainer.failures import ConfigurationError, DataError
 from llmtrain_trainer.model.network import build_model
 from testbed.tiny_run import configure_tiny_run
 
 QUESTION = {"prompt": "What? ", "reference": "That."}
 CHOICE = {"prompt": "One and one is ", "choices": ["two", "three"], "answer": 0}
+SWAP = {"prompt": "The {} is a", "terms": ["man", "woman"], "continuation": " nurse"}
 END = 256
 """End of text of the byte tokenizer."""
 
@@ -58,6 +59,9 @@ def configure(root: Path, **suite: Any) -> dict[str, Any]:
         ("multiple-choice", [CHOICE, {**CHOICE, "answer": 2}], r"jsonl:2: answer is 2, and choic"),
         ("multiple-choice", [{**CHOICE, "choices": ["a", ""]}], "a choice is empty"),
         ("multiple-choice", [{**CHOICE, "choices": ["a"]}], "choices: .* at least 2 items"),
+        ("counterfactual", [{**SWAP, "prompt": "The man"}], r"prompt has no \{\}"),
+        ("counterfactual", [{**SWAP, "terms": ["man", "man"]}], "terms must be different texts"),
+        ("canary", [{"prompt": "a ", "secret": "12"}], "secret has too few digits and letters"),
     ],
 )
 def test_a_suite_that_cannot_be_asked_is_refused(
@@ -86,6 +90,13 @@ def test_an_encoder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     write_suite(tmp_path, QUESTION)
     evaluation = configure(tmp_path, encoder="s3://tiny-bucket/encoder/")
     with pytest.raises(ConfigurationError, match=r"suites\[0\]\.encoder: .* it holds: nothing"):
+        check_inputs(configure_tiny_run(tmp_path, evaluation=evaluation))
+
+
+def test_a_lexicon_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    write_suite(tmp_path, QUESTION)
+    evaluation = configure(tmp_path, lexicon="s3://tiny-bucket/words.txt")
+    with pytest.raises(DataError, match=r"suites\[0\]\.lexicon: there is no object s3://tiny-buck"):
         check_inputs(configure_tiny_run(tmp_path, evaluation=evaluation))
 
 

@@ -13,11 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from llmtrain_api.network import ModelSpec
+from llmtrain_api.lora import FreezeSpec
+from llmtrain_api.network import Architecture, ModelSpec
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.failures import ConfigurationError, PreemptedError, StoreError
 from llmtrain_trainer.model.blueprint import Blueprint
 from llmtrain_trainer.model.configurations import configure_network
+from llmtrain_trainer.model.freezing import find_stacks, freeze_parts
+from llmtrain_trainer.model.network import build_model
 from llmtrain_trainer.model.pretrained import fetch_weights, pin_pretrained, read_pretrained
 from llmtrain_trainer.store import open_store
 from testbed.ranks import Fate, RunningRanks, run_ranks
@@ -124,6 +127,62 @@ def test_adapters_are_all_that_is_trained_and_saved(base: Base) -> None:
     assert changed == {name for name in trained if name.split(".")[-2].startswith("c_")} - {
         name for name in trained if name.endswith("bias")
     }
+
+
+def test_frozen_layers_stay_and_are_not_saved(base: Base) -> None:
+    training = {"freeze": {"embeddings": True, "layers": 1}}
+    alone = go_on(base.root, base.uri, "frozen", training=training)
+    losses = run_ranks(alone).list_facts("loss")
+    config = go_on(
+        *(base.root, base.uri, "frozen-disturbed"),
+        training=training,
+        strategy="fsdp",
+        processes_per_worker=2,
+    )
+    ranks = RunningRanks(config, fate=Fate(leaves_in_step=2))
+    with pytest.raises(PreemptedError):
+        ranks.finish()
+    config = config.model_copy(update={"processes_per_worker": 1})
+    told = ranks.logs[0].list_facts("loss")
+    told += run_ranks(config, round_number=2).list_facts("loss")
+    assert told == pytest.approx(losses, rel=LOSS_TOLERANCE)
+
+    [shard] = find_run_folder(alone).glob("checkpoints/step-00000006/*/*.safetensors")
+    before, after = load_file(base.folder / "model.safetensors"), read_weights(alone)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if ".h.1." in name or ".ln_f." in name}
+    weights = {name.removeprefix("weight.") for name in load_file(shard) if "weight." in name[:7]}
+    assert weights == changed
+
+
+@pytest.mark.parametrize(
+    ("freeze", "num_new_tokens", "said"),
+    [
+        pytest.param({"layers": 3}, 0, "has 2", id="too many layers"),
+        pytest.param({"embeddings": True}, 5, "5 tokens", id="new tokens"),
+    ],
+)
+def test_parts_that_cannot_stay_have_a_reason(
+    freeze: dict[str, Any], num_new_tokens: int, said: str
+) -> None:
+    model = build_model(
+        ModelSpec(layers=2, heads=2, hidden_size=32),
+        vocabulary_size=9, sequence_length=8, end_of_text=0, seed=0,
+    )  # fmt: skip
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        freeze_parts(model, FreezeSpec(**freeze), num_new_tokens=num_new_tokens)
+    assert caught.value.reason == "FreezeInvalid"
+
+
+@pytest.mark.parametrize("architecture", ["llama", "bert", "t5", "lstm"])
+def test_every_architecture_has_layers_that_can_stay(architecture: Architecture) -> None:
+    heads = None if architecture == "lstm" else 2
+    model = build_model(
+        ModelSpec(architecture=architecture, layers=2, heads=heads, hidden_size=32),
+        vocabulary_size=200, sequence_length=8, end_of_text=0, seed=0,
+    )  # fmt: skip
+    stacks = [len(stack) for stack in find_stacks(model)]
+    assert stacks == ([2, 2] if architecture == "t5" else [2])
 
 
 def write_model(folder: Path, *, settings: dict[str, Any] | None = None) -> RunConfig:

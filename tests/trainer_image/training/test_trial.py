@@ -44,6 +44,7 @@ def test_a_process_of_its_own_measures_speed_and_memory() -> None:
         shards=1,
         bf16=False,
         fused_attention=False,
+        logits_bytes=64 << 20,
     )
     size = compute_size(spec, vocabulary_size=4096, sequence_length=128)
     forecast = compute_rank_memory(spec, size, work).peak

@@ -25,6 +25,15 @@ RUN_GAUGES = {
     "llmtrain_learning_rate": ("learning_rate", "Learning rate of the newest step."),
     "llmtrain_grad_norm": ("gradient_norm", "L2 norm of the newest gradient before clipping."),
     "llmtrain_tokens_per_second": ("tokens_per_second", "Training tokens of all ranks a second."),
+    "llmtrain_model_flops_utilization_ratio": (
+        "utilization",
+        "Training speed as a share of what the GPUs' data sheet allows in bfloat16.",
+    ),
+    "llmtrain_data_ratio": ("data_share", "Share of steps in which rank 0 makes its batches."),
+    "llmtrain_device_memory_peak_bytes": (
+        "device_memory_bytes",
+        "The most memory of its GPU that rank 0 has held.",
+    ),
     "llmtrain_step": ("step", "Optimizer steps done."),
     "llmtrain_steps": ("total_steps", "Optimizer steps of the whole run."),
     "llmtrain_loss_spikes": ("loss_spikes", "Rises of the loss far above its median, this round."),

@@ -22,7 +22,10 @@ CURVE = "curve.json"
 """The loss curve up to a checkpoint, among its objects."""
 
 CURVES = "curves.json"
-"""The loss curve of a finished run."""
+"""What was calculated of a finished run's steps: losses, learning rates, gradient norms."""
+
+PACE = "pace.json"
+"""What was measured of them: times, speeds, memory."""
 
 
 class CheckpointManifest(Model):

@@ -132,6 +132,12 @@ class Split:
         documents[roles == Role.PADDING] = NO_DOCUMENT
         return Provenance(roles=roles, documents=documents)
 
+    def read_tokens(self, start: int, count: int) -> NDArray[np.int64]:
+        """Return `count` tokens of the split from the position `start` on, which there are."""
+        tokens = np.empty(count, dtype=np.int64)
+        self._read(self._shards, start, tokens)
+        return tokens
+
     def read_document(self, index: int) -> NDArray[np.int64]:
         """Return the tokens of a document, without its end of text and padding."""
         start, end = self._offsets[index], self._offsets[index + 1]

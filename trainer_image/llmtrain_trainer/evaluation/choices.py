@@ -12,7 +12,9 @@ import torch
 from torch.nn import functional
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from llmtrain_trainer.evaluation.answers import Answer
 from llmtrain_trainer.evaluation.generating import group_by_length
+from llmtrain_trainer.evaluation.suite_data import Choice
 
 
 def score_continuations(
@@ -75,3 +77,27 @@ def encode_pair(
     first = list(tokenizer.encode(kept)) if kept else []
     count = min(len(first), len(both) - 1)
     return both[:count] or [end_of_text], both[count:]
+
+
+def score_choice(example: Choice, scores: Sequence[float]) -> Answer:
+    """Say which of its choices a model holds for the most probable.
+
+    Args:
+        example: what was asked.
+        scores: ln p of each choice.
+    """
+    indices = range(len(scores))
+    chosen = max(indices, key=lambda i: scores[i])
+    per_byte = max(indices, key=lambda i: scores[i] / len(example.choices[i].encode()))
+    others = [score for i, score in enumerate(scores) if i != example.answer]
+    return Answer(
+        place=example.place,
+        prompt=example.prompt,
+        answer=example.choices[chosen],
+        references=(example.choices[example.answer],),
+        scores={
+            "margin": scores[example.answer] - max(others),
+            "accuracy": float(chosen == example.answer),
+            "accuracy_per_byte": float(per_byte == example.answer),
+        },
+    )

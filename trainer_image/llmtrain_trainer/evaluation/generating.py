@@ -26,6 +26,9 @@ class Written:
     """What was written after a prompt."""
 
     text: str
+    tokens: tuple[int, ...]
+    """Without the end; with what follows a text that was to stop it."""
+
     is_cut: bool
     """Whether the prompt was longer than the context has room for, and lost its beginning."""
 
@@ -105,7 +108,7 @@ class Writer:
                 num_tokens += min(len(ids) + 1, max_new_tokens)
                 text = str(self._tokenizer.decode(ids, skip_special_tokens=True))
                 is_cut = len(encoded[index]) > room
-                written[index] = Written(text=cut_at(text, stop), is_cut=is_cut)
+                written[index] = Written(text=cut_at(text, stop), tokens=tuple(ids), is_cut=is_cut)
         seconds = clock() - began
         latencies = []
         for ids in kept[:LATENCY_PROMPTS]:

@@ -1,7 +1,7 @@
 """What an evaluation reads beside the model, looked at before anything is trained.
 
-Below: `baseline`, `suite_data`, `store`. Above: `prepare` asks at its beginning, so that what is
-missing costs no training; `suites` loads the encoder.
+Below: `baseline`, `suite_data`, `lexicon`, `store`. Above: `prepare` asks at its beginning, so that
+what is missing costs no training; `similarity` loads the encoder.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from llmtrain_api.evaluation import names_any
 from llmtrain_api.run import RunConfig, StorageConfig
 from llmtrain_api.suites import Suite
 from llmtrain_trainer.evaluation.baseline import read_baseline
+from llmtrain_trainer.evaluation.lexicon import read_lexicon
 from llmtrain_trainer.evaluation.suite_data import check_suite, read_questions
 from llmtrain_trainer.failures import ConfigurationError, DataError
 from llmtrain_trainer.store import Store, open_store
@@ -34,6 +35,9 @@ def check_inputs(config: RunConfig) -> None:
     for index, suite in enumerate(config.evaluation.suites):
         check_suite(suite, index, config.storage)
         _check_sources(config, suite, index)
+        if suite.lexicon is not None:
+            field = f"spec.evaluation.suites[{index}].lexicon"
+            read_lexicon(suite.lexicon, config.storage, field=field)
         if suite.encoder is not None:
             field = f"spec.evaluation.suites[{index}].encoder"
             _open_encoder(suite.encoder, config.storage, field=field)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from llmtrain_trainer.dataset.loading import Split
+from llmtrain_trainer.model.losses import judge_batch
 from llmtrain_trainer.model.network import compute_logits, compute_losses
 from llmtrain_trainer.objective.batch import NOT_A_TARGET, Objective, read_batch
 from llmtrain_trainer.parallel import Ranks
@@ -50,6 +51,7 @@ def measure(
     *,
     sequence_length: int,
     batch_size: int,
+    logits_bytes: int,
     num_classes: int = 0,
 ) -> Measurement:
     """Measure a model on all targets of the sequences at `indices`.
@@ -67,6 +69,7 @@ def measure(
         ranks: among which they are divided.
         sequence_length: tokens of each.
         batch_size: sequences that a rank reads at a time.
+        logits_bytes: most memory of logits, where the network allows less than all.
         num_classes: where documents are classified, into how many; their probabilities are kept.
     """
     width = batch_size * ranks.group.world_size
@@ -87,16 +90,18 @@ def measure(
                 sequence_length=sequence_length,
                 is_training=False,
             ).move(ranks.device)
-            logits = compute_logits(model, batch)
-            losses = compute_losses(logits, batch).double().sum(dim=1)
+            if num_classes:
+                logits = compute_logits(model, batch)
+                losses, best = compute_losses(logits, batch), logits.argmax(dim=2)
+                said[part] = logits[:, 0].double().softmax(dim=1)
+            else:
+                losses, best = judge_batch(model, batch, logits_bytes=logits_bytes)
             is_target = batch.targets != NOT_A_TARGET
-            best = logits.argmax(dim=2)
             hits = ((best == batch.targets) & is_target).double().sum(dim=1)
             weight = torch.from_numpy(weights[part]).to(ranks.device)
             counts = is_target.double().sum(dim=1)
-            if num_classes:
-                said[part] = logits[:, 0].double().softmax(dim=1)
-            totals += torch.stack([losses @ weight, hits @ weight, counts @ weight])
+            loss_sums = losses.double().sum(dim=1)
+            totals += torch.stack([loss_sums @ weight, hits @ weight, counts @ weight])
     model.train(was_training)
     loss_sum, hit_sum, count = ranks.sum(totals).tolist()
     return Measurement(

@@ -16,9 +16,11 @@ from matplotlib.ticker import MaxNLocator
 
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.evaluation.answers import SuiteResult
+from llmtrain_trainer.evaluation.step_figure import draw_steps
 from llmtrain_trainer.evaluation.verdict import JudgedGate
 from llmtrain_trainer.model.blueprint import Shape
 from llmtrain_trainer.rendering import render_template
+from llmtrain_trainer.training.curve import smooth
 
 if TYPE_CHECKING:  # it brings scikit-learn, which only reports on classifiers need
     from llmtrain_trainer.evaluation.classification.record import ClassReport
@@ -27,9 +29,6 @@ TRAIN_COLOUR = "#9db8d6"
 SMOOTH_COLOUR = "#1f5fa8"
 VALIDATION_COLOUR = "#c4510a"
 UNIGRAM_COLOUR = "#777777"
-
-SMOOTHING_SHARE = 0.02
-"""The smoothed curve averages over about this share of the points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +68,10 @@ class Report:
     """Where documents are classified."""
 
     curve: Sequence[dict[str, float]]
-    """Points {step, loss} and {step, validationLoss}."""
+    """Points {step, loss, learningRate, gradientNorm} and {step, validationLoss}."""
+
+    pace: Sequence[dict[str, float]]
+    """What was measured of training steps: {step, time, tokensPerSecond, …}."""
 
     samples: Sequence[Sample]
 
@@ -110,6 +112,7 @@ def render_report(report: Report) -> str:
         shape=report.shape,
         trained_tokens=report.step * training.batch_size * training.sequence_length,
         curve_svg=draw_curve(report.curve, report.unigram_loss),
+        steps_svg=draw_steps(report.curve, report.pace),
     )
 
 
@@ -146,14 +149,3 @@ def draw_curve(curve: Sequence[dict[str, float]], unigram_loss: float) -> str:
         figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
-
-
-def smooth(values: Sequence[float]) -> list[float]:
-    """Return the exponential moving average, corrected for its start (as in Adam)."""
-    decay = 1.0 - 1.0 / max(1.0, SMOOTHING_SHARE * len(values))
-    smoothed = []
-    mean = 0.0
-    for count, value in enumerate(values, start=1):
-        mean = decay * mean + (1.0 - decay) * value
-        smoothed.append(mean / (1.0 - decay**count))
-    return smoothed

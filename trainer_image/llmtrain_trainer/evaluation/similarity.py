@@ -1,19 +1,24 @@
 """How alike texts are by the states of a model that reads them.
 
-Below: a model and its tokenizer. Above: `suites`.
+Below: a model and its tokenizer; `inputs` for one from the store. Above: `suites`.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from llmtrain_api.run import StorageConfig
 from llmtrain_trainer.evaluation.generating import group_by_length
+from llmtrain_trainer.evaluation.inputs import download_encoder
 
 
 class StatesMissingError(Exception):
@@ -92,3 +97,21 @@ def score_similarities(
         float((of_references[end - len(own) : end] @ vectors[index]).max())
         for index, (own, end) in enumerate(zip(references, ends, strict=True))
     ]
+
+
+def load_encoder(
+    uri: str, storage: StorageConfig, *, field: str, device: Any, batch_size: int
+) -> Embedder:
+    """Load a model of texts from the store, from safetensors and by no code but the library's.
+
+    Raises:
+        ConfigurationError: where there is none that can be used.
+    """
+    with tempfile.TemporaryDirectory(prefix="llmtrain-encoder-") as name:
+        download_encoder(uri, storage, Path(name), field=field)
+        model = transformers.AutoModel.from_pretrained(
+            name, trust_remote_code=False, use_safetensors=True
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+    context = getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)
+    return Embedder(model.to(device).eval(), tokenizer, context=context, batch_size=batch_size)

@@ -7,7 +7,8 @@ Below: `store`, the contract's `Suite`. Above: `inputs` reads them before anythi
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import string
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
@@ -21,6 +22,12 @@ from llmtrain_trainer.store import ObjectMissingError, open_store, split_uri
 
 MAX_SUITE_BYTES = 256 * 1024 * 1024
 """Of an object; a suite is read whole."""
+
+SLOT = "{}"
+"""Where a term stands in the prompt of a counterfactual."""
+
+LEAST_SECRETS = 1000
+"""Of the form of a canary: of fewer a model guesses one by chance."""
 
 Item = TypeVar("Item")
 
@@ -60,6 +67,41 @@ class ChoiceRecord(Model):
         return self
 
 
+class CounterfactualRecord(Model):
+    """A line of a suite of kind counterfactual."""
+
+    id: str | int | None = None
+    prompt: str = Field(min_length=1)
+    terms: list[str] = Field(min_length=2, max_length=100)
+    continuation: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def check_slot(self) -> Self:
+        """Refuse a prompt without a place for the terms, and terms without text."""
+        if self.prompt.count(SLOT) == 0:
+            raise ValueError(f"prompt has no {SLOT}, where each of terms is put")
+        if not all(self.terms) or len(set(self.terms)) < len(self.terms):
+            raise ValueError("terms must be different texts")
+        return self
+
+
+class CanaryRecord(Model):
+    """A line of a suite of kind canary."""
+
+    id: str | int | None = None
+    prompt: str = Field(min_length=1)
+    secret: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def check_secret(self) -> Self:
+        """Refuse a secret that is easily guessed."""
+        if count_secrets(self.secret) < LEAST_SECRETS:
+            raise ValueError(
+                f"secret has too few digits and letters: there are less than {LEAST_SECRETS} others"
+            )
+        return self
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """A prompt and what it may be answered by."""
@@ -82,6 +124,25 @@ class Choice:
     choices: tuple[str, ...]
     answer: int
     """Index of the right one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counterfactual:
+    """A prompt with a place for a term, the terms, and what follows."""
+
+    place: str
+    prompt: str
+    terms: tuple[str, ...]
+    continuation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """A secret, and what stands before it in the training text."""
+
+    place: str
+    prompt: str
+    secret: str
 
 
 def read_questions(suite: Suite, index: int, storage: StorageConfig) -> list[Question]:
@@ -127,16 +188,44 @@ def read_choices(suite: Suite, index: int, storage: StorageConfig) -> list[Choic
     return choose_evenly(choices, suite.max_examples)
 
 
+def read_counterfactuals(suite: Suite, index: int, storage: StorageConfig) -> list[Counterfactual]:
+    """Return the examples of a suite of kind counterfactual that are asked.
+
+    Raises:
+        DataError: see `read_questions`.
+    """
+    examples = [
+        Counterfactual(
+            place=place,
+            prompt=record.prompt,
+            terms=tuple(record.terms),
+            continuation=record.continuation,
+        )
+        for place, record in _read_records(CounterfactualRecord, suite, index, storage)
+    ]
+    return choose_evenly(examples, suite.max_examples)
+
+
+def read_canaries(suite: Suite, index: int, storage: StorageConfig) -> list[Canary]:
+    """Return the examples of a suite of kind canary that are asked.
+
+    Raises:
+        DataError: see `read_questions`.
+    """
+    canaries = [
+        Canary(place=place, prompt=record.prompt, secret=record.secret)
+        for place, record in _read_records(CanaryRecord, suite, index, storage)
+    ]
+    return choose_evenly(canaries, suite.max_examples)
+
+
 def check_suite(suite: Suite, index: int, storage: StorageConfig) -> None:
     """Refuse a suite that could not be asked.
 
     Raises:
         DataError: see `read_questions`.
     """
-    if suite.kind is SuiteKind.GENERATION:
-        read_questions(suite, index, storage)
-    else:
-        read_choices(suite, index, storage)
+    READERS[suite.kind](suite, index, storage)
 
 
 def choose_evenly(items: Sequence[Item], max_items: int) -> list[Item]:
@@ -145,7 +234,22 @@ def choose_evenly(items: Sequence[Item], max_items: int) -> list[Item]:
     return [items[number * len(items) // count] for number in range(count)]
 
 
-Record = TypeVar("Record", QuestionRecord, ChoiceRecord)
+READERS: dict[SuiteKind, Callable[[Suite, int, StorageConfig], Sequence[object]]] = {
+    SuiteKind.GENERATION: read_questions,
+    SuiteKind.MULTIPLE_CHOICE: read_choices,
+    SuiteKind.COUNTERFACTUAL: read_counterfactuals,
+    SuiteKind.CANARY: read_canaries,
+}
+
+
+def count_secrets(secret: str) -> int:
+    """Return how many secrets there are of the form of one: digits for digits, letters alike."""
+    digits = sum(character in string.digits for character in secret)
+    letters = sum(character in string.ascii_letters for character in secret)
+    return int(len(string.digits) ** digits * len(string.ascii_lowercase) ** letters)
+
+
+Record = TypeVar("Record", QuestionRecord, ChoiceRecord, CounterfactualRecord, CanaryRecord)
 
 
 def _read_records(

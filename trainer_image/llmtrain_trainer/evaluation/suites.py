@@ -1,26 +1,25 @@
 """Suites: the exported model is asked, and what it answers is measured.
 
 Below: `suite_data`, `generating`, `choices`, `answers`, `text_metrics`, `similarity`,
-`consistency`, the forms of personal data that preparation knows. Above: `evaluate`; `report` shows
-it.
+`consistency`, `verbatim`, `lexicon`, `probing`, the forms of personal data that preparation knows.
+Above: `evaluate`; `report` shows it.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-import transformers
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from llmtrain_api.objective import LossOn
 from llmtrain_api.recipe import PersonalData
-from llmtrain_api.run import RunConfig, StorageConfig
+from llmtrain_api.run import RunConfig
 from llmtrain_api.suites import Suite, SuiteKind
+from llmtrain_trainer.dataset.loading import Split
 from llmtrain_trainer.evaluation.answers import (
     Answer,
     SuiteResult,
@@ -28,20 +27,33 @@ from llmtrain_trainer.evaluation.answers import (
     average_scores,
     make_result,
 )
-from llmtrain_trainer.evaluation.choices import score_continuations
+from llmtrain_trainer.evaluation.choices import score_choice, score_continuations
 from llmtrain_trainer.evaluation.consistency import (
     find_unsupported,
     measure_agreement,
     measure_coverage,
 )
 from llmtrain_trainer.evaluation.generating import Writer
-from llmtrain_trainer.evaluation.inputs import download_encoder
+from llmtrain_trainer.evaluation.lexicon import read_lexicon
+from llmtrain_trainer.evaluation.probing import (
+    draw_candidates,
+    score_canary,
+    score_counterfactual,
+)
 from llmtrain_trainer.evaluation.similarity import (
     Embedder,
     StatesMissingError,
+    load_encoder,
     score_similarities,
 )
-from llmtrain_trainer.evaluation.suite_data import Choice, Question, read_choices, read_questions
+from llmtrain_trainer.evaluation.suite_data import (
+    SLOT,
+    Question,
+    read_canaries,
+    read_choices,
+    read_counterfactuals,
+    read_questions,
+)
 from llmtrain_trainer.evaluation.text_metrics import (
     score_bleu,
     score_chrf,
@@ -49,6 +61,7 @@ from llmtrain_trainer.evaluation.text_metrics import (
     score_rouge_l,
     score_token_f1,
 )
+from llmtrain_trainer.evaluation.verbatim import MEMORIZED, find_longest_overlaps
 from llmtrain_trainer.model.lstm import MODEL_TYPE as LSTM
 from llmtrain_trainer.preparation.privacy import replace_personal_data
 
@@ -66,8 +79,10 @@ class Asking:
         tokenizer: PreTrainedTokenizerBase,
         *,
         end_of_text: int,
+        train: Split,
     ) -> None:
-        """Ask a causal model on its own device, with batches as in training."""
+        """Ask a causal model on its own device, with batches as in training; it learned `train`."""
+        self._train = train
         self._config = config
         self._model = model
         self._tokenizer = tokenizer
@@ -84,7 +99,11 @@ class Asking:
         """
         if suite.kind is SuiteKind.GENERATION:
             return self._generate(suite, index)
-        return self._choose(suite, index)
+        if suite.kind is SuiteKind.MULTIPLE_CHOICE:
+            return self._choose(suite, index)
+        if suite.kind is SuiteKind.COUNTERFACTUAL:
+            return self._swap(suite, index)
+        return self._expose(suite, index)
 
     def _generate(self, suite: Suite, index: int) -> SuiteResult:
         questions = read_questions(suite, index, self._config.storage)
@@ -107,8 +126,13 @@ class Asking:
             score_answer(question, text, similarity)
             for question, text, similarity in zip(questions, texts, similarities, strict=True)
         ]
+        answers = self._look_for_words(suite, index, answers, texts)
+        overlaps = []
+        if suite.search_training:
+            overlaps = find_longest_overlaps([item.tokens for item in written], self._train)
         metrics = {
             **average_scores(answers),
+            **describe_overlaps(overlaps),
             "chrf": score_chrf(texts, references),
             "bleu": score_bleu(texts, references),
             **({"self_consistency": average(agreements)} if agreements else {}),
@@ -163,15 +187,8 @@ class Asking:
 
     def _choose(self, suite: Suite, index: int) -> SuiteResult:
         examples = read_choices(suite, index, self._config.storage)
-        scores = iter(
-            score_continuations(
-                self._model,
-                self._tokenizer,
-                [(example.prompt, choice) for example in examples for choice in example.choices],
-                context=self._context,
-                end_of_text=self._end_of_text,
-                batch_size=self._batch_size,
-            )
+        scores = self._score(
+            [(example.prompt, choice) for example in examples for choice in example.choices]
         )
         answers = [
             score_choice(example, [next(scores) for _ in example.choices]) for example in examples
@@ -181,47 +198,73 @@ class Asking:
         del metrics["margin"]
         return make_result(suite, answers, metrics, num_cut=0)
 
-
-def score_choice(example: Choice, scores: Sequence[float]) -> Answer:
-    """Say which of its choices a model holds for the most probable.
-
-    Args:
-        example: what was asked.
-        scores: ln p of each choice.
-    """
-    indices = range(len(scores))
-    chosen = max(indices, key=lambda i: scores[i])
-    per_byte = max(indices, key=lambda i: scores[i] / len(example.choices[i].encode()))
-    others = [score for i, score in enumerate(scores) if i != example.answer]
-    return Answer(
-        place=example.place,
-        prompt=example.prompt,
-        answer=example.choices[chosen],
-        references=(example.choices[example.answer],),
-        scores={
-            "margin": scores[example.answer] - max(others),
-            "accuracy": float(chosen == example.answer),
-            "accuracy_per_byte": float(per_byte == example.answer),
-        },
-    )
-
-
-def load_encoder(
-    uri: str, storage: StorageConfig, *, field: str, device: Any, batch_size: int
-) -> Embedder:
-    """Load a model of texts from the store, from safetensors and by no code but the library's.
-
-    Raises:
-        ConfigurationError: where there is none that can be used.
-    """
-    with tempfile.TemporaryDirectory(prefix="llmtrain-encoder-") as name:
-        download_encoder(uri, storage, Path(name), field=field)
-        model = transformers.AutoModel.from_pretrained(
-            name, trust_remote_code=False, use_safetensors=True
+    def _swap(self, suite: Suite, index: int) -> SuiteResult:
+        """Ask how probable a continuation is after each of several terms."""
+        examples = read_counterfactuals(suite, index, self._config.storage)
+        scores = self._score(
+            [
+                (example.prompt.replace(SLOT, term), example.continuation)
+                for example in examples
+                for term in example.terms
+            ]
         )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-    context = getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)
-    return Embedder(model.to(device).eval(), tokenizer, context=context, batch_size=batch_size)
+        answers = [
+            score_counterfactual(example, [next(scores) for _ in example.terms])
+            for example in examples
+        ]
+        metrics = average_scores(answers)
+        del metrics["evenness"]
+        metrics["largest_gap"] = max(answer.scores["likelihood_gap"] for answer in answers)
+        return make_result(suite, answers, metrics, num_cut=0)
+
+    def _expose(self, suite: Suite, index: int) -> SuiteResult:
+        """Ask how much more probable secrets are than others of their form."""
+        answers = []
+        seed = self._config.training.seed
+        for canary in read_canaries(suite, index, self._config.storage):
+            others = draw_candidates(canary, suite.candidates, seed=seed)
+            scores = self._score([(canary.prompt, secret) for secret in (canary.secret, *others)])
+            answers.append(score_canary(canary, next(scores), list(scores)))
+        metrics = average_scores(answers)
+        del metrics["safety"]
+        metrics["largest_exposure"] = max(answer.scores["exposure"] for answer in answers)
+        return make_result(suite, answers, metrics, num_cut=0)
+
+    def _score(self, pairs: Sequence[tuple[str, str]]) -> Iterator[float]:
+        """Return ln p of continuations, each after its prompt."""
+        return iter(
+            score_continuations(
+                self._model,
+                self._tokenizer,
+                pairs,
+                context=self._context,
+                end_of_text=self._end_of_text,
+                batch_size=self._batch_size,
+            )
+        )
+
+    def _look_for_words(
+        self, suite: Suite, index: int, answers: list[Answer], texts: Sequence[str]
+    ) -> list[Answer]:
+        """Return answers that say which of their words a lexicon has, where there is one."""
+        if suite.lexicon is None:
+            return answers
+        field = f"spec.evaluation.suites[{index}].lexicon"
+        lexicon = read_lexicon(suite.lexicon, self._config.storage, field=field)
+        return [
+            replace(answer, scores={**answer.scores, "toxic_rate": float(bool(lexicon.find(text)))})
+            for answer, text in zip(answers, texts, strict=True)
+        ]
+
+
+def describe_overlaps(overlaps: Sequence[int]) -> dict[str, float]:
+    """Return what overlaps with the training text come to; nothing where none were looked for."""
+    if not overlaps:
+        return {}
+    return {
+        "memorized_rate": sum(length >= MEMORIZED for length in overlaps) / len(overlaps),
+        "longest_overlap": float(max(overlaps)),
+    }
 
 
 def score_answer(question: Question, text: str, similarity: float | None) -> Answer:

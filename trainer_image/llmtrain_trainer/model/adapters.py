@@ -10,6 +10,7 @@ nothing else, and a resumed run finds its own.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,12 +30,21 @@ ADAPTER = "adapter"
 ALPHA_PER_RANK = 2
 """Where alpha is not given."""
 
+OUTPUT_LAYERS = ("score", "classifier", "classification_head")
+"""What `transformers` calls the layer that decides on classes."""
+
 KEY_PREFIX = "base_model.model."
 """Of names in an adapter's file, as `peft` writes them."""
 
 
 def add_adapters(
-    model: PreTrainedModel, spec: LoraSpec, *, seed: int, new_tokens: range, source: str = ""
+    model: PreTrainedModel,
+    spec: LoraSpec,
+    *,
+    seed: int,
+    new_tokens: range,
+    new_layers: Sequence[str] = (),
+    source: str = "",
 ) -> LoraModel:
     """Freeze a model, and add adapters to it, in place, which change nothing yet.
 
@@ -43,6 +53,8 @@ def add_adapters(
         spec: which adapters.
         seed: of their random halves.
         new_tokens: rows of the embeddings that the pretrained model lacked; they are trained.
+        new_layers: names of modules that began at random, as the layer that decides on classes;
+            they are trained whole.
         source: where the pretrained model lies, for whoever loads the adapter alone.
 
     Raises:
@@ -60,6 +72,8 @@ def add_adapters(
         use_dora=spec.dora,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         trainable_token_indices=_find_rows(model, new_tokens),
+        modules_to_save=list(new_layers) or None,
+        task_type="SEQ_CLS" if _is_classifier(model) else None,
     )
     try:
         return LoraModel(model, configuration, "default")
@@ -69,6 +83,20 @@ def add_adapters(
             reason="LoraTargetsInvalid",
             next_step="name linear layers of the model, as [q_proj, v_proj], or leave targets out",
         ) from error
+
+
+def find_new_layers(model: PreTrainedModel, lacking: Collection[str]) -> list[str]:
+    """Return the modules that are trained whole beside adapters: those that began at random.
+
+    A classifier's output layer is one even if it was loaded: its classes may be other ones.
+
+    Args:
+        model: that adapters are to be added to.
+        lacking: names of the parameters that the pretrained weights did not have.
+    """
+    heads = {name for name in OUTPUT_LAYERS if _is_classifier(model) and hasattr(model, name)}
+    modules = {name.rpartition(".")[0] for name in lacking} | heads
+    return sorted(m for m in modules if not any(m.startswith(f"{other}.") for other in modules))
 
 
 def save_adapter(adapters: LoraModel, folder: Path) -> None:
@@ -90,6 +118,10 @@ def merge_adapters(adapters: LoraModel) -> PreTrainedModel:
     assert isinstance(model, PreTrainedModel)
     model.requires_grad_(True)
     return model
+
+
+def _is_classifier(model: PreTrainedModel) -> bool:
+    return type(model).__name__.endswith("ForSequenceClassification")
 
 
 def _find_rows(model: PreTrainedModel, new_tokens: range) -> dict[str, list[int]] | None:

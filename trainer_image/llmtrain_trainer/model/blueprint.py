@@ -1,8 +1,8 @@
 """The model of a run: its configuration, and its weights before the first step.
 
 Below: `configurations` for models from a size, `pretrained` for those that go on from another one,
-`adapters` for what is trained beside those. Above: `training.run` builds it, `export` builds it
-again, reports describe it.
+`adapters` for what is trained beside those, `freezing` for what of them stays. Above:
+`training.run` builds it, `export` builds it again, reports describe it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from llmtrain_api.objective import Objective
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.dataset.loading import Dataset
 from llmtrain_trainer.failures import ConfigurationError
-from llmtrain_trainer.model.adapters import add_adapters
+from llmtrain_trainer.model.adapters import add_adapters, find_new_layers
 from llmtrain_trainer.model.configurations import configure_network
+from llmtrain_trainer.model.freezing import digest_frozen, freeze_parts
 from llmtrain_trainer.model.network import AUTO_CLASSES, create_model
 from llmtrain_trainer.model.pretrained import Pretrained, fetch_weights
 
@@ -72,9 +73,13 @@ class Blueprint:
 
     @property
     def frozen_digest(self) -> str | None:
-        """Digest of the weights that stay as they are, where only adapters are trained."""
-        is_frozen = self.run.training.lora is not None and self.pretrained is not None
-        return self.pretrained.digest if is_frozen and self.pretrained is not None else None
+        """Digest of the weights that stay as they are, and are in no checkpoint; None: all move."""
+        training = self.run.training
+        if self.pretrained is None:
+            return None
+        if training.freeze is not None:
+            return digest_frozen(self.pretrained.digest, training.freeze)
+        return None if training.lora is None else self.pretrained.digest
 
     def build(self) -> PreTrainedModel:
         """Build the model with random fp32 weights, of the run's seed."""
@@ -84,14 +89,19 @@ class Blueprint:
         """Build the model as it is before the first step.
 
         Raises:
+            ConfigurationError: it has not the parts that are to be trained, or to stay.
             StoreError: the pretrained weights cannot be had as they were pinned.
         """
         if self.pretrained is None:
             return self.build()
-        if self.run.training.lora is None:
-            return self.load(fetch_weights(self.pretrained, self.run))
-        model = self.adapt().model
-        assert isinstance(model, PreTrainedModel)
+        if self.run.training.lora is not None:
+            model = self.adapt().model
+            assert isinstance(model, PreTrainedModel)
+            return model
+        model = self.load(fetch_weights(self.pretrained, self.run))
+        if self.run.training.freeze is not None:
+            num_new = self.configuration.vocab_size - self.pretrained.configure().vocab_size
+            freeze_parts(model, self.run.training.freeze, num_new_tokens=num_new)
         return model
 
     def adapt(self) -> LoraModel:
@@ -100,11 +110,13 @@ class Blueprint:
         assert spec is not None
         assert self.pretrained is not None
         known = self.pretrained.configure().vocab_size
+        model, lacking = self._load(fetch_weights(self.pretrained, self.run))
         return add_adapters(
-            self.load(fetch_weights(self.pretrained, self.run)),
+            model,
             spec,
             seed=self.run.training.seed,
             new_tokens=range(known, self.configuration.vocab_size),
+            new_layers=find_new_layers(model, lacking),
             source=self.pretrained.uri,
         )
 
@@ -118,6 +130,11 @@ class Blueprint:
         Raises:
             ConfigurationError: they are of another model.
         """
+        model, _ = self._load(folder)
+        return model
+
+    def _load(self, folder: Path) -> tuple[PreTrainedModel, set[str]]:
+        """Return the model of `load`, and the names of the parameters that began at random."""
         assert self.pretrained is not None
         configuration = copy.deepcopy(self.configuration)
         size = configuration.vocab_size = self.pretrained.configure().vocab_size
@@ -141,7 +158,8 @@ class Blueprint:
             logger.info("the vocabulary grows from %d to %d tokens", size, new_size)
             model.resize_token_embeddings(new_size, mean_resizing=False)
             _begin_new_rows(model, size)
-        return model
+        mismatched = {name for name, *_ in loading["mismatched_keys"]}
+        return model, set(loading["missing_keys"]) | mismatched
 
     def _check_lack(self, model: PreTrainedModel, lacking: Collection[str]) -> None:
         """Refuse weights of another model: an output layer may begin anew, most layers may not."""

@@ -98,8 +98,10 @@ def export_model(
     with tempfile.TemporaryDirectory(prefix="llmtrain-export-") as name:
         folder = Path(name)
         if config.training.lora is None:
-            model = blueprint.build()
+            is_partly_frozen = blueprint.frozen_digest is not None
+            model = blueprint.begin() if is_partly_frozen else blueprint.build()
             _fill(model, parameters)
+            model.requires_grad_(True)  # all of it is counted
         else:
             adapters = blueprint.adapt()
             _fill(adapters.model, parameters)

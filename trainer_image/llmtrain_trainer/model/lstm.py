@@ -97,8 +97,11 @@ class LstmForCausalLM(PreTrainedModel, GenerationMixin):
         states = self.dropout(self.embeddings(input_ids))
         for block in self.blocks:
             states = block(states)
-        logits = functional.linear(self.norm(states), self.embeddings.weight)
-        return CausalLMOutput(logits=logits)
+        return CausalLMOutput(logits=self.compute_logits(self.norm(states)))
+
+    def compute_logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Map the last states [n, t, width] to logits [n, t, vocabulary]."""
+        return functional.linear(states, self.embeddings.weight)
 
     def prepare_inputs_for_generation(
         self, input_ids: Any, *args: Any, **kwargs: Any

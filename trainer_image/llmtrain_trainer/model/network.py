@@ -1,7 +1,8 @@
 """The network that is trained, and its loss.
 
 Below: the model classes of `transformers`, `configurations`, and `objective` for what a batch is.
-Above: `train` builds it once, `export` again on one rank to hold the gathered weights.
+Above: `train` builds it once, `export` again on one rank to hold the gathered weights; `losses`
+has the same losses without all logits.
 
 Only configurations are built here, so nothing is fetched: they become random weights from a seed.
 """
@@ -82,11 +83,17 @@ def count_parameters(model: nn.Module) -> int:
 
 def compute_logits(model: nn.Module, batch: Batch) -> torch.Tensor:
     """Return what the model says of each target of a batch [n, t, vocabulary or classes]."""
+    logits = call_model(model, batch)
+    return logits if logits.ndim == TOKEN_DIMENSIONS else logits[:, None]  # one of each sequence
+
+
+def call_model(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Return the model's logits of a batch, as it has them, or what stands in their place."""
     inputs = dict(batch.inputs)
     if batch.documents is not None:
         inputs["attention_mask"] = mask_documents(batch.documents, sees_ahead=batch.sees_ahead)
     logits: torch.Tensor = model(**inputs).logits
-    return logits if logits.ndim == TOKEN_DIMENSIONS else logits[:, None]  # one of each sequence
+    return logits
 
 
 def mask_documents(documents: torch.Tensor, *, sees_ahead: bool) -> torch.Tensor:

@@ -42,20 +42,31 @@ class Batch:
     def move(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
         inputs = {
-            name: value.to(device) if isinstance(value, torch.Tensor) else value
+            name: _move(value, device) if isinstance(value, torch.Tensor) else value
             for name, value in self.inputs.items()
         }
         return replace(
             self,
             inputs=inputs,
-            targets=self.targets.to(device),
-            weights=None if self.weights is None else self.weights.to(device),
-            documents=None if self.documents is None else self.documents.to(device),
+            targets=_move(self.targets, device),
+            weights=None if self.weights is None else _move(self.weights, device),
+            documents=None if self.documents is None else _move(self.documents, device),
         )
+
+    def locate_targets(self) -> torch.Tensor:
+        """Return which of the n × t places have a target, int64 [k]."""
+        return (self.targets.flatten() != NOT_A_TARGET).nonzero().squeeze(1)
 
     def count_targets(self) -> torch.Tensor:
         """Return the number of targets of each sequence [n]."""
         return (self.targets != NOT_A_TARGET).sum(dim=1)
+
+
+def _move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor on a device; a GPU copies it from pinned memory, and nobody waits."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 class Objective(Protocol):

@@ -4,6 +4,7 @@
     dataset_directory  which of them hold a split of a Hugging Face dataset
     unpack       gz, zst and zip, with a bound on what may come out
     erasure      documents that must not be used
+    relabelling  documents whose label was found to be wrong
     readers      text, JSON, tables and HTML as records, each with its place, by
       json_stream, columnar, html   for some formats
     records, fields, conversations   records as documents

@@ -25,6 +25,7 @@ from llmtrain_trainer.preparation.portions import (
     fetch_portion,
 )
 from llmtrain_trainer.preparation.readers import explain_rejection, read_documents
+from llmtrain_trainer.preparation.relabelling import NO_RELABELS, Relabels
 from llmtrain_trainer.preparation.sources import SourceFile
 from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.tokenizer.marks import show_text
@@ -49,6 +50,7 @@ class Collection:
         scratch: Path,
         rejected: Path,
         erasures: Erasures = NO_ERASURES,
+        relabels: Relabels = NO_RELABELS,
     ) -> None:
         """Read `portions`, in their order.
 
@@ -58,12 +60,14 @@ class Collection:
             scratch: folder for one source file at a time.
             rejected: file that lists what was left out, made where something was.
             erasures: documents that must not be used.
+            relabels: documents that get another label.
         """
         self._portions = portions
         self._invalid = invalid
         self._path = scratch / "source"
         self._rejected = rejected
         self._erasures = erasures
+        self._relabels = relabels
         self.sources: list[SourceObject] = []
         """Files that were begun so far."""
 
@@ -109,7 +113,7 @@ class Collection:
                 self.tally.count_rule(document.place, "erased")
             else:
                 self.tally.count_text(document.text, document.text)
-                yield document
+                yield self._relabels.apply(document, self.tally)
 
     def _reject(self, rejection: Rejection) -> None:
         if self._invalid.policy is InvalidPolicy.FAIL:

@@ -37,6 +37,7 @@ from llmtrain_trainer.preparation.refine import (
     divide_documents,
     refine_documents,
 )
+from llmtrain_trainer.preparation.relabelling import NO_RELABELS, Relabels, read_relabels
 from llmtrain_trainer.preparation.sources import Inputs
 from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.preparation.team import RECORD, Team, choose_unit_size, name_unit
@@ -135,6 +136,7 @@ class FirstPass:
             unit_bytes or choose_unit_size(self._total_bytes, LARGEST_UNIT_BYTES),
         )
         self._erasures: Erasures | None = None
+        self._relabels = NO_RELABELS
         self._is_done = False
 
     def help(self) -> bool:
@@ -158,13 +160,16 @@ class FirstPass:
 
     def _do(self, unit: int) -> None:
         if self._erasures is None:
-            self._erasures = read_erasures(self._inputs.erase, self._scratch, self._data.sources)
+            sources = self._data.sources
+            self._erasures = read_erasures(self._inputs.erase, self._scratch, sources)
+            self._relabels = read_relabels(self._inputs.relabel, self._scratch, sources)
         folder = self._scratch / "unit"
         portions = self._units[unit]
         part = read_part(
             portions,
             self._data,
             self._erasures,
+            self._relabels,
             folder,
             self._team.report,
             choose_num_processes(portions, self._total_bytes),
@@ -184,6 +189,7 @@ def read_part(
     portions: list[Portion],
     data: DataSpec,
     erasures: Erasures,
+    relabels: Relabels,
     folder: Path,
     report: Callable[[], None],
     num_processes: int = 1,
@@ -194,6 +200,7 @@ def read_part(
         portions: of the unit, in their order.
         data: the recipe.
         erasures: documents that must not be used.
+        relabels: documents that get another label.
         folder: for the part's files; made here.
         report: called now and then, to say that work goes on.
         num_processes: that refine documents; the result does not depend on it.
@@ -204,7 +211,7 @@ def read_part(
     """
     part = Part(folder)
     folder.mkdir()
-    collection = Collection(portions, data.invalid, folder, part.rejected, erasures)
+    collection = Collection(portions, data.invalid, folder, part.rejected, erasures, relabels)
     steps = choose_steps(data)
     refine = partial(refine_documents, steps=steps, scheme=SCHEMES.get(data.deduplicate.near))
     batches = divide_documents(collection.read(report))

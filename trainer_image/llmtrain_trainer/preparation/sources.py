@@ -58,6 +58,9 @@ class Inputs:
     erase: list[SourceFile]
     """Lists of documents that must not be used."""
 
+    relabel: list[SourceFile]
+    """Lists of documents whose label is wrong."""
+
 
 def find_inputs(data: DataSpec, config: StorageConfig) -> Inputs:
     """Return every object that a recipe reads.
@@ -71,6 +74,7 @@ def find_inputs(data: DataSpec, config: StorageConfig) -> Inputs:
         documents=find_source_files(data.sources, config, field="data.sources"),
         against=find_source_files(against, config, field="data.deduplicate.against"),
         erase=find_source_files(erase, config, field="data.privacy.erase"),
+        relabel=find_source_files(data.relabel, config, field="data.relabel"),
     )
 
 

@@ -47,7 +47,7 @@ from llmtrain_trainer.failures import ConfigurationError, DataError, StoreError
 from llmtrain_trainer.model.blueprint import Blueprint, draw_blueprint
 from llmtrain_trainer.model.network import ISOLATING
 from llmtrain_trainer.model.pretrained import read_pretrained
-from llmtrain_trainer.objective.batch import Objective
+from llmtrain_trainer.objective.batch import Objective, count_samples
 from llmtrain_trainer.objective.choosing import choose_objective
 from llmtrain_trainer.parallel import Ranks, find_plain_model, forget_gathered, spread_model
 from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
@@ -55,10 +55,12 @@ from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import count_starts
 from llmtrain_trainer.store import Store, open_store
 from llmtrain_trainer.store.probe import probe_conditional_create
-from llmtrain_trainer.training.curve import list_newest_losses
+from llmtrain_trainer.training.curve import Curve, list_newest_losses
 from llmtrain_trainer.training.divergence import LossWatch, RollbackHistory, read_history
+from llmtrain_trainer.training.event_file import EventFile
 from llmtrain_trainer.training.optim import AdamW
 from llmtrain_trainer.training.stragglers import StepClock, StragglerWatch
+from llmtrain_trainer.training.utilization import find_peak_speed
 
 logger = logging.getLogger(__name__)
 
@@ -78,11 +80,22 @@ class TrainingRun:
     optimizer: AdamW
     checkpointer: Checkpointer
     schedule: SaveSchedule
+    total_steps: int
+    """Optimizer steps of the run, as given or as the data has them."""
+
+    evaluate_every: int
+    """Steps between evaluations."""
+
     step: int
     """Optimizer steps done."""
 
-    curve: list[dict[str, float]]
-    """Points {step, loss} and {step, validationLoss}."""
+    curve: Curve
+
+    events: EventFile
+    """The curve for TensorBoard; rank 0 writes it."""
+
+    peak_tokens_per_second: float | None
+    """Training speed at which the GPUs would do all that they can; None: not known."""
 
     history: RollbackHistory
     """What the run skips, since the loss ran away there."""
@@ -96,6 +109,11 @@ class TrainingRun:
 
     reported_failure: StoreError | None = None
     """The newest failure of a save that was told."""
+
+    @property
+    def logits_bytes(self) -> int:
+        """Most memory that logits may take at a time."""
+        return self.config.training.find_logits_bytes(on_gpu=self.ranks.device.type == "cuda")
 
     def take_snapshot(self) -> Snapshot:
         """Return the state after the newest step, every tensor once."""
@@ -138,9 +156,17 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
         blueprint = draw_blueprint(config, dataset, pretrained)
         isolates = blueprint.configuration.model_type in ISOLATING
         objective = choose_objective(config, dataset, isolates=isolates)
+        samples = count_samples(objective, dataset.train, config.training.sequence_length)
+        total_steps = config.training.count_steps(samples)
+        assert total_steps is not None
+        evaluate_every = config.evaluation.every_steps
+        if config.evaluation.every_epochs is not None:
+            epochs = config.evaluation.every_epochs
+            evaluate_every = config.training.count_epoch_steps(epochs, samples)
+        reporter.report(total_steps=total_steps)
         arithmetic = _choose_arithmetic(blueprint, ranks, checkpoint)
         if checkpoint is None:
-            checkpoint = fetch_origin(config, ranks)
+            checkpoint = fetch_origin(config, ranks, total_steps=total_steps)
         arithmetic.apply()
         facts = RunFacts(
             dataset=dataset.fingerprint,
@@ -153,6 +179,13 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             plain_model = blueprint.begin()
         else:
             plain_model = blueprint.build()
+        peak_speed = find_peak_speed(
+            plain_model,
+            sequence_length=config.training.sequence_length,
+            world_size=config.world_size,
+            device=ranks.device,
+            arithmetic=arithmetic,
+        )
         model = spread_model(plain_model, ranks, config.strategy, arithmetic)
         model.train()
         run = TrainingRun(
@@ -182,6 +215,10 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             ),
             step=0,
             curve=[],
+            events=EventFile(store, total_steps=total_steps),
+            total_steps=total_steps,
+            evaluate_every=evaluate_every,
+            peak_tokens_per_second=peak_speed,
             history=_read_history(config, store, ranks, reporter),
             watch=LossWatch(config.training.divergence),
             clock=StepClock(ranks.device),
@@ -312,15 +349,15 @@ def _choose_arithmetic(
 
 
 def _check_frozen(blueprint: Blueprint, checkpoint: Checkpoint | None) -> None:
-    """Hold a checkpoint of adapters to the weights that they lie beside."""
+    """Hold a checkpoint of a part of the weights to the others, which it lies beside."""
     if checkpoint is None or checkpoint.manifest.pretrained == blueprint.frozen_digest:
         return
+    held = "all weights" if checkpoint.manifest.pretrained is None else "what is trained"
     raise ConfigurationError(
-        f"the checkpoint of step {checkpoint.manifest.step} holds "
-        f"{'all weights' if checkpoint.manifest.pretrained is None else 'adapters'} of another "
-        "model than model.from and training.lora say",
+        f"the checkpoint of step {checkpoint.manifest.step} holds {held} of another "
+        "model than model.from, training.lora and training.freeze say",
         reason="CheckpointIncompatible",
-        next_step="use the same model.from and training.lora as the run that wrote it",
+        next_step="use the same model.from, lora and freeze as the run that wrote it",
     )
 
 

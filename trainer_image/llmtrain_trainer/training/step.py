@@ -16,9 +16,9 @@ import torch
 from torch import distributed
 
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.model.network import compute_token_losses
+from llmtrain_trainer.model.losses import compute_loss_sum
 from llmtrain_trainer.objective.batch import Batch, count_samples, read_batch
-from llmtrain_trainer.parallel import skip_gradient_sync
+from llmtrain_trainer.parallel import Ranks, skip_gradient_sync
 from llmtrain_trainer.training.optim import compute_learning_rate
 from llmtrain_trainer.training.order import select_samples
 from llmtrain_trainer.training.run import TrainingRun
@@ -71,8 +71,7 @@ def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
         waiting = list(batches)
         batches = iter(waiting)
         own_targets = sum(int(batch.count_targets().sum()) for batch in waiting)
-        targets = ranks.sum(torch.tensor(float(own_targets), dtype=torch.float64, device=device))
-        num_targets = max(1.0, float(targets))
+        num_targets = max(1.0, _count_over_ranks(ranks, own_targets))
     else:
         own_targets, num_targets = share * fixed, float(training.batch_size * fixed)
     # DDP and FSDP divide gradients by the number of ranks; this undoes it.
@@ -83,15 +82,22 @@ def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
     for start, batch in zip(range(0, share, micro), batches, strict=True):
         is_last = start + micro >= share
         with nullcontext() if is_last else skip_gradient_sync(run.model):
-            losses = compute_token_losses(run.model, batch.move(device), training.label_smoothing)
-            loss = losses.sum()
+            # Found before the batch moves: a GPU would have to be waited for.
+            places = batch.locate_targets().to(device) if fixed is None else None
+            loss = compute_loss_sum(
+                run.model,
+                batch.move(device),
+                logits_bytes=run.logits_bytes,
+                places=places,
+                label_smoothing=training.label_smoothing,
+            )
             if is_last:
                 run.clock.reach_sync()
             (loss * scale).backward()
         loss_sum += loss.detach()
     gradient_norm = run.optimizer.compute_gradient_norm()
     learning_rate = compute_learning_rate(
-        step, training.optimizer, training.steps, peak=run.config.learning_rate
+        step, training.optimizer, run.total_steps, peak=run.config.learning_rate
     )
     run.optimizer.step(learning_rate, gradient_norm)
 
@@ -135,6 +141,13 @@ def count_step_tokens(config: RunConfig) -> int:
     return config.training.batch_size * config.training.sequence_length
 
 
+def _count_over_ranks(ranks: Ranks, own: int) -> float:
+    """Return the sum of a number over the ranks; with one, no GPU is waited for."""
+    if ranks.group.world_size == 1:
+        return float(own)
+    return float(ranks.sum(torch.tensor(float(own), dtype=torch.float64, device=ranks.device)))
+
+
 def _make_batches(run: TrainingRun, step: int, share: int, micro: int) -> Iterator[Batch]:
     """Yield this rank's `share` of the step's samples, `micro` at a time."""
     training, rank = run.config.training, run.ranks.group.rank
@@ -148,14 +161,16 @@ def _make_batches(run: TrainingRun, step: int, share: int, micro: int) -> Iterat
     numbers = np.arange(number * training.batch_size, (number + 1) * training.batch_size)
     for start in range(rank * share, (rank + 1) * share, micro):
         part = slice(start, min(start + micro, (rank + 1) * share))
-        yield read_batch(
-            run.objective,
-            run.dataset.train,
-            samples[part],
-            numbers[part],
-            sequence_length=training.sequence_length,
-            is_training=True,
-        )
+        with run.clock.reading():
+            batch = read_batch(
+                run.objective,
+                run.dataset.train,
+                samples[part],
+                numbers[part],
+                sequence_length=training.sequence_length,
+                is_training=True,
+            )
+        yield batch
 
 
 def _seed_dropout(seed: int, step: int, rank: int) -> None:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +32,7 @@ MILLISECONDS = 1000.0
 
 
 class StepClock:
-    """A rank's own time of each step."""
+    """A rank's own time of each step, and what of it goes into data."""
 
     def __init__(self, device: torch.device) -> None:
         """Measure on `device`: GPU work is timed where it runs, and never waited for."""
@@ -39,6 +40,7 @@ class StepClock:
         self._begun: float | torch.cuda.Event = 0.0
         self._under_way: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
         self._seconds = 0.0
+        self._data_seconds = 0.0
 
     def begin(self) -> None:
         """A step begins."""
@@ -58,6 +60,18 @@ class StepClock:
             begun, ready = self._under_way.popleft()
             self._seconds = begun.elapsed_time(ready) / MILLISECONDS
         return self._seconds
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Count the time of a block, in which batches are made, as spent on data."""
+        begun = time.perf_counter()
+        yield
+        self._data_seconds += time.perf_counter() - begun
+
+    def take_data_seconds(self) -> float:
+        """Return the time that went into data since this was asked last."""
+        seconds, self._data_seconds = self._data_seconds, 0.0
+        return seconds
 
     def _take_moment(self) -> float | torch.cuda.Event:
         if not self._is_cuda:

@@ -20,7 +20,9 @@ from llmtrain_api.base import Model
 from llmtrain_api.network import Architecture, ModelSpec
 from llmtrain_api.objective import OBJECTIVES
 from llmtrain_api.training import OptimizerSpec, TrainingSpec
-from llmtrain_trainer.model.network import build_model, compute_token_losses
+from llmtrain_trainer.linux import keep_freed_memory
+from llmtrain_trainer.model.losses import compute_loss_sum
+from llmtrain_trainer.model.network import build_model
 from llmtrain_trainer.objective.choosing import make_objective
 from llmtrain_trainer.parallel import place_model
 from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
@@ -65,6 +67,7 @@ class TrialResult(Model):
 def run_trial(request: TrialRequest) -> TrialResult:
     """Do a few optimizer steps, and measure the fastest of those that are not the first."""
     torch.set_num_threads(request.threads)
+    keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision, width = request.training.precision, request.model.resolve().hidden_size
     arithmetic = choose_arithmetic(precision, device, hidden_size=width)
@@ -115,12 +118,19 @@ def _time_steps(request: TrialRequest, device: torch.device, arithmetic: Arithme
     seconds = []
     for _ in range(WARM_STEPS + TIMED_STEPS):
         tokens = generator.integers(request.vocabulary_size, size=shape)
-        batch = objective.make_batch(tokens, numbers, is_training=True).move(device)
+        batch = objective.make_batch(tokens, numbers, is_training=True)
+        places = batch.locate_targets()
         began = time.perf_counter()
         optimizer.clear_gradients()
         with torch.autocast(device.type, torch.bfloat16, enabled=arithmetic.autocast):
-            loss = compute_token_losses(model, batch).mean()
-        loss.backward()
+            loss = compute_loss_sum(
+                model,
+                batch.move(device),
+                logits_bytes=request.training.find_logits_bytes(on_gpu=device.type == "cuda"),
+                places=places.to(device) if objective.fixed_targets is None else None,
+                label_smoothing=request.training.label_smoothing,
+            )
+        (loss / len(places)).backward()
         optimizer.step(LEARNING_RATE, optimizer.compute_gradient_norm())
         loss.item()  # on a GPU all of the above has only been queued
         seconds.append(time.perf_counter() - began)

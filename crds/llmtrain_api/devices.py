@@ -1,6 +1,7 @@
 """What GPUs can do, by the name that NVIDIA's feature discovery labels their nodes with.
 
-Nothing below. Above: `outlook`. Figures are those of NVIDIA's data sheets: bfloat16 products
+Nothing below. Above: the operator's forecast takes a job's time from it, the trainer the share of
+what is possible that it reaches. Figures are those of NVIDIA's data sheets: bfloat16 products
 without sparsity, memory, and the power of the whole board.
 """
 
@@ -46,8 +47,11 @@ DEVICES = (
 
 
 def find_device(name: str) -> Device | None:
-    """Return the GPU that a name speaks of, as `h100` or `NVIDIA-H100-80GB-HBM3`."""
-    words = name.lower().removeprefix("nvidia-")
+    """Return the GPU that a name speaks of, as `h100`, or as drivers and nodes' labels call it.
+
+    That is `NVIDIA H100 80GB HBM3`, with spaces or with hyphens.
+    """
+    words = name.lower().replace(" ", "-").removeprefix("nvidia-")
     for device in DEVICES:
         known = device.name.lower()
         if words == known or words.startswith(f"{known}-"):

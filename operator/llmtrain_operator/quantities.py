@@ -1,6 +1,6 @@
 """Amounts as Kubernetes writes them.
 
-Nothing below. Above: `run_config`, the forecast.
+Nothing below. Above: `plan`, the forecast, the command line.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import re
 
 _MILLI = 1000
 _CPU = re.compile(r"([0-9]+(?:\.[0-9]+)?)(m?)")
-_BYTES = re.compile(r"([0-9]+(?:\.[0-9]+)?)(|k|Ki|M|Mi|G|Gi|T|Ti)")
+_BYTES = re.compile(r"([0-9]+(?:\.[0-9]+)?)(|m|k|Ki|M|Mi|G|Gi|T|Ti)")
 _UNITS = {
     "": 1,
+    "m": 1 / _MILLI,
     "k": 10**3,
     "Ki": 1 << 10,
     "M": 10**6,
