@@ -228,6 +228,9 @@ class EvaluationSpec(Model):
     every_steps: int = Field(default=200, ge=1, le=100_000_000)
     """Steps between evaluations while training; there is always one after the last step."""
 
+    every_epochs: float | None = Field(default=None, gt=0.0, le=10_000.0)
+    """In place of everySteps: how often the training split is read between two evaluations."""
+
     max_sequences: int = Field(default=256, ge=1, le=10_000_000)
     """Held-out sequences of an evaluation while training; the final one takes all of them."""
 

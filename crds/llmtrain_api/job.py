@@ -123,7 +123,7 @@ class JobSpec(Model):
                 *(_make_immutable(field) for field in FIXED_SPEC_FIELDS if field != "workers"),
                 _make_workers_immutable(),
                 cel(
-                    "!has(self.training.optimizer.warmupSteps) || "
+                    "!has(self.training.optimizer.warmupSteps) || !has(self.training.steps) || "
                     "self.training.optimizer.warmupSteps <= self.training.steps",
                     "training.optimizer.warmupSteps must be at most training.steps",
                     field="training.optimizer.warmupSteps",
@@ -258,7 +258,8 @@ class JobSpec(Model):
     def check_across_parts(self) -> Self:
         """Hold the CEL rules of this model in Python too, but for immutability."""
         warmup_steps = self.training.optimizer.warmup_steps
-        if warmup_steps is not None and warmup_steps > self.training.steps:
+        steps = self.training.steps
+        if warmup_steps is not None and steps is not None and warmup_steps > steps:
             raise ValueError("training.optimizer.warmupSteps must be at most training.steps")
         self._check_objective()
         keeps = self.training.lora is not None or self.training.freeze is not None

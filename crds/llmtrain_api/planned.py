@@ -14,8 +14,8 @@ from llmtrain_api.base import Model
 class PlanStatus(Model):
     """What the job is expected to take; said when it is first seen, and once its data is known."""
 
-    tokens: int = Field(default=0, ge=0)
-    """Training tokens of all steps: steps × batchSize × sequenceLength."""
+    tokens: int | None = Field(default=None, ge=0)
+    """Training tokens of all steps; absent with training.epochs until the data is prepared."""
 
     data_tokens: int | None = Field(default=None, ge=0)
     """Tokens of the training split; absent until the data is prepared."""

@@ -6,6 +6,7 @@ to the trainer.
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Self
 
@@ -28,6 +29,7 @@ CPU_LOGITS_MEBIBYTES, GPU_LOGITS_MEBIBYTES = 64, 512
 which is kept in fp32, is read and written once: on GPUs that asks for more targets at a time."""
 
 
+LENGTH_RULE = "give exactly one of steps, tokens and epochs"
 FREEZE_RULE = "with training.lora the whole model stays as it is; give either lora or freeze"
 
 
@@ -131,6 +133,12 @@ class TrainingSpec(Model):
                     field="microBatchSize",
                 ),
                 cel(
+                    "(has(self.steps) ? 1 : 0) + (has(self.tokens) ? 1 : 0) + "
+                    "(has(self.epochs) ? 1 : 0) == 1",
+                    LENGTH_RULE,
+                    field="steps",
+                ),
+                cel(
                     "!has(self.lora) || !has(self.freeze)",
                     FREEZE_RULE,
                     field="freeze",
@@ -139,8 +147,15 @@ class TrainingSpec(Model):
         }
     )
 
-    steps: int = Field(ge=1, le=100_000_000)
-    """Optimizer steps of the whole run."""
+    steps: int | None = Field(default=None, ge=1, le=100_000_000)
+    """Optimizer steps of the whole run. Exactly one of steps, tokens and epochs is given."""
+
+    tokens: int | None = Field(default=None, ge=1, le=1_000_000_000_000_000)
+    """In place of steps: as many steps as it takes to read so many tokens, batchSize ×
+    sequenceLength in each."""
+
+    epochs: float | None = Field(default=None, gt=0.0, le=10_000.0)
+    """In place of steps: as many steps as it takes to read the training split so often."""
 
     batch_size: int = Field(default=32, ge=1, le=1_000_000)
     """Global batch in sequences: all ranks and accumulation together make one step of it."""
@@ -203,6 +218,23 @@ class TrainingSpec(Model):
     divergence: DivergenceSpec = DivergenceSpec()
     """What is done about a loss that runs away."""
 
+    def count_steps(self, num_samples: int | None = None) -> int | None:
+        """Return the optimizer steps of the run; None: they follow from the data.
+
+        `num_samples` are the sequences, or documents, of the training split, once it is known.
+        """
+        if self.steps is not None:
+            return self.steps
+        if self.tokens is not None:
+            return -(-self.tokens // (self.batch_size * self.sequence_length))
+        if num_samples is None or self.epochs is None:
+            return None
+        return self.count_epoch_steps(self.epochs, num_samples)
+
+    def count_epoch_steps(self, epochs: float, num_samples: int) -> int:
+        """Return the steps in which so many samples are read `epochs` times."""
+        return max(1, math.ceil(epochs * num_samples / self.batch_size))
+
     def find_learning_rate(self, model: ModelSpec) -> float:
         """Return the peak of the learning rate, as given or as is usual for what is trained."""
         if self.optimizer.learning_rate is not None:
@@ -221,6 +253,8 @@ class TrainingSpec(Model):
         """Hold the CEL rules of this model in Python too."""
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError("batchSize must be a multiple of microBatchSize")
+        if [self.steps, self.tokens, self.epochs].count(None) != 2:
+            raise ValueError(LENGTH_RULE)
         if self.lora is not None and self.freeze is not None:
             raise ValueError(FREEZE_RULE)
         return self

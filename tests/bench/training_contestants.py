@@ -77,7 +77,9 @@ def run_ours(config: RunConfig) -> Course:
     """Train by the real stage until its end."""
     ranks = RunningRanks(config)
     # The last step is followed by an evaluation, a save and an export, which are not compared.
-    last = config.training.steps - 1
+    steps = config.training.count_steps()
+    assert steps is not None
+    last = steps - 1
     log = ranks.logs[0]
     while log.step < last:
         # `watch` has patience for a step, and not for all of them.
@@ -180,7 +182,7 @@ def _train_nanogpt(
         context=work.shape.context,
         on_step=tell,
         schedule=lambda step: compute_learning_rate(
-            step, training.optimizer, training.steps, peak=LEARNING_RATE
+            step, training.optimizer, work.steps, peak=LEARNING_RATE
         ),
     )
     return lambda part: float(gpt(part[:, :-1], part[:, 1:]))

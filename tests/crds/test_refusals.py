@@ -445,6 +445,18 @@ REFUSALS = {
         server_says="should be greater than or equal to 0",
         pydantic_says="should match pattern '^[0-9]+",
     ),
+    "a run of two lengths": Refusal(
+        changes={"spec__training": {"steps": 1, "epochs": 2}},
+        field="spec.training",
+        server_says="give exactly one of steps, tokens and epochs",
+        pydantic_says="give exactly one of steps, tokens and epochs",
+    ),
+    "a run of no length": Refusal(
+        changes={"spec__training": {}},
+        field="spec.training",
+        server_says="give exactly one of steps, tokens and epochs",
+        pydantic_says="give exactly one of steps, tokens and epochs",
+    ),
     "misspelt field": Refusal(
         changes={"spec__training__stpes": 5},
         field="spec.training.stpes",

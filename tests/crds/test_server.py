@@ -53,6 +53,7 @@ DEFAULTED = {
         spec__model={"from": "s3://models/bert"},
         spec__training={"steps": 1, "objective": "masked", "freeze": {}},
     ),
+    "a run of so many epochs": change(SMALLEST, spec__training={"epochs": 1.5}),
     "lists of objects": change(
         SMALLEST,
         spec__data__sources=[

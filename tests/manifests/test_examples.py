@@ -14,7 +14,16 @@ from testbed.control_plane import ControlPlane
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "manifests" / "examples").glob("*.yaml"))
-ALTERNATIVES = {"every_minutes", "size", "pretrained", "lora"}
+ALTERNATIVES = {
+    "every_minutes",
+    "every_epochs",
+    "size",
+    "pretrained",
+    "lora",
+    "freeze",
+    "tokens",
+    "epochs",
+}
 """What the commented example names in a comment only, in place of something else."""
 
 MINIMAL_LINES = 15

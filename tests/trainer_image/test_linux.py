@@ -21,6 +21,32 @@ time.sleep(60)
 """
 
 
+TOUCH_AGAIN = """
+import mmap, resource
+from llmtrain_trainer.linux import keep_freed_memory
+keep_freed_memory()
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    pieces = [bytearray(40 << 20) for _ in range(2)]
+    for piece in pieces:
+        piece[:: mmap.PAGESIZE] = bytes(len(piece) // mmap.PAGESIZE)
+    del pieces
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_memory_that_was_freed_costs_no_page_faults_again() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TOUCH_AGAIN],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    faults = [int(word) for word in done.stdout.split()]
+    assert faults[-1] < faults[0] / 10
+
+
 def test_child_dies_with_its_parent() -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", FORK_TWICE],

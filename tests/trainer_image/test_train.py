@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 
 from llmtrain_api.records import ExitCode
 from llmtrain_trainer.checkpoint.manifest import CheckpointManifest
+from llmtrain_trainer.dataset.loading import open_run_dataset
 from llmtrain_trainer.failures import ConfigurationError, DivergedError, PreemptedError, StoreError
 from llmtrain_trainer.progress import RankUpdate
+from llmtrain_trainer.store import open_store
 from llmtrain_trainer.training.event_file import EVENT_FILE
 from testbed.event_files import count_events
 from testbed.fault_log import FaultWatch
@@ -19,6 +22,7 @@ from testbed.ranks import RunningRanks, run_ranks
 from testbed.tiny_run import configure_tiny_run, find_run_folder, prepare_tiny_run
 
 TWO_RANKS = {"processes_per_worker": 2}
+EPOCHS = 0.02
 WITH_DROPOUT = {"model": {"layers": 2, "heads": 2, "hiddenSize": 32, "dropout": 0.1}}
 
 
@@ -51,7 +55,15 @@ def test_speed_is_told_of_steps_only(root: Path) -> None:
     evaluation = configure_tiny_run(root).evaluation.dump()
     config = prepare_tiny_run(root, run="speed", evaluation={**evaluation, "everySteps": 2})
     assert run_ranks(config).list_facts("tokens_per_second") == []
-    assert run_ranks(prepare_tiny_run(root, run="faster")).list_facts("tokens_per_second")
+    length = {"steps": None, "epochs": EPOCHS}
+    evaluation["everyEpochs"] = EPOCHS / 2
+    faster = run_ranks(prepare_tiny_run(root, run="faster", training=length, evaluation=evaluation))
+    assert faster.list_facts("tokens_per_second")
+    dataset = open_run_dataset(open_store(config.run_uri, config.storage), config)
+    num_steps = math.ceil(EPOCHS * dataset.train.num_sequences(32) / 8)
+    assert faster.list_facts("total_steps") == [num_steps]
+    assert len(faster.list_facts("loss")) == num_steps
+    assert len(faster.list_facts("validation_loss")) == 2
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

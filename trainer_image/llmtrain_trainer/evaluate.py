@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
 from llmtrain_api.evaluation import HeldOut
+from llmtrain_api.findings import Part
 from llmtrain_api.objective import Objective, count_spans
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.checkpoint.manifest import CURVES, PACE
 from llmtrain_trainer.dataset.loading import Dataset, Split, open_run_dataset
 from llmtrain_trainer.evaluation.baseline import read_baseline
-from llmtrain_trainer.evaluation.measure import choose_sequences, measure
+from llmtrain_trainer.evaluation.measure import Measurement, choose_sequences, measure
 from llmtrain_trainer.evaluation.report import Report, render_report
 from llmtrain_trainer.evaluation.samples import write_samples
 from llmtrain_trainer.evaluation.suites import Asking
@@ -49,6 +50,9 @@ from llmtrain_trainer.store import open_store
 from llmtrain_trainer.tokenizer.marks import Role
 
 REPORT = "evaluation/report.html"
+
+MAX_COMPARED = 2000
+"""Documents of the other parts that are classified, to see where errors rise."""
 
 
 def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
@@ -77,18 +81,22 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         reporter.enter(RankPhase.EVALUATING)
         sequence_length = config.training.sequence_length
         held_out = choose_split(dataset, config.evaluation.split)
-        num_sequences = count_samples(objective, held_out, sequence_length)
-        measured = measure(
-            model,
-            objective,
-            held_out,
-            choose_sequences(num_sequences, num_sequences),
-            ranks,
-            sequence_length=sequence_length,
-            batch_size=config.training.micro_batch_size or config.training.batch_size,
-            logits_bytes=config.training.find_logits_bytes(on_gpu=ranks.device.type == "cuda"),
-            num_classes=len(dataset.labels) if objective.reads_documents else 0,
-        )
+
+        def measure_split(split: Split, most: int | None = None) -> Measurement:
+            available = count_samples(objective, split, sequence_length)
+            return measure(
+                model,
+                objective,
+                split,
+                choose_sequences(available, available if most is None else most),
+                ranks,
+                sequence_length=sequence_length,
+                batch_size=config.training.micro_batch_size or config.training.batch_size,
+                logits_bytes=config.training.find_logits_bytes(on_gpu=ranks.device.type == "cuda"),
+                num_classes=len(dataset.labels) if objective.reads_documents else 0,
+            )
+
+        measured = measure_split(held_out)
         loss = measured.loss
         reporter.report(validation_loss=loss)
         classes = None
@@ -96,8 +104,16 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
             # Seconds for scikit-learn, which nothing else here needs.
             from llmtrain_trainer.evaluation.classification.reporting import report_classification
 
+            others = {
+                part: count_errors(measure_split(split, MAX_COMPARED))
+                for part, split in (
+                    (Part.TRAIN, dataset.train),
+                    (Part.VALIDATION, dataset.validation),
+                )
+                if split is not held_out
+            }
             classes = report_classification(
-                config, dataset, held_out, measured.probabilities, tokenizer, store
+                config, dataset, held_out, measured.probabilities, others, tokenizer, store
             )
         samples = write_samples(config, dataset, held_out, objective, model, tokenizer)
         asking = Asking(
@@ -211,6 +227,12 @@ def count_targets(
         return dataset.unigram_counts, held_out.count_tokens(size)
     learned = LEARNED[config.loss_on]
     return dataset.train.count_tokens(size, learned), held_out.count_tokens(size, learned)
+
+
+def count_errors(measured: Measurement) -> tuple[int, int]:
+    """Return how many documents were classified, and how many of them wrongly."""
+    right = round(measured.accuracy * measured.num_targets)
+    return measured.num_targets, measured.num_targets - right
 
 
 def count_text_share(config: RunConfig) -> float:

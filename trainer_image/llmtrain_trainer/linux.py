@@ -1,6 +1,6 @@
 """What Python lacks of Linux: ending with the parent process, memory kills, usable cores.
 
-Below: the C library. Above: `init`, `rank_process`, `agent`, `parallel`, `prepare`.
+Below: the C library. Above: `init`, `rank_process`, `agent`, `parallel`, `prepare`, `train`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,28 @@ MEMORY_EVENTS_FILE = MEMORY_FOLDER / "memory.events"
 
 CPU_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT_BYTES, KEPT_PIECE_BYTES = 2**31 - 1, 2**30
+"""Free memory at the end of the heap, and the size of a piece, from which on glibc returns it."""
+
 
 def die_with_parent() -> None:
     """Have the kernel kill this process when the one that forked it ends (prctl(2))."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep the memory that it frees, for its next step (mallopt(3)).
+
+    By default glibc returns tensors of megabytes to the kernel, which clears every page of them
+    anew for the next step: a tenth of a training step on CPUs. Other C libraries are left alone.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(M_MMAP_THRESHOLD, KEPT_PIECE_BYTES)
+        set_option(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def count_memory_kills(file: Path = MEMORY_EVENTS_FILE) -> int:

@@ -33,6 +33,7 @@ from llmtrain_trainer.failures import (
     RolledBackError,
     StageError,
 )
+from llmtrain_trainer.linux import keep_freed_memory
 from llmtrain_trainer.model.export import ExportFacts, export_model, locate_export
 from llmtrain_trainer.objective.batch import count_samples
 from llmtrain_trainer.parallel import count_threads, find_plain_model, gather_parameters, join_ranks
@@ -79,6 +80,7 @@ def run_train(
     if config.rendezvous.port_per_worker:
         ranks_on_host = group.world_size  # a local run: all workers share this machine
     threads = count_threads(config.threads_per_process, ranks_on_host)
+    keep_freed_memory()
     with (
         join_ranks(group, threads=threads) as ranks,
         open_run(config, ranks, reporter) as run,
@@ -90,7 +92,7 @@ def run_train(
 
 def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
     """Do the steps that are left, with the evaluations and checkpoints that fall due."""
-    total_steps = run.config.training.steps
+    total_steps = run.total_steps
     run.reporter.enter(RankPhase.TRAINING)
     speed = Speedometer(
         tokens_per_step=count_step_tokens(run.config),
@@ -105,7 +107,7 @@ def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
             agreed = _settle(run, pending, speed.count_step(data_seconds))
         pending, run.step = numbers, run.step + 1
         stop = agreed is not None and agreed.stop
-        evaluate = run.step % run.config.evaluation.every_steps == 0 or run.step == total_steps
+        evaluate = run.step % run.evaluate_every == 0 or run.step == total_steps
         is_due = run.schedule.is_step_due(run.step) or (agreed is not None and agreed.save)
         save = is_due or run.step == total_steps
         if stop or evaluate or save:

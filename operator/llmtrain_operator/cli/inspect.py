@@ -98,7 +98,8 @@ def describe_plan(plan: PlanStatus) -> str:
         words.append(f"{format_large(plan.parameters)} parameters")
     if plan.trained_parameters != plan.parameters:
         words.append(f"of which {format_large(plan.trained_parameters or 0)} are trained")
-    words.append(f"{format_large(plan.tokens)} tokens")
+    if plan.tokens is not None:
+        words.append(f"{format_large(plan.tokens)} tokens")
     if plan.epochs is not None:
         words.append(f"{plan.epochs:g} epochs")
     if plan.memory_bytes is not None:

@@ -20,6 +20,7 @@ from llmtrain_api import LLMTrainingJob
 from llmtrain_api.data import TokenizerKind
 from llmtrain_api.devices import DEVICES, find_device, find_selected_device
 from llmtrain_api.network import Architecture, Network
+from llmtrain_api.training import TrainingSpec
 from llmtrain_operator.cli.machine import TRAINER_MODULES, require_packages
 from llmtrain_operator.forecast.outlook import (
     DEFAULT_UTILIZATION,
@@ -145,7 +146,7 @@ def describe_outlook(outlook: Outlook, trial: dict[str, Any] | None) -> dict[str
         "vocabularySize": outlook.vocabulary_size,
         "tokens": outlook.tokens,
         "epochs": outlook.epochs,
-        "tokensPerParameter": outlook.tokens / outlook.size.parameters,
+        "tokensPerParameter": outlook.tokens and outlook.tokens / outlook.size.parameters,
         "flops": outlook.flops,
         "ranks": outlook.world_size,
         "microBatchSize": outlook.micro_batch_size,
@@ -199,14 +200,9 @@ def _print_table(
             f"of the layers ({format_large(spec.model.size)}asked for); the learning rate rises "
             f"to {outlook.learning_rate:.2g}",
         )
-    table.add_row(
-        "tokens",
-        format_large(outlook.tokens),
-        f"{training.steps:,} steps × {training.batch_size} sequences × "
-        f"{training.sequence_length} tokens; {outlook.tokens / outlook.size.parameters:.1f} "
-        "for each parameter",
-    )
-    table.add_row("arithmetic", f"{format_large(outlook.flops)}FLOP", "forward and backward")
+    table.add_row("tokens", *_describe_tokens(training, outlook))
+    if outlook.flops is not None:
+        table.add_row("arithmetic", f"{format_large(outlook.flops)}FLOP", "forward and backward")
     memory = outlook.memory
     limit = f" of {format_bytes(outlook.memory_limit)}" if outlook.memory_limit is not None else ""
     table.add_row(
@@ -238,6 +234,17 @@ def _print_table(
     console.print(table)
     for warning in outlook.warnings:
         console.print(f"[yellow]warning[/yellow]  {warning}", highlight=False)
+
+
+def _describe_tokens(training: TrainingSpec, outlook: Outlook) -> tuple[str, str]:
+    if outlook.tokens is None:
+        return "not known", f"{training.epochs:g} times those of the training split"
+    each = f"{outlook.tokens / outlook.size.parameters:.1f} for each parameter"
+    steps = training.count_steps()
+    if steps is None:
+        return format_large(outlook.tokens), f"{training.epochs:g} epochs; {each}"
+    shape = f"{training.batch_size} sequences × {training.sequence_length} tokens"
+    return format_large(outlook.tokens), f"{steps:,} steps × {shape}; {each}"
 
 
 def _describe_heads(network: Network) -> str:

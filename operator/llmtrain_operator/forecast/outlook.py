@@ -88,11 +88,13 @@ class Outlook:
     trained_parameters: int
     """Those of adapters, or without frozen layers; else all."""
 
-    tokens: int
+    tokens: int | None
+    """Of all steps; None: as many as the data has."""
+
     epochs: float | None
     """How often the data is read, at least; None: not known."""
 
-    flops: float
+    flops: float | None
     world_size: int
     micro_batch_size: int
     memory: RankMemory
@@ -141,9 +143,9 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
         training.masking,
         trained=trained,
     )
-    tokens = count_tokens(spec)
+    tokens = count_tokens(spec, means.data_tokens)
     epochs = count_epochs(spec, means.data_tokens)
-    flops = tokens * size.flops_per_token
+    flops = None if tokens is None else tokens * size.flops_per_token
     seconds = _expect_seconds(tokens, flops, world_size, means, on_gpu=on_gpu)
     gpus = workers.replicas * workers.resources.gpu
     gpu_hours = seconds * gpus / SECONDS_PER_HOUR if seconds is not None and on_gpu else None
@@ -177,10 +179,16 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
     )
 
 
-def count_tokens(spec: JobSpec) -> int:
-    """Return the training tokens of all steps."""
+def count_tokens(spec: JobSpec, data_tokens: int | None) -> int | None:
+    """Return the training tokens of all steps; None: they follow from data that is not known."""
     training = spec.training
-    return training.steps * training.batch_size * training.sequence_length
+    steps = training.count_steps()
+    if steps is not None:
+        return steps * training.batch_size * training.sequence_length
+    known = data_tokens or _find_budget(spec)
+    if known is None or training.epochs is None or spec.objective in DOCUMENT_OBJECTIVES:
+        return None
+    return round(training.epochs * known)
 
 
 def count_epochs(spec: JobSpec, data_tokens: int | None) -> float | None:
@@ -188,10 +196,15 @@ def count_epochs(spec: JobSpec, data_tokens: int | None) -> float | None:
 
     Where documents are read each by itself, tokens do not say.
     """
-    known = data_tokens or (spec.data.reduce.tokens if spec.data.reduce is not None else None)
-    if known is None or spec.objective in DOCUMENT_OBJECTIVES:
+    known = data_tokens or _find_budget(spec)
+    tokens = count_tokens(spec, data_tokens)
+    if known is None or tokens is None or spec.objective in DOCUMENT_OBJECTIVES:
         return None
-    return count_tokens(spec) / known
+    return tokens / known
+
+
+def _find_budget(spec: JobSpec) -> int | None:
+    return spec.data.reduce.tokens if spec.data.reduce is not None else None
 
 
 def warn_of_epochs(epochs: float | None) -> list[str]:
@@ -216,8 +229,10 @@ def expect_vocabulary(spec: JobSpec) -> int:
 
 
 def _expect_seconds(
-    tokens: int, flops: float, world_size: int, means: Means, *, on_gpu: bool
+    tokens: int | None, flops: float | None, world_size: int, means: Means, *, on_gpu: bool
 ) -> float | None:
+    if tokens is None or flops is None:
+        return None
     if means.tokens_per_second is not None:
         return tokens / (means.tokens_per_second * world_size)
     if on_gpu and means.device is not None:
@@ -236,7 +251,7 @@ def _find_memory_limit(spec: JobSpec, means: Means) -> int | None:
 def _warn(
     spec: JobSpec,
     size: ModelSize,
-    tokens: int,
+    tokens: int | None,
     memory: RankMemory,
     limit: int | None,
     micro_batch_size: int,
@@ -251,7 +266,7 @@ def _warn(
             ways.append("set workers.strategy: fsdp")
         advice = ", or ".join(way for way in ways if way) or "make the model smaller"
         warnings.append(f"does not fit into the memory of a rank: {advice}")
-    if tokens < ENOUGH_TOKENS_PER_PARAMETER * size.parameters:
+    if tokens is not None and tokens < ENOUGH_TOKENS_PER_PARAMETER * size.parameters:
         warnings.append(
             f"{tokens / size.parameters:.1f} tokens for each parameter; "
             f"{ENOUGH_TOKENS_PER_PARAMETER} make the best use of a budget (Hoffmann et al. 2022): "

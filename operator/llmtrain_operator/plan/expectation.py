@@ -28,7 +28,7 @@ def expect_job(spec: JobSpec, before: PlanStatus | None, results: StageResult | 
         return before
     epochs = count_epochs(spec, data_tokens)
     known = PlanStatus(
-        tokens=count_tokens(spec),
+        tokens=count_tokens(spec, data_tokens),
         data_tokens=data_tokens,
         epochs=None if epochs is None else round(epochs, EPOCH_DECIMALS),
         warnings=warn_of_epochs(epochs),

@@ -61,7 +61,8 @@ def describe_progress(
         return before.model_copy(update={"steps_at_risk": at_risk})
     if committed_step is None:
         committed_step = record.checkpoint_step or record.resumed_step or 0
-    total = spec.training.steps
+    # A run of so many epochs knows its steps once it has opened its data.
+    total = record.total_steps or spec.training.count_steps() or max(1, record.step)
     tokens_left = (total - record.step) * spec.training.batch_size * spec.training.sequence_length
     speed = record.tokens_per_second
     loss, validation = record.loss, record.validation_loss
@@ -92,8 +93,9 @@ def complete_progress(
     spec: JobSpec, before: Progress | None, results: StageResult, now: datetime
 ) -> Progress:
     """Return the progress of a training stage that is done; its last step may never be polled."""
-    total = spec.training.steps
-    step = results.step or total  # early stopping ends before
+    known = spec.training.count_steps() or (before.total_steps if before else 0)
+    step = results.step or known  # early stopping ends before
+    total = known or step
     values = before.model_dump() if before else {}
     values |= {"step": step, "total_steps": total, "percent": PERCENT, "remaining_seconds": None}
     values["steps_at_risk"] = 0

@@ -69,7 +69,25 @@ def test_time_energy_and_cost_of_a_known_gpu() -> None:
 def test_a_measured_speed_takes_the_place_of_the_devices() -> None:
     outlook = forecast_job(describe(), Means(device=H100, tokens_per_second=1000.0))
 
+    assert outlook.tokens is not None
     assert outlook.seconds == pytest.approx(outlook.tokens / 8000)
+
+
+@pytest.mark.parametrize(
+    ("length", "steps", "tokens"),
+    [
+        ({"tokens": 5 * 8 * 100 + 1}, 6, 4800),
+        ({"epochs": 1.5}, None, 1500),
+        ({"steps": 7}, 7, 5600),
+    ],
+)
+def test_a_run_is_as_long_as_steps_tokens_or_epochs_say(
+    length: dict[str, Any], steps: int | None, tokens: int
+) -> None:
+    spec = describe(**{"steps": None, "batchSize": 8, "sequenceLength": 100, **length})
+    assert spec.training.count_steps() == steps
+    assert forecast_job(spec, Means(data_tokens=1000)).tokens == tokens
+    assert (forecast_job(spec, Means()).tokens is None) == (steps is None)
 
 
 @pytest.mark.parametrize(("architecture", "added"), [("gpt2", 0), ("bert", 2), ("t5", 101)])

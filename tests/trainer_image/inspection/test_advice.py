@@ -55,3 +55,15 @@ def test_a_change_follows_from_the_curve(
     advised = advise_training(curve, ModelSpec.model_validate(model), training)
     assert {change.path: change.value for change in advised} == changes
     assert all(change.reason.endswith(".") for change in advised)
+
+
+@pytest.mark.parametrize(
+    ("length", "change"),
+    [({"tokens": 10_001}, ("training.tokens", 4000)), ({"epochs": 2.5}, ("training.epochs", 1.0))],
+)
+def test_the_length_changes_as_it_was_given(
+    length: dict[str, Any], change: tuple[str, Any]
+) -> None:
+    training = TrainingSpec.model_validate(length)
+    advised = advise_training(OVERFIT, ModelSpec(dropout=0.2), training)
+    assert [(one.path, one.value) for one in advised] == [change]

@@ -170,7 +170,7 @@ class Board:
                 "last_loss": self._last_loss,
                 "lost_step": self._lost_step,
                 "step": self._step,
-                "total_steps": self._total_steps,
+                "total_steps": self._facts.get("total_steps", self._total_steps),
                 "phase_seconds": self._phase_seconds,
                 "ranks": [self._ranks[rank] for rank in sorted(self._ranks)],
                 "now": self._clock(),

@@ -62,7 +62,7 @@ async def run_agent(settings: AgentSettings, stage: StageEntry) -> ExitRecord:
         stage=settings.stage,
         index=settings.index,
         incarnation=settings.incarnation,
-        total_steps=settings.config.training.steps if settings.stage is Stage.TRAIN else 0,
+        total_steps=_count_known_steps(settings),
     )
     collector = BoardCollector(board, settings.config, stage=settings.stage, index=settings.index)
     rendezvous = settings.config.rendezvous
@@ -85,6 +85,13 @@ async def run_agent(settings: AgentSettings, stage: StageEntry) -> ExitRecord:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, agent.request_stop)
         return await agent.run()
+
+
+def _count_known_steps(settings: AgentSettings) -> int:
+    """Return the steps of the run, as far as the manifest says; else ranks tell them."""
+    if settings.stage is not Stage.TRAIN:
+        return 0
+    return settings.config.training.count_steps() or 0
 
 
 @asynccontextmanager

@@ -13,10 +13,11 @@ from llmtrain_trainer.parallel import Ranks
 from llmtrain_trainer.store import open_store
 
 
-def fetch_origin(config: RunConfig, ranks: Ranks) -> Checkpoint | None:
+def fetch_origin(config: RunConfig, ranks: Ranks, *, total_steps: int) -> Checkpoint | None:
     """Return the checkpoint that `checkpoint.restoreFrom` names; None where it names none.
 
-    Every rank must call it; all get the same one.
+    Every rank must call it; all get the same one. `total_steps` are those of the run that begins
+    there.
 
     Raises:
         ConfigurationError: there is no such checkpoint, or it is of too late a step.
@@ -39,11 +40,11 @@ def fetch_origin(config: RunConfig, ranks: Ranks) -> Checkpoint | None:
     if checkpoint is None:
         what = "checkpoint" if origin.step is None else f"checkpoint of step {origin.step}"
         raise _explain(f"{uri} has no {what}", "llmtrain checkpoints list --uri shows which")
-    if checkpoint.manifest.step >= config.training.steps:
+    if checkpoint.manifest.step >= total_steps:
         raise _explain(
-            f"step {checkpoint.manifest.step} of {uri} is not before the last of training.steps "
-            f"({config.training.steps})",
-            "raise training.steps, or name an earlier restoreFrom.step",
+            f"step {checkpoint.manifest.step} of {uri} is not before the last of "
+            f"{total_steps} steps",
+            "raise training.steps (tokens, epochs), or name an earlier restoreFrom.step",
         )
     return Checkpoint(
         manifest=checkpoint.manifest.model_copy(update={"run_seconds": 0.0}),

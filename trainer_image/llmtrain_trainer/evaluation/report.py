@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -16,12 +16,14 @@ from matplotlib.ticker import MaxNLocator
 
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.evaluation.answers import SuiteResult
-from llmtrain_trainer.evaluation.classification.record import ClassReport
 from llmtrain_trainer.evaluation.step_figure import draw_steps
 from llmtrain_trainer.evaluation.verdict import JudgedGate
 from llmtrain_trainer.model.blueprint import Shape
 from llmtrain_trainer.rendering import render_template
 from llmtrain_trainer.training.curve import smooth
+
+if TYPE_CHECKING:  # it brings scikit-learn, which only reports on classifiers need
+    from llmtrain_trainer.evaluation.classification.record import ClassReport
 
 TRAIN_COLOUR = "#9db8d6"
 SMOOTH_COLOUR = "#1f5fa8"

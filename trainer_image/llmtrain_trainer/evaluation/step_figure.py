@@ -70,6 +70,7 @@ def draw_steps(
             axes.grid(visible=True, linewidth=0.4, alpha=0.5)
             axes.spines[["top", "right"]].set_visible(False)
         rows[-1, 0].set_xlabel("step")
+        figure.align_ylabels()
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()

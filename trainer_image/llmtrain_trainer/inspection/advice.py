@@ -33,6 +33,8 @@ TRAINING_POINTS = 20
 MORE = 2
 """Factor of steps or parameters."""
 
+EPOCH_DECIMALS = 3
+
 DROPOUT = 0.1
 """Of the original transformer (Vaswani et al. 2017, arXiv:1706.03762, section 5.4)."""
 
@@ -62,7 +64,7 @@ def advise_training(curve: Curve, model: ModelSpec, training: TrainingSpec) -> l
             f"The held-out loss still fell over the last quarter, from {before:.4g} to {last:.4g}: "
             "train for longer."
         )
-        return [Change(path="training.steps", value=training.steps * MORE, reason=why)]
+        return [_change_length(training, MORE * int(last_step), int(last_step), why)]
     return _train_larger(curve, model, last)
 
 
@@ -78,7 +80,7 @@ def _train_less(
         f"The held-out loss was lowest ({best:.4g}) at step {best_step} of {last_step}, and rose "
         f"to {last:.4g}: the model overfits; end there."
     )
-    changes = [Change(path="training.steps", value=best_step, reason=why)]
+    changes = [_change_length(training, best_step, last_step, why)]
     warmup = training.optimizer.warmup_steps
     if warmup is not None and warmup > best_step:
         why = "At most so many steps."
@@ -88,6 +90,18 @@ def _train_less(
         why = "It overfits: dropout makes it depend less on single features."
         changes.append(Change(path="model.dropout", value=DROPOUT, reason=why))
     return changes
+
+
+def _change_length(training: TrainingSpec, steps: int, before: int, why: str) -> Change:
+    """Return the change from so many steps `before` to `steps`, by what gives a run's length."""
+    share = steps / before
+    if training.tokens is not None:
+        tokens = round(share * training.tokens)
+        return Change(path="training.tokens", value=tokens, reason=why)
+    if training.epochs is not None:
+        epochs = round(share * training.epochs, EPOCH_DECIMALS)
+        return Change(path="training.epochs", value=epochs, reason=why)
+    return Change(path="training.steps", value=steps, reason=why)
 
 
 def _train_larger(curve: Curve, model: ModelSpec, last: float) -> list[Change]:

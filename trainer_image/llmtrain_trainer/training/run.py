@@ -47,7 +47,7 @@ from llmtrain_trainer.failures import ConfigurationError, DataError, StoreError
 from llmtrain_trainer.model.blueprint import Blueprint, draw_blueprint
 from llmtrain_trainer.model.network import ISOLATING
 from llmtrain_trainer.model.pretrained import read_pretrained
-from llmtrain_trainer.objective.batch import Objective
+from llmtrain_trainer.objective.batch import Objective, count_samples
 from llmtrain_trainer.objective.choosing import choose_objective
 from llmtrain_trainer.parallel import Ranks, find_plain_model, forget_gathered, spread_model
 from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
@@ -80,6 +80,12 @@ class TrainingRun:
     optimizer: AdamW
     checkpointer: Checkpointer
     schedule: SaveSchedule
+    total_steps: int
+    """Optimizer steps of the run, as given or as the data has them."""
+
+    evaluate_every: int
+    """Steps between evaluations."""
+
     step: int
     """Optimizer steps done."""
 
@@ -150,9 +156,17 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
         blueprint = draw_blueprint(config, dataset, pretrained)
         isolates = blueprint.configuration.model_type in ISOLATING
         objective = choose_objective(config, dataset, isolates=isolates)
+        samples = count_samples(objective, dataset.train, config.training.sequence_length)
+        total_steps = config.training.count_steps(samples)
+        assert total_steps is not None
+        evaluate_every = config.evaluation.every_steps
+        if config.evaluation.every_epochs is not None:
+            epochs = config.evaluation.every_epochs
+            evaluate_every = config.training.count_epoch_steps(epochs, samples)
+        reporter.report(total_steps=total_steps)
         arithmetic = _choose_arithmetic(blueprint, ranks, checkpoint)
         if checkpoint is None:
-            checkpoint = fetch_origin(config, ranks)
+            checkpoint = fetch_origin(config, ranks, total_steps=total_steps)
         arithmetic.apply()
         facts = RunFacts(
             dataset=dataset.fingerprint,
@@ -201,7 +215,9 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             ),
             step=0,
             curve=[],
-            events=EventFile(store, total_steps=config.training.steps),
+            events=EventFile(store, total_steps=total_steps),
+            total_steps=total_steps,
+            evaluate_every=evaluate_every,
             peak_tokens_per_second=peak_speed,
             history=_read_history(config, store, ranks, reporter),
             watch=LossWatch(config.training.divergence),

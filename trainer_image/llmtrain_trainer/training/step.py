@@ -97,7 +97,7 @@ def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
         loss_sum += loss.detach()
     gradient_norm = run.optimizer.compute_gradient_norm()
     learning_rate = compute_learning_rate(
-        step, training.optimizer, training.steps, peak=run.config.learning_rate
+        step, training.optimizer, run.total_steps, peak=run.config.learning_rate
     )
     run.optimizer.step(learning_rate, gradient_norm)
 

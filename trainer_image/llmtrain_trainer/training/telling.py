@@ -37,7 +37,7 @@ def tell_step(run: TrainingRun, numbers: StepNumbers, agreed: Agreed, pace: Pace
     if run.ranks.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(run.ranks.device)
         facts["device_memory_bytes"] = point["deviceMemoryBytes"] = peak
-    note_step(run.curve, point, total_steps=run.config.training.steps)
+    note_step(run.curve, point, total_steps=run.total_steps)
 
     spread = run.stragglers.hear(agreed.own_seconds)
     if spread is not None:

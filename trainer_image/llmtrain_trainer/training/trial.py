@@ -20,6 +20,7 @@ from llmtrain_api.base import Model
 from llmtrain_api.network import Architecture, ModelSpec
 from llmtrain_api.objective import OBJECTIVES
 from llmtrain_api.training import OptimizerSpec, TrainingSpec
+from llmtrain_trainer.linux import keep_freed_memory
 from llmtrain_trainer.model.losses import compute_loss_sum
 from llmtrain_trainer.model.network import build_model
 from llmtrain_trainer.objective.choosing import make_objective
@@ -66,6 +67,7 @@ class TrialResult(Model):
 def run_trial(request: TrialRequest) -> TrialResult:
     """Do a few optimizer steps, and measure the fastest of those that are not the first."""
     torch.set_num_threads(request.threads)
+    keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision, width = request.training.precision, request.model.resolve().hidden_size
     arithmetic = choose_arithmetic(precision, device, hidden_size=width)

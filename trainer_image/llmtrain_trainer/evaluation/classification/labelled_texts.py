@@ -6,6 +6,7 @@ of errors look at them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from llmtrain_api.recipe import PersonalData
 from llmtrain_trainer.dataset.facts import Facts
 from llmtrain_trainer.dataset.loading import Split
+from llmtrain_trainer.preparation.privacy import replace_personal_data
 
 MAX_TOKENS = 2048
 """Of each document; most classifiers read fewer."""
@@ -25,7 +28,8 @@ class LabelledTexts:
     """Documents of one part of the data."""
 
     texts: Sequence[str]
-    """As the tokenizer gives them back, at most the first `MAX_TOKENS` tokens of each."""
+    """As the tokenizer gives them back, at most the first `MAX_TOKENS` tokens of each, with
+    placeholders for personal data, so that nothing above sees a value of it."""
 
     labels: tuple[str, ...]
     """All that there are, sorted."""
@@ -65,7 +69,7 @@ def read_labelled_texts(
         [document[:MAX_TOKENS].tolist() for document in documents], skip_special_tokens=True
     )
     return LabelledTexts(
-        texts=[str(text) for text in texts],
+        texts=[replace_personal_data(str(text), list(PersonalData), Counter()) for text in texts],
         labels=tuple(labels),
         true=np.searchsorted(list(labels), [item.label for item in facts]),
         facts=facts,

@@ -1,6 +1,6 @@
 """What is reported of a classifier: its metrics, each label, what is taken for what, calibration.
 
-Below: `charts`. Above: `reporting` fills it in, `report` shows it.
+Below: `charts`, `error_analysis`. Above: `reporting` fills it in, `report` shows it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from llmtrain_trainer.evaluation.classification.calibration import ReliabilityBin
 from llmtrain_trainer.evaluation.classification.charts import draw_confusion, draw_reliability
 from llmtrain_trainer.evaluation.classification.intervals import Interval
+from llmtrain_trainer.evaluation.error_analysis.explaining import Explanation
 
 SHOWN_CONFUSIONS = 10
 
@@ -60,6 +61,9 @@ class ClassReport:
 
     calibration: Sequence[ReliabilityBin]
 
+    explanation: Explanation
+    """Why it errs."""
+
     @property
     def confusions(self) -> list[tuple[str, str, int]]:
         """Which label is taken for which other, and how often; the commonest first."""
@@ -94,6 +98,7 @@ class ClassReport:
             "intervals": {name: list(interval) for name, interval in self.intervals.items()},
             "confusion": self.confusion.tolist(),
             "calibration": [asdict(item) for item in self.calibration],
+            "errors": self.explanation.dump(),
         }
 
 

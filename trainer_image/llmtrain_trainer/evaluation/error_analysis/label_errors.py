@@ -1,0 +1,102 @@
+"""Which labels of the data are probably wrong, by confident learning.
+
+Below: `predictions` that were made without having seen the document. Above: `findings`.
+
+Northcutt, Jiang and Chuang 2021 (Confident Learning, arXiv:1911.00068). A model is confident of a
+label where it gives it at least the mean probability that it gives it over the documents that have
+it (section 3.1): so a label of which it is never sure needs less. Counted is for how many documents
+it is confident of another label than theirs, for each pair of labels; these are the off-diagonals
+of the confident joint. Found are the documents that are counted.
+
+They are ranked by the probability of the best other label as a share of its and their own label's.
+On real text this ranks better than the probability of the own label alone, and than the difference
+of the two; docs/evaluation.md has the figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmtrain_trainer.evaluation.classification.predictions import Predictions
+
+TOLERANCE = 1e-9
+"""Of probabilities that are as large as the mean of which they are a part."""
+
+LEAST = 1e-12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelError:
+    """A document whose label is probably wrong."""
+
+    document: int
+    """Its number among the predictions."""
+
+    given: int
+    """Number of its label in the data."""
+
+    suggested: int
+    """Number of the label that it probably has."""
+
+    confidence: float
+    """Probability of the suggested label against the given one, by the model."""
+
+
+def find_label_errors(predictions: Predictions) -> list[LabelError]:
+    """Return the documents whose label is probably wrong, the surest first.
+
+    Args:
+        predictions: made by a model that did not learn from these documents.
+    """
+    suggested = suggest_labels(predictions)
+    found = np.flatnonzero(suggested != predictions.true)
+    doubt = compute_doubt(predictions)
+    return [
+        LabelError(
+            document=int(number),
+            given=int(predictions.true[number]),
+            suggested=int(suggested[number]),
+            confidence=float(doubt[number]),
+        )
+        for number in found[np.argsort(-doubt[found], kind="stable")]
+    ]
+
+
+def suggest_labels(predictions: Predictions) -> NDArray[np.int64]:
+    """Return the label that each document probably has [documents]; its own where none is sure."""
+    probabilities = predictions.probabilities
+    thresholds = compute_thresholds(predictions)
+    is_sure = probabilities >= thresholds - TOLERANCE
+    # Of several labels that the model is sure of, the most probable one counts.
+    best = np.where(is_sure, probabilities, -1.0).argmax(axis=1)
+    suggested: NDArray[np.int64] = np.where(is_sure.any(axis=1), best, predictions.true)
+    return suggested
+
+
+def compute_thresholds(predictions: Predictions) -> NDArray[np.float64]:
+    """Return the mean probability of each label over the documents that have it [labels].
+
+    A label that no document has is never sure.
+    """
+    size = len(predictions.labels)
+    own = predictions.probabilities[np.arange(len(predictions)), predictions.true]
+    counts = np.bincount(predictions.true, minlength=size)
+    sums = np.bincount(predictions.true, weights=own, minlength=size)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
+
+
+def compute_doubt(predictions: Predictions) -> NDArray[np.float64]:
+    """Return how probable the best other label is against each document's own [documents].
+
+    From 0 to 1: p(best other) / (p(best other) + p(own)); 0.5 where they are equal.
+    """
+    others = predictions.probabilities.copy()
+    rows = np.arange(len(predictions))
+    own = others[rows, predictions.true].copy()
+    others[rows, predictions.true] = 0.0
+    best = others.max(axis=1)
+    doubt: NDArray[np.float64] = best / np.maximum(best + own, LEAST)
+    return doubt
