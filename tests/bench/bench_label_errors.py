@@ -211,11 +211,11 @@ def measure_mismatch(
         alarms["hasOtherLengths"] += said.has_other_lengths
         alarms["any"] += said.is_shifted
     shifts = {}
-    for name, order in (
+    for name, (learned, held_out) in (
         ("tenth of held-out texts of a label that was not learned", shift_label(texts, random)),
         ("held-out texts a fifth longer", shift_length(texts, random)),
     ):
-        said = compare_parts(take(texts, order[0]), take(texts, order[1]), seed=0)
+        said = compare_parts(take(texts, learned), take(texts, held_out), seed=0)
         assert said is not None
         shifts[name] = {
             "auc": round(said.auc, 3),
