@@ -61,6 +61,8 @@ def test_labels_are_replaced_and_nothing_changes_sides(tmp_path: Path) -> None:
         [
             {"document": digest_text(TEXTS[0]), "from": "even", "to": "odd"},
             {"document": "id:n1", "from": "odd", "to": "even"},
+            {"document": "id:n3", "from": "odd", "to": "rare"},
+            {"document": "id:n3", "from": "rare", "to": "even"},  # of a later run
             {"document": "id:n2", "from": "odd", "to": "even"},  # it is even by now
             {"document": "id:nobody", "from": "odd", "to": "even"},
         ],
@@ -71,6 +73,7 @@ def test_labels_are_replaced_and_nothing_changes_sides(tmp_path: Path) -> None:
     assert changed == {
         TEXTS[0]: (before[TEXTS[0]][0], "odd"),
         TEXTS[1]: (before[TEXTS[1]][0], "even"),
+        TEXTS[3]: (before[TEXTS[3]][0], "even"),
     }
     store = open_store(listed.run_uri, listed.storage)
     uri = json.loads(store.read_bytes("dataset.json"))["uri"]
@@ -78,7 +81,7 @@ def test_labels_are_replaced_and_nothing_changes_sides(tmp_path: Path) -> None:
         open_store(uri, listed.storage).read_bytes("manifest.json")
     )
     rules = manifest.steps[0].rules
-    assert rules["relabelled"].count == 2
+    assert rules["relabelled"].count == 3
     assert rules["has another label than the list says"].examples[0].place.endswith(":3")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,12 +88,12 @@ def change_data(
         min_confidence: of findings about single documents.
     """
     spec = DataSpec.read_lenient(data)
-    dropped = {
-        drop.document: ""
+    dropped = dict.fromkeys(
+        drop.document
         for finding in findings
         for drop in finding.drop
         if drop.confidence >= min_confidence
-    }
+    )
     relabelled = {
         one.document: RelabelLine(
             document=one.document, from_label=one.from_label, to_label=one.to_label
@@ -115,12 +116,7 @@ def change_data(
         why = f"{len(relabelled)} documents get another label, {sure}. "
         why += _explain(findings, "relabel")
         changes.append(Change(path="data.relabel", value=[*lists, {"uri": uri}], reason=why))
-    for finding in findings:
-        for weigh in finding.weigh:
-            weight = spec.sources[weigh.source].weight * weigh.factor
-            path = f"data.sources[{weigh.source}].weight"
-            changes.append(Change(path=path, value=weight, reason=finding.summary))
-    return changes
+    return [*changes, *_weigh_sources(findings, spec)]
 
 
 def change_training(facts: RunFacts) -> list[Change]:
@@ -128,6 +124,19 @@ def change_training(facts: RunFacts) -> list[Change]:
     model = ModelSpec.read_lenient(facts.spec["model"])
     training = TrainingSpec.read_lenient(facts.spec["training"])
     return advise_training(facts.curve, model, training)
+
+
+def _weigh_sources(findings: Sequence[Finding], spec: DataSpec) -> list[Change]:
+    """Return the weights of sources; where several findings are about one, their factors meet."""
+    changes = []
+    for number, source in enumerate(spec.sources):
+        found = [(f, w) for f in findings for w in f.weigh if w.source == number]
+        if found:
+            weight = math.prod([source.weight, *(weigh.factor for _, weigh in found)])
+            why = " ".join(finding.summary for finding, _ in found)
+            path = f"data.sources[{number}].weight"
+            changes.append(Change(path=path, value=weight, reason=why))
+    return changes
 
 
 def _write_list(store: Store, kind: str, lines: Sequence[str]) -> str:

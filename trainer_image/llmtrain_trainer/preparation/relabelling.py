@@ -7,6 +7,7 @@ kept is the new one, and the document stays in the part of the split that it was
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,25 +28,28 @@ RELABELLED, OUTDATED = "relabelled", "has another label than the list says"
 
 @dataclass(frozen=True, slots=True)
 class Relabels:
-    """Labels to be replaced: (the label as it is, the new one) by digest, or by id: and an id."""
+    """Labels to be replaced: the new one by the label as it is, by digest, or by id: and an id."""
 
-    by_name: dict[str, tuple[str, str]]
+    by_name: dict[str, dict[str, str]]
 
     def apply(self, document: Document, tally: Tally) -> Document:
         """Return the document with its new label, where it gets one.
 
-        A label that is no longer what the list says stays: somebody corrected it at its source.
+        What was changed may be changed on, as by the list of a later run. A label that is not what
+        any line says stays: somebody corrected it at its source.
         """
         facts = document.facts
         found = self.by_name.get(document.digest) or self.by_name.get(f"{ID_PREFIX}{facts.id}")
         if found is None:
             return document
-        old, new = found
-        if facts.label != old:
+        label, left = facts.label, dict(found)
+        while label in left:
+            label = left.pop(label)
+        if len(left) == len(found):
             tally.count_rule(document.place, OUTDATED)
             return document
         tally.count_rule(document.place, RELABELLED)
-        return replace(document, facts=replace(facts, label=new))
+        return replace(document, facts=replace(facts, label=label))
 
 
 NO_RELABELS = Relabels({})
@@ -64,7 +68,7 @@ def read_relabels(files: list[SourceFile], scratch: Path, sources: Sequence[Sour
             gives a document another label than a line before.
         StoreError: where the store fails.
     """
-    by_name: dict[str, tuple[str, str]] = {}
+    by_name: defaultdict[str, dict[str, str]] = defaultdict(dict)
     have_ids = any(source.fields is not None and source.fields.id for source in sources)
     path = scratch / "relabels"
     for file in files:
@@ -83,11 +87,11 @@ def read_relabels(files: list[SourceFile], scratch: Path, sources: Sequence[Sour
             if is_id and not have_ids:
                 raise _refuse(f"{place}: an id, but no source in data.sources has fields.id")
             name = read.document if is_id else read.document[: 2 * ENTRY_BYTES]
-            change = (read.from_label, read.to_label)
-            if by_name.setdefault(name, change) != change:
+            change = by_name[name]
+            if change.setdefault(read.from_label, read.to_label) != read.to_label:
                 raise _refuse(f"{place}: the document gets another label in a line before")
         path.unlink()
-    return Relabels(by_name)
+    return Relabels(dict(by_name))
 
 
 def _refuse(message: str) -> DataError:

@@ -2,15 +2,15 @@
 
 Below: `predictions` that were made without having seen the document. Above: `findings`.
 
-Northcutt, Jiang and Chuang 2021 (Confident Learning, arXiv:1911.00068). A model is confident of a
-label where it gives it at least the mean probability that it gives it over the documents that have
-it (section 3.1): so a label of which it is never sure needs less. Counted is for how many documents
-it is confident of another label than theirs, for each pair of labels; these are the off-diagonals
-of the confident joint. Found are the documents that are counted.
+How many there are is counted as Northcutt, Jiang and Chuang 2021 (Confident Learning,
+arXiv:1911.00068, section 3.1): a model is confident of a label where it gives it at least the mean
+probability that it gives it over the documents that have it, so that a label of which it is never
+sure needs less. Counted are the documents for which it is confident of another label than theirs,
+the off-diagonals of the confident joint.
 
-They are ranked by the probability of the best other label as a share of its and their own label's.
-On real text this ranks better than the probability of the own label alone, and than the difference
-of the two; docs/evaluation.md has the figures.
+Which ones is said by the probability of the best other label as a share of its and their own
+label's, the greatest first. On real text this ranks better than the probability of the own label
+alone and than the difference of the two; docs/evaluation.md has the figures.
 """
 
 from __future__ import annotations
@@ -51,29 +51,26 @@ def find_label_errors(predictions: Predictions) -> list[LabelError]:
     Args:
         predictions: made by a model that did not learn from these documents.
     """
-    suggested = suggest_labels(predictions)
-    found = np.flatnonzero(suggested != predictions.true)
-    doubt = compute_doubt(predictions)
+    doubt, others = compute_doubt(predictions)
+    found = np.argsort(-doubt, kind="stable")[: count_label_errors(predictions)]
     return [
         LabelError(
-            document=int(number),
+            document=number,
             given=int(predictions.true[number]),
-            suggested=int(suggested[number]),
+            suggested=int(others[number]),
             confidence=float(doubt[number]),
         )
-        for number in found[np.argsort(-doubt[found], kind="stable")]
+        for number in found.tolist()
     ]
 
 
-def suggest_labels(predictions: Predictions) -> NDArray[np.int64]:
-    """Return the label that each document probably has [documents]; its own where none is sure."""
+def count_label_errors(predictions: Predictions) -> int:
+    """Return for how many documents the model is confident of another label than theirs."""
     probabilities = predictions.probabilities
-    thresholds = compute_thresholds(predictions)
-    is_sure = probabilities >= thresholds - TOLERANCE
+    is_sure = probabilities >= compute_thresholds(predictions) - TOLERANCE
     # Of several labels that the model is sure of, the most probable one counts.
     best = np.where(is_sure, probabilities, -1.0).argmax(axis=1)
-    suggested: NDArray[np.int64] = np.where(is_sure.any(axis=1), best, predictions.true)
-    return suggested
+    return int((is_sure.any(axis=1) & (best != predictions.true)).sum())
 
 
 def compute_thresholds(predictions: Predictions) -> NDArray[np.float64]:
@@ -88,15 +85,17 @@ def compute_thresholds(predictions: Predictions) -> NDArray[np.float64]:
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
 
 
-def compute_doubt(predictions: Predictions) -> NDArray[np.float64]:
-    """Return how probable the best other label is against each document's own [documents].
+def compute_doubt(
+    predictions: Predictions,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return how probable the best other label is against each document's own, and which that is.
 
-    From 0 to 1: p(best other) / (p(best other) + p(own)); 0.5 where they are equal.
+    From 0 to 1: p(best other) / (p(best other) + p(own)); 0.5 where they are equal [documents].
     """
     others = predictions.probabilities.copy()
     rows = np.arange(len(predictions))
     own = others[rows, predictions.true].copy()
-    others[rows, predictions.true] = 0.0
+    others[rows, predictions.true] = -1.0
     best = others.max(axis=1)
     doubt: NDArray[np.float64] = best / np.maximum(best + own, LEAST)
-    return doubt
+    return doubt, others.argmax(axis=1)
