@@ -27,7 +27,7 @@ from llmtrain_trainer.linux import keep_freed_memory
 keep_freed_memory()
 for _ in range(4):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    pieces = [bytearray(40 << 20) for _ in range(2)]
+    pieces = [bytearray(24 << 20) for _ in range(4)]
     for piece in pieces:
         piece[:: mmap.PAGESIZE] = bytes(len(piece) // mmap.PAGESIZE)
     del pieces

@@ -17,8 +17,9 @@ MEMORY_EVENTS_FILE = MEMORY_FOLDER / "memory.events"
 CPU_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT_BYTES, KEPT_PIECE_BYTES = 2**31 - 1, 2**30
-"""Free memory at the end of the heap, and the size of a piece, from which on glibc returns it."""
+KEPT_BYTES, KEPT_PIECE_BYTES = 2**31 - 1, 2**25
+"""Free memory at the end of the heap, and the size of a piece, from which on glibc returns it. With
+larger pieces the heap would fall to pieces: logits are the largest of them, and come and go."""
 
 
 def die_with_parent() -> None:

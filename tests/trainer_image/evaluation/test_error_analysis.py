@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -216,3 +217,7 @@ def test_an_explanation_names_what_can_be_done() -> None:
     assert "variance" in by_kind[FindingKind.GAP, Part.TEST].summary
     assert (FindingKind.MISMATCH, Part.TEST) not in by_kind
     assert explanation.confident[0].label == "tool"
+    said = explanation.dump()
+    assert said["parts"][0]["errorRate"] == 0.0
+    assert said["slices"][0]["pValue"] < 0.05
+    json.dumps(said)

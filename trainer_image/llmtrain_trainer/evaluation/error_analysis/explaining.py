@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic.alias_generators import to_camel
+
 from llmtrain_api.findings import Finding, Part
 from llmtrain_trainer.evaluation.classification.labelled_texts import LabelledTexts
 from llmtrain_trainer.evaluation.classification.predictions import Predictions
@@ -69,17 +71,18 @@ class Explanation:
     """Documents whose label is the least probable for the model."""
 
     def dump(self) -> dict[str, Any]:
-        """Return JSON-ready data, but for the findings, which have a file of their own."""
+        """Return JSON-ready camelCase data; the findings have a file of their own."""
         return {
             "parts": [
-                {**asdict(part), "errorRate": part.error_rate, "interval": list(part.interval)}
+                {**_dump(part), "errorRate": part.error_rate, "interval": list(part.interval)}
                 for part in self.parts
             ],
-            "slices": [asdict(item) for item in self.slices],
-            "mismatch": None if self.mismatch is None else asdict(self.mismatch),
-            "groups": [asdict(group) for group in self.groups],
-            "confident": [asdict(example) for example in self.confident],
-            "hardest": [asdict(example) for example in self.hardest],
+            "slices": [_dump(item) for item in self.slices],
+            "mismatch": None if self.mismatch is None else _dump(self.mismatch),
+            "labelErrors": [_dump(item) for item in self.label_errors],
+            "groups": [_dump(group) for group in self.groups],
+            "confident": [_dump(example) for example in self.confident],
+            "hardest": [_dump(example) for example in self.hardest],
         }
 
 
@@ -143,3 +146,7 @@ def explain_errors(
         confident=confident,
         hardest=hardest,
     )
+
+
+def _dump(record: Any) -> dict[str, Any]:
+    return asdict(record, dict_factory=lambda items: {to_camel(name): v for name, v in items})

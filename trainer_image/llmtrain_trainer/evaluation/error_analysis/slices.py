@@ -122,5 +122,6 @@ def _divide_by_length(
     places = np.searchsorted(edges, lengths, side="left")
     for place in np.unique(places):
         inside = places == place
-        name = f"{lengths[inside].min():,} to {lengths[inside].max():,} tokens"
-        yield SliceKind.LENGTH, name, inside
+        least, most = lengths[inside].min(), lengths[inside].max()
+        name = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        yield SliceKind.LENGTH, f"{name} tokens", inside
