@@ -22,7 +22,7 @@ from testbed.ranks import RunningRanks, run_ranks
 from testbed.tiny_run import configure_tiny_run, find_run_folder, prepare_tiny_run
 
 TWO_RANKS = {"processes_per_worker": 2}
-EPOCHS = 0.02
+EPOCHS = 0.1
 WITH_DROPOUT = {"model": {"layers": 2, "heads": 2, "hiddenSize": 32, "dropout": 0.1}}
 
 
