@@ -50,7 +50,12 @@ def test_the_command_line_takes_the_place_of_namespace_and_replicas(manifest: Pa
         ("steps: 100", "steps: 0", 10, "Optimizer steps of the whole run."),
         ("steps: 100", "steps: many", 10, "given: 'many'"),
         ("steps: 100", "stepps: 100", 10, "Did you mean steps?"),
-        ("    steps: 100", "    seed: 1", 9, "spec.training.steps: required"),
+        (
+            "    steps: 100",
+            "    seed: 1",
+            9,
+            "spec.training: give exactly one of steps, tokens and epochs",
+        ),
         ("s3://corpus/books/", "/books", 8, "spec.data.sources[0].uri: "),
         ("name: small", "name: Small", 4, "metadata.name: "),
         ("v1alpha1", "v2", 1, "should be 'llmtrain.dev/v1alpha1'"),

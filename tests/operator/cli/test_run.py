@@ -19,7 +19,7 @@ from testbed.processes import wait_until
 
 SECONDS = 300
 NUM_TOPICS = 12
-NUM_STEPS = 400
+NUM_STEPS = 1200
 """Enough of them that Ctrl-C comes in between, and each of a few milliseconds."""
 
 MANIFEST: dict[str, Any] = {
@@ -79,11 +79,12 @@ def here(llmtrain: CommandLine) -> Here:
 
 def test_ctrl_c_saves_and_the_same_command_goes_on_to_the_end(here: Here) -> None:
     run = here.llmtrain.start(*here.arguments())
-    wait_until(lambda: ", loss " in run.tail_log(), seconds=SECONDS, what="a step")
+    wait_until(lambda: "prepare" in run.tail_log(), seconds=SECONDS, what="the first stage")
     busy = here.llmtrain(*here.arguments())
     assert busy.returncode == 1
     assert "default/tiny is run by another process" in busy.stderr
 
+    wait_until(lambda: ", loss " in run.tail_log(), seconds=SECONDS, what="a step")
     run.signal(signal.SIGINT)
     assert run.wait(seconds=SECONDS) == 1, run.tail_log()
     stopped = run.tail_log()
