@@ -35,7 +35,7 @@ from llmtrain_operator.world import ConflictError
 from llmtrain_operator.world.events import publish_event
 from llmtrain_operator.world.inquiries import Inquiries
 from llmtrain_operator.world.job_store import JobStore
-from llmtrain_operator.world.kube import ApiError, KubeClient
+from llmtrain_operator.world.kube import ApiError, KubeClient, has_fields
 from llmtrain_operator.world.pod_facts import find_owner
 from llmtrain_operator.world.pod_store import PodStore
 
@@ -209,7 +209,7 @@ class ClusterWorld:
         return refusals
 
     async def _provide(self, job: LLMTrainingJob, kind: str, body: dict[str, Any]) -> str | None:
-        """Create an object, or apply it where the job has it already; return what refuses it."""
+        """Create an object, or apply it where the job has another; return what refuses it."""
         path = CORE_PATH.format(namespace=job.metadata.namespace, kind=kind)
         name = body["metadata"]["name"]
         try:
@@ -222,7 +222,9 @@ class ClusterWorld:
             present = await self._client.get(f"{path}/{name}")
             if find_owner(present["metadata"]) != job.metadata.uid:
                 return _explain_foreign(kind, name)
-            await self._client.apply(f"{path}/{name}", body)
+            # A write for each job would be what an operator begins with whenever it is started.
+            if not has_fields(present, body):
+                await self._client.apply(f"{path}/{name}", body)
         return None
 
     async def _start(

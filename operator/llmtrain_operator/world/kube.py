@@ -213,3 +213,13 @@ def _read_error(status: int, payload: bytes) -> ApiError:
 
 def _describe_error(answer: dict[str, Any]) -> ApiError:
     return ApiError(answer["code"], answer.get("reason", ""), answer.get("message", ""))
+
+
+def has_fields(present: Any, wanted: Any) -> bool:
+    """Return whether an object has all that is wanted. It may have more: what the server adds."""
+    if isinstance(wanted, dict) and isinstance(present, dict):
+        return all(k in present and has_fields(present[k], wanted[k]) for k in wanted)
+    if isinstance(wanted, list) and isinstance(present, list):
+        same = len(present) == len(wanted)
+        return same and all(has_fields(p, w) for p, w in zip(present, wanted, strict=True))
+    return bool(present == wanted)
