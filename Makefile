@@ -53,7 +53,7 @@ generate: $(STAMP) ## Write the CRD and the plain install manifest anew
 
 .PHONY: test
 test: $(STAMP) build-testbed ## Every test that needs no root
-	$(RUN)/pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile --no-loadscope-reorder --durations=30 \
+	$(RUN)/pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile --durations=30 \
 		-m "not nodes and not patient" tests
 
 .PHONY: e2e
