@@ -6,12 +6,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from llmtrain_api import JobStatus, LLMTrainingJob
+from llmtrain_api import LLMTrainingJob
 from llmtrain_api.records import ExitCode, Stage
 from llmtrain_api.status import Phase
 from llmtrain_operator.plan import plan_job
 from llmtrain_operator.plan.types import Observed, ObservedProcess, Plan, ProcessState
 from testbed.jobs import make_job, observe_process, record_failure, record_success
+from testbed.passes import with_status
 
 RUNNING, WAITING = ProcessState.RUNNING, ProcessState.WAITING
 SUCCEEDED, FAILED = ProcessState.SUCCEEDED, ProcessState.FAILED
@@ -23,10 +24,6 @@ def job() -> LLMTrainingJob:
     job = make_job("tiny", replicas=1)
     data = job.spec.data.model_copy(update={"tasks": 3})
     return job.model_copy(update={"spec": job.spec.model_copy(update={"data": data})})
-
-
-def with_status(job: LLMTrainingJob, status: JobStatus) -> LLMTrainingJob:
-    return job.model_copy(update={"status": status})
 
 
 def task(index: int, incarnation: int, state: ProcessState, **facts: object) -> ObservedProcess:

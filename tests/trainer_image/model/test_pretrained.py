@@ -70,12 +70,13 @@ def read_weights(config: RunConfig) -> dict[str, torch.Tensor]:
     return load_file(find_run_folder(config) / "export" / "model.safetensors")
 
 
-def run_disturbed(config: RunConfig, root: Path) -> list[float]:
-    """Run two ranks that are stopped, take the model away, and go on by one; return all losses."""
+def run_disturbed(config: RunConfig, *, taken_away: Path | None = None) -> list[float]:
+    """Run two ranks that are stopped, and go on by one; return all losses."""
     ranks = RunningRanks(config, fate=Fate(leaves_in_step=2))
     with pytest.raises(PreemptedError):
         ranks.finish()
-    shutil.rmtree(root / "tiny-bucket" / "model")
+    if taken_away is not None:
+        shutil.rmtree(taken_away)
     config = config.model_copy(update={"processes_per_worker": 1})
     return ranks.logs[0].list_facts("loss") + run_ranks(config, round_number=2).list_facts("loss")
 
@@ -85,16 +86,26 @@ def test_a_run_goes_on_from_an_export_and_needs_it_once(base: Base) -> None:
     losses = run_ranks(alone).list_facts("loss")
     assert losses[0] < base.losses[-1] + 0.3 < base.losses[0] - 1.0
 
-    shutil.copytree(base.folder, base.root / "tiny-bucket" / "model")
+    model = base.root / "tiny-bucket" / "model"
+    shutil.copytree(base.folder, model)
     disturbed = go_on(
         *(base.root, "s3://tiny-bucket/model", "disturbed"), strategy="fsdp", processes_per_worker=2
     )
-    told = run_disturbed(disturbed, base.root)
+    told = run_disturbed(disturbed, taken_away=model)
     assert told == pytest.approx(losses, rel=LOSS_TOLERANCE)
     first, second = read_weights(alone), read_weights(disturbed)
     assert first.keys() == second.keys()
     for name, weights in first.items():
         torch.testing.assert_close(weights, second[name], rtol=1e-4, atol=1e-5)
+
+
+def go_on_disturbed(base: Base, run: str, training: dict[str, Any]) -> list[float]:
+    """Go on with two sharded ranks that are stopped, then with one; return all losses."""
+    return run_disturbed(
+        go_on(
+            *(base.root, base.uri, run), training=training, strategy="fsdp", processes_per_worker=2
+        )
+    )
 
 
 def test_adapters_are_all_that_is_trained_and_saved(base: Base) -> None:
@@ -104,19 +115,8 @@ def test_adapters_are_all_that_is_trained_and_saved(base: Base) -> None:
     losses = run_ranks(alone).list_facts("loss")
     assert losses[0] < base.losses[0] - 1.0
 
-    config = go_on(
-        *(base.root, base.uri, "adapters-disturbed"),
-        training=training,
-        strategy="fsdp",
-        processes_per_worker=2,
-    )
-    ranks = RunningRanks(config, fate=Fate(leaves_in_step=2))
-    with pytest.raises(PreemptedError):
-        ranks.finish()
-    config = config.model_copy(update={"processes_per_worker": 1})
-    told = ranks.logs[0].list_facts("loss")
-    told += run_ranks(config, round_number=2).list_facts("loss")
-    assert told == pytest.approx(losses, rel=LOSS_TOLERANCE)
+    disturbed = go_on_disturbed(base, "adapters-disturbed", training)
+    assert disturbed == pytest.approx(losses, rel=LOSS_TOLERANCE)
 
     [shard] = find_run_folder(alone).glob("checkpoints/step-00000006/*/*.safetensors")
     saved = load_file(shard)
@@ -133,19 +133,8 @@ def test_frozen_layers_stay_and_are_not_saved(base: Base) -> None:
     training = {"freeze": {"embeddings": True, "layers": 1}}
     alone = go_on(base.root, base.uri, "frozen", training=training)
     losses = run_ranks(alone).list_facts("loss")
-    config = go_on(
-        *(base.root, base.uri, "frozen-disturbed"),
-        training=training,
-        strategy="fsdp",
-        processes_per_worker=2,
-    )
-    ranks = RunningRanks(config, fate=Fate(leaves_in_step=2))
-    with pytest.raises(PreemptedError):
-        ranks.finish()
-    config = config.model_copy(update={"processes_per_worker": 1})
-    told = ranks.logs[0].list_facts("loss")
-    told += run_ranks(config, round_number=2).list_facts("loss")
-    assert told == pytest.approx(losses, rel=LOSS_TOLERANCE)
+    disturbed = go_on_disturbed(base, "frozen-disturbed", training)
+    assert disturbed == pytest.approx(losses, rel=LOSS_TOLERANCE)
 
     [shard] = find_run_folder(alone).glob("checkpoints/step-00000006/*/*.safetensors")
     before, after = load_file(base.folder / "model.safetensors"), read_weights(alone)
