@@ -34,7 +34,7 @@ from llmtrain_operator.plan.workers import Worker
 
 
 def describe_common(
-    job: LLMTrainingJob, observed: Observed, toll: Toll | None, now: datetime
+    job: LLMTrainingJob, observed: Observed, toll: Toll, now: datetime
 ) -> JobStatus:
     """Return the status with everything that is said alike in every phase."""
     before, spec = job.status, job.spec
@@ -61,16 +61,13 @@ def describe_common(
             job, run_uri, results.dataset if results else None, spec.workers.image
         ),
         "started_at": before.started_at or format_time(now),
+        "attempts": list(toll.attempts),
+        "incarnations": toll.incarnations,
+        "restarts": toll.restarts,
+        "failures": toll.failures,
+        "failures_by_class": toll.failures_by_class,
+        "avoided_nodes": list(toll.avoided),
     }
-    if toll is not None:
-        update |= {
-            "attempts": list(toll.attempts),
-            "incarnations": toll.incarnations,
-            "restarts": toll.restarts,
-            "failures": toll.failures,
-            "failures_by_class": toll.failures_by_class,
-            "avoided_nodes": list(toll.avoided),
-        }
     return before.model_copy(update=update)
 
 
