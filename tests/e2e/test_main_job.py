@@ -41,7 +41,7 @@ from testbed.operators import Jobs
 from testbed.pod_watch import find_doubles, watch_objects, watch_pods
 from testbed.processes import ServerProcess, wait_until
 from testbed.prometheus import Prometheus, scrape_file, write_pod_targets
-from testbed.workers import DEADLINE_SECONDS, Workers
+from testbed.workers import AGENT_COMMAND, DEADLINE_SECONDS, Workers
 
 pytestmark = pytest.mark.nodes
 
@@ -51,7 +51,6 @@ CHECKPOINT_EVERY_STEPS = 5
 KILL_GAP_SECONDS = (1.0, 25.0)
 MIN_KILLS = 3
 LOSS_TOLERANCE = 1e-5
-AGENT_COMMAND = "llmtrain_trainer"
 NUM_WRITTEN_TOKENS = 40
 
 StartPrometheus = Callable[[Sequence[dict[str, Any]]], Prometheus]

@@ -1,7 +1,7 @@
 """Random kills with fixed seeds: whatever dies, a run ends as the undisturbed one did.
 
-Below: `soak_machine`, `soak_agents` (what there is to kill). Above: `tests/faults/test_soak.py`
-kills a few, `tests/bench/bench_faults.py` hundreds.
+Below: `soak_machine`, `soak_agents`, `soak_nodes` (what there is to kill). Above:
+`tests/faults/test_soak.py` kills a few, `tests/bench/bench_faults.py` hundreds.
 
 After each kill the run must have come to a newer checkpoint before the next one follows, so that
 what is tested is loss and return, and not how many failures in a row are forgiven. All through it:

@@ -1,11 +1,10 @@
 """The soak's cluster: ranks, agents, pods, the operator and the store, killed at random.
 
-Below: `agent_world`. Above: `soak`.
+Below: `agent_world`, `run_digest`. Above: `soak`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 import time
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from collections.abc import Mapping
 from llmtrain_api import JobStatus, ProgressRecord
 from llmtrain_api.records import Stage
 from testbed.agent_world import AgentWorld
+from testbed.run_digest import digest_run
 from testbed.small_job import BUCKET
 from testbed.soak import END_SECONDS, Kind
 from testbed.workers import ask_agent
@@ -61,21 +61,7 @@ class SoakAgents:
 
     def digest(self) -> str:
         """Return a digest of the run's losses and weights."""
-        results = self.read_status().results
-        assert results is not None
-        assert results.export_uri is not None
-        client = self._world.minio.connect()
-        prefix = results.export_uri.removeprefix(f"s3://{BUCKET}/")
-        keys = [
-            str(found.object_name)
-            for found in client.list_objects(BUCKET, f"{prefix}/", recursive=True)
-            if str(found.object_name).endswith(".safetensors")
-        ]
-        digest = hashlib.sha256()
-        for key in (prefix.removesuffix("export") + "curves.json", *sorted(keys)):
-            with client.get_object(BUCKET, key) as answer:
-                digest.update(answer.read())
-        return digest.hexdigest()
+        return digest_run(self._world.minio, BUCKET, self.read_status())
 
     def close(self) -> None:
         """Leave nothing running."""
