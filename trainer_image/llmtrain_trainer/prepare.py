@@ -20,6 +20,7 @@ import hashlib
 import json
 import logging
 import tempfile
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -166,13 +167,15 @@ def take_part(
     Raises:
         DataError, StoreError: see `run_prepare`.
     """
-    with tempfile.TemporaryDirectory(prefix="llmtrain-prepare-") as name:
+    with ExitStack() as stack:
+        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="llmtrain-prepare-"))
         scratch, output = Path(name), Path(name) / "dataset"
         output.mkdir()
         first = FirstPass(config.data, inputs, team, scratch, sizes.read_bytes)
         second = SecondPass(
             team, with_roles=keeps_roles(config.data), unit_characters=sizes.encode_characters
         )
+        stack.callback(second.close)
         try:
             if team.place.task > 0:
                 assist(config, team, first, second, scratch)

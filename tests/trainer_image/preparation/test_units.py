@@ -10,7 +10,7 @@ import pytest
 from llmtrain_api.data import Tokenizer, TokenizerKind
 from llmtrain_trainer.dataset.facts import Facts
 from llmtrain_trainer.preparation.document import Document
-from llmtrain_trainer.preparation.encoding import encode_texts, pack_tokens, unpack_tokens
+from llmtrain_trainer.preparation.encoding import encode_batch, pack_tokens, unpack_tokens
 from llmtrain_trainer.preparation.reading import Part, iterate_documents, write_document
 from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.preparation.team import choose_unit_size
@@ -47,7 +47,7 @@ def test_tokens_come_back_as_they_went(tmp_path: Path, kind: TokenizerKind) -> N
     texts = ["one", "", "three 🙂", "x" * 1000]
     spec = Tokenizer(kind=kind, vocabulary_size=300)
     encoder = make_tokenizer(spec, texts, tmp_path / "tokenizer")
-    data = pack_tokens(encode_texts(texts, encoder, with_roles=False), encoder.token_type)
+    data = pack_tokens(encode_batch(texts, encoder, with_roles=False), encoder.token_type)
     came = unpack_tokens(data, encoder.token_type, with_roles=False)
     for expected, (tokens, roles) in zip(encoder.encode(texts), came, strict=True):
         assert tokens.dtype == encoder.token_type
@@ -59,7 +59,7 @@ def test_roles_come_back_beside_their_tokens(tmp_path: Path) -> None:
     texts = ["plain", write_conversation([("user", "how?"), ("assistant", "so")]), ""]
     spec = Tokenizer(kind=TokenizerKind.BYTE)
     encoder = make_tokenizer(spec, [], tmp_path / "tokenizer", CHAT_TOKENS)
-    data = pack_tokens(encode_texts(texts, encoder, with_roles=True), encoder.token_type)
+    data = pack_tokens(encode_batch(texts, encoder, with_roles=True), encoder.token_type)
     came = unpack_tokens(data, encoder.token_type, with_roles=True)
     for (tokens, roles), (came_tokens, came_roles) in zip(
         encoder.encode_marked(texts), came, strict=True

@@ -9,17 +9,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
 
-from llmtrain_api.data import DataSpec
+from llmtrain_api.data import DataSpec, Tokenizer, TokenizerKind
 from llmtrain_api.recipe import NearMethod
 from llmtrain_trainer.preparation.document import Document
+from llmtrain_trainer.preparation.encoding import encode_batch, pack_tokens
 from llmtrain_trainer.preparation.minhash import SCHEMES
 from llmtrain_trainer.preparation.refine import choose_steps, refine_documents
 from llmtrain_trainer.preparation.workers import BATCHES_AHEAD, map_in_order
+from llmtrain_trainer.tokenizer.tokenization import make_tokenizer
 
 WORK_FOREVER = """
 import os, time
@@ -47,6 +50,19 @@ def test_refined_batches_are_those_of_one_process() -> None:
         assert one.keys is not None
         assert other.keys is not None
         assert one.keys.tobytes() == other.keys.tobytes()
+
+
+def test_texts_encoded_by_several_processes_are_those_of_one(tmp_path: Path) -> None:
+    spec = Tokenizer(kind=TokenizerKind.BPE, vocabulary_size=300)
+    texts = [text + end for text in list(topics.values())[:30] for end in ("", " é 🙂")]
+    encoder = make_tokenizer(spec, texts, tmp_path / "tokenizer", [])
+    encode = partial(encode_batch, encoder=encoder, with_roles=False)
+    batches = [texts[start : start + 5] for start in range(0, len(texts), 5)]
+    packed = [
+        pack_tokens(chain.from_iterable(map_in_order(encode, batches, count)), encoder.token_type)
+        for count in (1, 2)
+    ]
+    assert packed[0] == packed[1]
 
 
 def test_only_a_few_batches_are_read_ahead() -> None:

@@ -1,7 +1,7 @@
 """The second pass: pieces of text as tokens, by units that any task of a team encodes.
 
-Below: `tokenization`; `team` for who does which unit. Above: `prepare`, which writes shards of
-what comes back.
+Below: `tokenization`; `team` for who does which unit, `workers` for the processes of a task. Above:
+`prepare`, which writes shards of what comes back.
 
     work/tokenizer/…       the tokenizer; `work/tokenizer.done` is its record
     work/pieces/000003     texts of a unit, a JSON array; only where there are several tasks
@@ -19,6 +19,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +31,14 @@ from llmtrain_api.data import DataSpec
 from llmtrain_api.data import Tokenizer as TokenizerSpec
 from llmtrain_api.run import StorageConfig
 from llmtrain_trainer.dataset.shards import WORK
+from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.preparation.splits import BATCH_CHARACTERS, Piece, divide_into_batches
 from llmtrain_trainer.preparation.team import RECORD, Team, choose_unit_size, name_unit
+from llmtrain_trainer.preparation.workers import open_workers
 from llmtrain_trainer.store import open_store
 from llmtrain_trainer.tokenizer.arrays import RoleArray, TokenArray
 from llmtrain_trainer.tokenizer.tokenization import TextEncoder, list_special_tokens, load_encoder
+from llmtrain_trainer.tokenizer.words_once import MOST_CORES
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +49,16 @@ TOKENIZER_DONE = f"{TOKENIZER_FOLDER}{RECORD}"
 LARGEST_UNIT_CHARACTERS = 16 * 1024 * 1024
 """Text that a task encodes between two looks at what others do: seconds of work."""
 
+PROCESS_CHARACTERS = 4 * 1024 * 1024
+"""Of a unit: as much takes a process seconds, and its start takes one."""
+
 LENGTH_TYPE = np.dtype("<u8")
 ROLE_TYPE = np.dtype("u1")
 
 Encoded = tuple[TokenArray, RoleArray | None]
 """The tokens of a text, and the role of each where roles are kept."""
+
+EncodeBatches = Callable[[Iterable[Sequence[str]]], Iterator[list[Encoded]]]
 
 
 class SecondPass:
@@ -58,6 +69,13 @@ class SecondPass:
         self._team = team
         self._with_roles = with_roles
         self._unit_characters = unit_characters
+        self._processes = ExitStack()
+        self._run: EncodeBatches | None = None
+        """Encodes by several processes; they begin with the first unit that is worth it."""
+
+    def close(self) -> None:
+        """End the processes that encode."""
+        self._processes.close()
 
     def encode(
         self,
@@ -118,7 +136,14 @@ class SecondPass:
         self._team.put(TOKENS, unit, self._encode_texts(texts, encoder))
 
     def _encode_texts(self, texts: Sequence[str], encoder: TextEncoder) -> bytes:
-        encoded = encode_texts(texts, encoder, with_roles=self._with_roles)
+        encode = partial(encode_batch, encoder=encoder, with_roles=self._with_roles)
+        run = self._run or partial(map, encode)
+        cores = count_usable_cores()
+        # With more, the library by itself, which encodes on all of them.
+        is_worth_it = sum(map(len, texts)) >= PROCESS_CHARACTERS and 1 < cores <= MOST_CORES
+        if self._run is None and is_worth_it:
+            run = self._run = self._processes.enter_context(open_workers(encode, cores))
+        encoded = chain.from_iterable(run(divide_texts(texts)))
         return pack_tokens(encoded, encoder.token_type)
 
 
@@ -127,19 +152,21 @@ def keeps_roles(data: DataSpec) -> bool:
     return data.pack is not None or bool(list_special_tokens(data))
 
 
-def encode_texts(
-    texts: Sequence[str], encoder: TextEncoder, *, with_roles: bool
-) -> Iterator[Encoded]:
-    """Yield the tokens of each text, with few texts at a time in the tokenizer."""
+def divide_texts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield the texts by batches of about `BATCH_CHARACTERS`."""
     start, size = 0, 0
     for end, text in enumerate(texts, start=1):
         size += len(text)
         if size >= BATCH_CHARACTERS or end == len(texts):
-            if with_roles:
-                yield from encoder.encode_marked(texts[start:end])
-            else:
-                yield from ((tokens, None) for tokens in encoder.encode(texts[start:end]))
+            yield texts[start:end]
             start, size = end, 0
+
+
+def encode_batch(texts: Sequence[str], encoder: TextEncoder, *, with_roles: bool) -> list[Encoded]:
+    """Return the tokens of each text, and the role of each where `with_roles`."""
+    if with_roles:
+        return list(encoder.encode_marked(texts))
+    return [(tokens, None) for tokens in encoder.encode(texts)]
 
 
 def read_tokens(team: Team, unit: int) -> bytes | None:

@@ -1,6 +1,6 @@
 """Work on batches by several processes, with results in the order of the batches.
 
-Below: concurrent.futures, a fork server. Above: `corpus`.
+Below: concurrent.futures, a fork server. Above: `reading` and `encoding`.
 
 Results are those of one process, since each batch is worked on for itself and they are yielded in
 order. A worker ends with the process that it works for, however that one ends.
@@ -14,44 +14,73 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
 
 BATCHES_AHEAD = 2
 """For each process: what is read while they work, so that none waits, and memory is bounded."""
 
-PRELOADED = ["llmtrain_trainer.preparation.refine"]
+PRELOADED = ["llmtrain_trainer.preparation.refine", "llmtrain_trainer.preparation.encoding"]
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
+
+_function: Callable[[Any], Any]
+"""What a worker does to each batch."""
 
 
 def map_in_order(
     function: Callable[[Batch], Result], batches: Iterable[Batch], num_processes: int
 ) -> Iterator[Result]:
-    """Yield what `function` makes of each batch, in their order.
+    """Yield what `function` makes of each batch, in their order; see `open_workers`."""
+    with open_workers(function, num_processes) as run:
+        yield from run(batches)
+
+
+@contextmanager
+def open_workers(
+    function: Callable[[Batch], Result], num_processes: int
+) -> Iterator[Callable[[Iterable[Batch]], Iterator[Result]]]:
+    """Give what yields the results of `function` for batches, in their order, during the block.
 
     Args:
-        function: pure, and one that can be pickled.
-        batches: read ahead by a few.
+        function: pure, and one that can be pickled; each process gets it once, and may keep in it
+            what it has learned from earlier batches. Batches are read ahead by a few.
         num_processes: 1: it is all done in this process.
     """
     if num_processes == 1:
-        yield from map(function, batches)
+        yield partial(map, function)
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    with ProcessPoolExecutor(num_processes, context, _end_with_parent) as pool:
-        waiting: deque[Future[Result]] = deque()
-        try:
-            for batch in batches:
-                waiting.append(pool.submit(function, batch))
-                if len(waiting) > BATCHES_AHEAD * num_processes:
+    with ProcessPoolExecutor(num_processes, context, _begin_work, (function,)) as pool:
+
+        def run(batches: Iterable[Batch]) -> Iterator[Result]:
+            waiting: deque[Future[Result]] = deque()
+            try:
+                for batch in batches:
+                    waiting.append(pool.submit(_call_function, batch))
+                    if len(waiting) > BATCHES_AHEAD * num_processes:
+                        yield waiting.popleft().result()
+                while waiting:
                     yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+        yield run
+
+
+def _begin_work(function: Callable[[Any], Any]) -> None:
+    global _function  # of a worker, which has no other place to keep it between batches
+    _function = function
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would be as many in each process
+    _end_with_parent()
+
+
+def _call_function(batch: Any) -> Any:
+    return _function(batch)
 
 
 def _end_with_parent() -> None:
