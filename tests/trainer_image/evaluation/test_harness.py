@@ -39,7 +39,7 @@ TASK = {
     "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
 }
 WORDS = [f"w{number}" for number in range(20)]
-QUESTIONS = [
+QUESTIONS: list[dict[str, Any]] = [
     {"q": f"w{i} w{i + 1}", "choices": [f"w{i + 2}", f"w{i + 3} w1"], "answer": i % 2}
     for i in range(12)
 ]

@@ -118,7 +118,7 @@ class _Harness:
 
 def _import_harness() -> _Harness:
     """Import lm_eval, with templates that can look at their data and at nothing else."""
-    parts = importlib.import_module("lm_eval.utils")
+    parts: Any = importlib.import_module("lm_eval.utils")
     if not isinstance(parts.env, ImmutableSandboxedEnvironment):
         sandbox = ImmutableSandboxedEnvironment(
             loader=jinja2.BaseLoader(),
