@@ -168,7 +168,8 @@ class TrainingSpec(Model):
 
     objective: Objective | None = None
     """causal: the next token; masked: hidden tokens; span-corruption: what was cut out;
-    classification: the label of each document, by data.sources[].fields.label;
+    classification: the class of each document, by data.sources[].fields.label, or by fields.labels
+    each of its classes;
     sequence-to-sequence: what answers a text, by fields.source and target, or prompt and response.
     Absent: what the architecture is for."""
 
@@ -179,7 +180,9 @@ class TrainingSpec(Model):
 
     class_weights: ClassWeights = ClassWeights.NONE
     """For classification. balanced: a document counts the less in the loss, the more documents of
-    its class there are (documents / (classes × documents of the class)); none: all count alike."""
+    its class there are (documents / (classes × documents of the class)); with fields.labels the
+    same of those that have a label and those that have it not, for each label by itself. none: all
+    count alike."""
 
     masking: MaskingSpec = MaskingSpec()
     """For masked."""

@@ -382,6 +382,28 @@ REFUSALS = {
         server_says="classification needs fields.label",
         pydantic_says="classification needs fields.label",
     ),
+    "classification by one label here and several there": Refusal(
+        changes={
+            "spec__training": {"steps": 1, "objective": "classification"},
+            "spec__data__sources": [
+                {"uri": "s3://corpus/a.jsonl", "fields": {"label": "kind"}},
+                {"uri": "s3://corpus/b.jsonl", "fields": {"labels": "kinds"}},
+            ],
+        },
+        field="spec",
+        server_says="or fields.labels in every one",
+        pydantic_says="or fields.labels in every one",
+    ),
+    "both a label and labels": Refusal(
+        changes={
+            "spec__data__sources": [
+                {"uri": "s3://corpus/a.jsonl", "fields": {"label": "a", "labels": "b"}}
+            ]
+        },
+        field="spec.data.sources[0].fields.labels",
+        server_says="give either label, one class, or labels",
+        pydantic_says="give either label, one class, or labels",
+    ),
     "more spans than there are tokens for": Refusal(
         changes={
             "spec__model": {"architecture": "t5"},
