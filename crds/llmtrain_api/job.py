@@ -34,7 +34,7 @@ from llmtrain_api.objective import (
 )
 from llmtrain_api.status import JobStatus
 from llmtrain_api.suites import SuiteKind
-from llmtrain_api.training import CheckpointSpec, TrainingSpec
+from llmtrain_api.training import CheckpointSpec, TrainingSpec, write_batch_in_cel
 from llmtrain_api.workers import RunPolicy, StorageSpec, WorkersSpec
 
 FIXED_SPEC_FIELDS = (
@@ -222,7 +222,7 @@ class JobSpec(Model):
                     field="evaluation.suites",
                 ),
                 cel(
-                    "self.training.batchSize % "
+                    f"{write_batch_in_cel('self.training')} % "
                     "(self.workers.replicas * self.workers.processesPerWorker) == 0",
                     "training.batchSize must be a multiple of the world size "
                     "(workers.replicas × workers.processesPerWorker)",
@@ -274,7 +274,7 @@ class JobSpec(Model):
         if self.evaluation.split is HeldOut.TEST and not has_test:
             raise ValueError(TEST_SPLIT_RULE)
         self._check_evaluation()
-        if self.training.batch_size % self.world_size:
+        if self.training.global_batch % self.world_size:
             raise ValueError(
                 "training.batchSize must be a multiple of the world size "
                 "(workers.replicas × workers.processesPerWorker)"

@@ -394,6 +394,24 @@ REFUSALS = {
         server_says="or fields.labels in every one",
         pydantic_says="or fields.labels in every one",
     ),
+    "a batch in sequences and in tokens": Refusal(
+        changes={"spec__training__batchSize": 8, "spec__training__batchTokens": 4096},
+        field="spec.training.batchTokens",
+        server_says="give either batchSize, in sequences, or batchTokens",
+        pydantic_says="give either batchSize, in sequences, or batchTokens",
+    ),
+    "a batch of parts of sequences": Refusal(
+        changes={"spec__training__batchTokens": 1000},
+        field="spec.training.batchTokens",
+        server_says="batchTokens must be a multiple of sequenceLength",
+        pydantic_says="batchTokens must be a multiple of sequenceLength",
+    ),
+    "a micro-batch that is given and found": Refusal(
+        changes={"spec__training__microBatchSize": 8, "spec__training__autoMicroBatch": True},
+        field="spec.training.autoMicroBatch",
+        server_says="give either microBatchSize, or autoMicroBatch",
+        pydantic_says="give either microBatchSize, or autoMicroBatch",
+    ),
     "both a label and labels": Refusal(
         changes={
             "spec__data__sources": [

@@ -49,6 +49,7 @@ from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.store import open_store
 from llmtrain_trainer.tokenizer.marks import Role
+from llmtrain_trainer.training.micro_batch import read_micro_batch, settle_micro_batch
 
 if TYPE_CHECKING:  # they bring scikit-learn, which only classifiers need
     from llmtrain_trainer.evaluation.classification.record import ClassReport
@@ -74,6 +75,8 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
     transformers.utils.logging.disable_progress_bar()
     with join_ranks(RankGroup(), threads=threads) as ranks:
         store = open_store(config.run_uri, config.storage)
+        if config.training.auto_micro_batch:
+            config = settle_micro_batch(config, read_micro_batch(store))
         dataset = open_run_dataset(store, config)
         with tempfile.TemporaryDirectory(prefix="llmtrain-evaluate-") as name:
             download_export(store, Path(name))
@@ -96,7 +99,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
                 choose_sequences(available, available if most is None else most),
                 ranks,
                 sequence_length=sequence_length,
-                batch_size=config.training.micro_batch_size or config.training.batch_size,
+                batch_size=config.training.micro_batch_size or config.training.global_batch,
                 logits_bytes=config.training.find_logits_bytes(on_gpu=ranks.device.type == "cuda"),
                 num_classes=len(dataset.labels) if objective.reads_documents else 0,
             )

@@ -82,6 +82,12 @@ class Ranks:
             return None
         return distributed.all_reduce(values, async_op=True)
 
+    def gather(self, value: float) -> list[float]:
+        """Return the number of every rank, in their order."""
+        values = torch.zeros(self.group.world_size, dtype=torch.float64, device=self.device)
+        values[self.group.rank] = value
+        return [float(number) for number in self.sum(values)]
+
     def all_agree(self, agreed: bool) -> bool:
         """Return whether every rank says yes."""
         votes = torch.tensor(float(agreed), device=self.device)

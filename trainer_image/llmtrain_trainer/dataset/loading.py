@@ -141,6 +141,11 @@ class Split:
         self._read(self._shards, start, tokens)
         return tokens
 
+    @property
+    def document_lengths(self) -> NDArray[np.int64]:
+        """Tokens of each document, with its end of text and padding [documents]."""
+        return np.diff(self._offsets)
+
     def read_document(self, index: int) -> NDArray[np.int64]:
         """Return the tokens of a document, without its end of text and padding."""
         start, end = self._offsets[index], self._offsets[index + 1]

@@ -112,7 +112,7 @@ def render_report(report: Report) -> str:
         report=report,
         config=report.config,
         shape=report.shape,
-        trained_tokens=report.step * training.batch_size * training.sequence_length,
+        trained_tokens=report.step * training.global_batch * training.sequence_length,
         curve_svg=draw_curve(report.curve, report.unigram_loss),
         steps_svg=draw_steps(report.curve, report.pace),
     )
