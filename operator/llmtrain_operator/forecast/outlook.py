@@ -19,7 +19,7 @@ from llmtrain_api.workers import Strategy
 from llmtrain_operator.forecast.activations import RankWork
 from llmtrain_operator.forecast.memory import RankMemory, compute_rank_memory
 from llmtrain_operator.forecast.size import ModelSize, compute_size
-from llmtrain_operator.forecast.trained import count_trained
+from llmtrain_operator.forecast.trained import count_token_flops, count_trained
 from llmtrain_operator.quantities import parse_bytes
 
 OBJECTIVE_TOKENS = {
@@ -156,7 +156,8 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
     memory = count_memory(micro_batch_size)
     tokens = count_tokens(spec, means.data_tokens)
     epochs = count_epochs(spec, means.data_tokens)
-    flops = None if tokens is None else tokens * size.flops_per_token
+    of_token = count_token_flops(training, spec.model.resolve(), size, trained)
+    flops = None if tokens is None else tokens * of_token
     seconds = _expect_seconds(tokens, flops, world_size, means, on_gpu=on_gpu)
     gpus = workers.replicas * workers.resources.gpu
     gpu_hours = seconds * gpus / SECONDS_PER_HOUR if seconds is not None and on_gpu else None

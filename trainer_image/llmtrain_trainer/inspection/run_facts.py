@@ -68,7 +68,9 @@ class RunFacts:
         length = training.get("sequenceLength")
         if length is None:
             return None
-        return training.get("batchTokens") or training.get("batchSize", DEFAULT_BATCH_SIZE) * length
+        if "batchTokens" in training:
+            return int(training["batchTokens"])
+        return int(training.get("batchSize", DEFAULT_BATCH_SIZE) * length)
 
     @property
     def tokens(self) -> int | None:

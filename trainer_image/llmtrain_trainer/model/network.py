@@ -26,6 +26,7 @@ from transformers.modeling_utils import PreTrainedModel
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import OBJECTIVES, Objective
 from llmtrain_trainer.model.configurations import configure_network
+from llmtrain_trainer.model.lstm import MODEL_TYPE as LSTM
 from llmtrain_trainer.objective.batch import NOT_A_TARGET, Batch
 
 AUTO_CLASSES: dict[Objective, Any] = {
@@ -41,9 +42,9 @@ AUTO_CLASSES: dict[Objective, Any] = {
 TOKEN_DIMENSIONS = 3
 """Of logits that are about tokens."""
 
-ISOLATING = {"gpt2", "llama", "bert", "mistral", "qwen2", "qwen3"}
-"""Types of models that take a mask for each sequence, so that documents can be kept apart in them.
-A test holds each of them to it."""
+ISOLATING = {"gpt2", "llama", "bert", "mistral", "qwen2", "qwen3", LSTM}
+"""Types of models in which documents of a row can be kept apart: they take a mask for each
+sequence, or go by positions that begin anew, as an LSTM. A test holds each of them to it."""
 
 
 def build_model(
