@@ -396,19 +396,19 @@ REFUSALS = {
     ),
     "a batch in sequences and in tokens": Refusal(
         changes={"spec__training__batchSize": 8, "spec__training__batchTokens": 4096},
-        field="spec.training.batchTokens",
+        field="spec.training",
         server_says="give either batchSize, in sequences, or batchTokens",
         pydantic_says="give either batchSize, in sequences, or batchTokens",
     ),
     "a batch of parts of sequences": Refusal(
         changes={"spec__training__batchTokens": 1000},
-        field="spec.training.batchTokens",
+        field="spec.training",
         server_says="batchTokens must be a multiple of sequenceLength",
         pydantic_says="batchTokens must be a multiple of sequenceLength",
     ),
     "a micro-batch that is given and found": Refusal(
         changes={"spec__training__microBatchSize": 8, "spec__training__autoMicroBatch": True},
-        field="spec.training.autoMicroBatch",
+        field="spec.training",
         server_says="give either microBatchSize, or autoMicroBatch",
         pydantic_says="give either microBatchSize, or autoMicroBatch",
     ),
@@ -418,7 +418,7 @@ REFUSALS = {
                 {"uri": "s3://corpus/a.jsonl", "fields": {"label": "a", "labels": "b"}}
             ]
         },
-        field="spec.data.sources[0].fields.labels",
+        field="spec.data.sources[0].fields",
         server_says="give either label, one class, or labels",
         pydantic_says="give either label, one class, or labels",
     ),

@@ -53,8 +53,13 @@ class Agreed:
     """Each rank's own time of the step before, see `stragglers`."""
 
 
-def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
-    """Do optimizer step `step` (counted from 1) and begin to sum its numbers."""
+def take_step(
+    run: TrainingRun, step: int, wishes_to_stop: bool, *, learning_rate: float | None = None
+) -> StepNumbers:
+    """Do optimizer step `step` (counted from 1) and begin to sum its numbers.
+
+    `learning_rate` takes the place of the schedule's, where it is given.
+    """
     training = run.config.training
     ranks, device = run.ranks, run.ranks.device
     own_seconds = torch.zeros(ranks.group.world_size, dtype=torch.float64)
@@ -96,9 +101,10 @@ def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
             (loss * scale).backward()
         loss_sum += loss.detach()
     gradient_norm = run.optimizer.compute_gradient_norm()
-    learning_rate = compute_learning_rate(
-        step, training.optimizer, run.total_steps, peak=run.config.learning_rate
-    )
+    if learning_rate is None:
+        learning_rate = compute_learning_rate(
+            step, training.optimizer, run.total_steps, peak=run.config.learning_rate
+        )
     run.optimizer.step(learning_rate, gradient_norm)
 
     wishes_to_save = ranks.is_first and run.schedule.is_time_due()
