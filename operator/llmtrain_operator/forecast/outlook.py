@@ -138,7 +138,9 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
                 sequences=sequences,
                 sequence_length=training.sequence_length,
                 vocabulary_size=vocabulary_size,
-                shards=world_size if workers.strategy is Strategy.FSDP else 1,
+                shards=workers.strategy.count_shards(
+                    workers.replicas, workers.processes_per_worker
+                ),
                 # On a CPU `auto` measures first; fp32 takes the most memory.
                 bf16=training.precision is Precision.BF16
                 or (training.precision is Precision.AUTO and on_gpu),

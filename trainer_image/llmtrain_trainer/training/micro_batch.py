@@ -23,6 +23,7 @@ from torch import nn
 
 from llmtrain_api.base import Model
 from llmtrain_api.run import RunConfig
+from llmtrain_trainer.checkpoint.division import find_local
 from llmtrain_trainer.dataset.loading import Split
 from llmtrain_trainer.linux import read_memory_bytes
 from llmtrain_trainer.model.losses import compute_loss_sum
@@ -146,7 +147,7 @@ def find_micro_batch(
     share = config.training.global_batch // ranks.group.world_size
     device, on_gpu = ranks.device, ranks.device.type == "cuda"
     # On a CPU the optimizer's zeros take no memory before the first step, nor does a saved state.
-    state = sum(t.numel() * t.element_size() for t in optimizer.named_state().values())
+    state = sum(find_local(name, t).data.nbytes for name, t in optimizer.named_state().items())
     to_come = 0 if on_gpu else 2 * state
     limit = round(USED_SHARE * min(ranks.gather(float(find_memory_limit(config, ranks)))))
 
