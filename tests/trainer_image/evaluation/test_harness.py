@@ -14,7 +14,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
-from llmtrain_api.network import ModelSpec
+from llmtrain_api.network import Architecture, ModelSpec
 from llmtrain_api.suites import Suite
 from llmtrain_trainer.evaluation.choices import score_choice, score_continuations
 from llmtrain_trainer.evaluation.harness import run_task
@@ -107,13 +107,20 @@ def test_an_image_without_the_harness_is_refused(
     assert caught.value.reason == "HarnessMissing"
 
 
-def make_model() -> tuple[Any, PreTrainedTokenizerFast]:
+def make_model(
+    architecture: Architecture = Architecture.GPT2,
+) -> tuple[Any, PreTrainedTokenizerFast]:
     ids = {word: number for number, word in enumerate([*WORDS, "<end>"])}
     words = Tokenizer(WordLevel(ids, unk_token="<end>"))
     words.pre_tokenizer = Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>")
     model = build_model(
-        ModelSpec(layers=2, heads=2, hidden_size=16),
+        ModelSpec(
+            architecture=architecture,
+            layers=2,
+            heads=2 if architecture is Architecture.GPT2 else None,
+            hidden_size=16,
+        ),
         vocabulary_size=len(ids),
         sequence_length=CONTEXT,
         end_of_text=ids["<end>"],
@@ -122,12 +129,17 @@ def make_model() -> tuple[Any, PreTrainedTokenizerFast]:
     return model.eval(), tokenizer
 
 
-def run(root: Path, settings: dict[str, Any], **suite: Any) -> Any:
+def run(
+    root: Path,
+    settings: dict[str, Any],
+    architecture: Architecture = Architecture.GPT2,
+    **suite: Any,
+) -> Any:
     write_task(root, settings, QUESTIONS)
     config = configure(root)
     described = Suite.model_validate({"name": "arc", "kind": "harness", "uri": URI} | suite)
     task = read_task(described, 0, config.storage, context=CONTEXT)
-    model, tokenizer = make_model()
+    model, tokenizer = make_model(architecture)
     return run_task(
         described,
         task,
@@ -168,7 +180,8 @@ def test_templates_see_their_data_and_nothing_else(tmp_path: Path) -> None:
     assert caught.value.reason == "SuiteInvalid"
 
 
-def test_answers_are_written_and_compared(tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", [Architecture.GPT2, Architecture.LSTM])
+def test_answers_are_written_and_compared(tmp_path: Path, architecture: Architecture) -> None:
     settings = TASK | {
         "output_type": "generate_until",
         "doc_to_target": "{{choices[0]}}",
@@ -176,5 +189,5 @@ def test_answers_are_written_and_compared(tmp_path: Path) -> None:
         "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
     }
     del settings["doc_to_choice"]
-    result = run(tmp_path, settings, maxExamples=3)
+    result = run(tmp_path, settings, architecture, maxExamples=3)
     assert list(result.metrics) == ["exact_match"]
