@@ -146,6 +146,11 @@ class Split(Model):
     tail the end of each document, with time the newest. Absent: there is no such part. Documents
     of the other two parts do not change sides by it."""
 
+    check_leakage: bool = True
+    """Counts held-out documents of which a near copy is trained on, in the manifest and the report,
+    for a twentieth of the time or less. Nothing is left out. Not with tail, and not where
+    deduplicate.near leaves them out."""
+
     @model_validator(mode="after")
     def check_fractions(self) -> Self:
         """Hold the CEL rule of this model in Python too."""
@@ -185,6 +190,11 @@ class DataSpec(Model):
 
     sources: list[Source] = Field(min_length=1, max_length=64)
     """Where documents come from; read in this order."""
+
+    pins: S3Uri | None = None
+    """The manifest.json of a dataset that is made again: its objects are read by the versions that
+    were read then, whatever lies in their place now. Absent: what the sources name when the job
+    starts."""
 
     invalid: Invalid = Invalid()
     """What becomes of records that cannot be read."""

@@ -5,7 +5,7 @@ Below: `portions`, `collect`, `refine`, `workers`; `team` for who does which uni
 
     work/read/000003.documents     what is left of the unit's files, a JSON object a line
                      .keys         keys for finding near-duplicates [documents, bands], uint64
-                     .rejected     records left out, as in the dataset's rejected.jsonl
+                     .rejected     records left out, as in the dataset's list of them
                      .done         last: what was read, and what each step did, as JSON
 
 A unit is as many whole source files in a row as hold 8 to 64 MiB, one larger file, or a range of
@@ -29,7 +29,7 @@ from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.preparation.collect import Collection
 from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.erasure import Erasures, read_erasures
-from llmtrain_trainer.preparation.minhash import SCHEMES
+from llmtrain_trainer.preparation.minhash import choose_scheme
 from llmtrain_trainer.preparation.portions import Portion, divide_files, shift_place
 from llmtrain_trainer.preparation.refine import (
     BATCH_CHARACTERS,
@@ -81,7 +81,7 @@ class Part:
 
     @property
     def keys(self) -> Path:
-        """For finding near-duplicates; empty where they are not looked for."""
+        """For finding near-duplicates and near copies; empty where neither is looked for."""
         return self.folder / "keys"
 
     @property
@@ -211,9 +211,11 @@ def read_part(
     """
     part = Part(folder)
     folder.mkdir()
-    collection = Collection(portions, data.invalid, folder, part.rejected, erasures, relabels)
+    collection = Collection(
+        portions, data.invalid, data.privacy, folder, part.rejected, erasures, relabels
+    )
     steps = choose_steps(data)
-    refine = partial(refine_documents, steps=steps, scheme=SCHEMES.get(data.deduplicate.near))
+    refine = partial(refine_documents, steps=steps, scheme=choose_scheme(data))
     batches = divide_documents(collection.read(report))
     tallies = [Tally(step.name) for step in steps]
     with part.documents.open("w", encoding="utf-8") as documents, part.keys.open("wb") as keys:
