@@ -98,6 +98,8 @@ def measure(
             is_target = batch.targets != NOT_A_TARGET
             hits = ((best == batch.targets) & is_target).double().sum(dim=1)
             weight = torch.from_numpy(weights[part]).to(ranks.device)
+            if batch.rows is not None:
+                weight = weight[batch.rows]
             counts = is_target.double().sum(dim=1)
             loss_sums = losses.double().sum(dim=1)
             totals += torch.stack([loss_sums @ weight, hits @ weight, counts @ weight])
