@@ -1,7 +1,7 @@
 """Suites: the exported model is asked, and what it answers is measured.
 
 Below: `suite_data`, `generating`, `choices`, `answers`, `scoring`, `text_metrics`, `similarity`,
-`consistency`, `entailment`, `verbatim`, `lexicon`, `probing`.
+`consistency`, `entailment`, `verbatim`, `lexicon`, `probing`, `harness`.
 Above: `evaluate`; `report` shows it.
 """
 
@@ -29,6 +29,8 @@ from llmtrain_trainer.evaluation.choices import score_choice, score_continuation
 from llmtrain_trainer.evaluation.consistency import measure_agreement
 from llmtrain_trainer.evaluation.entailment import load_judge
 from llmtrain_trainer.evaluation.generating import Writer
+from llmtrain_trainer.evaluation.harness import run_task
+from llmtrain_trainer.evaluation.harness_task import read_task
 from llmtrain_trainer.evaluation.lexicon import read_lexicon
 from llmtrain_trainer.evaluation.probing import (
     draw_candidates,
@@ -101,6 +103,8 @@ class Asking:
             return self._choose(suite, index)
         if suite.kind is SuiteKind.COUNTERFACTUAL:
             return self._swap(suite, index)
+        if suite.kind is SuiteKind.HARNESS:
+            return self._run_task(suite, index)
         return self._expose(suite, index)
 
     def _generate(self, suite: Suite, index: int) -> SuiteResult:
@@ -215,6 +219,19 @@ class Asking:
         del metrics["evenness"]
         metrics["largest_gap"] = max(answer.scores["likelihood_gap"] for answer in answers)
         return make_result(suite, answers, metrics, num_cut=0)
+
+    def _run_task(self, suite: Suite, index: int) -> SuiteResult:
+        """Let lm-evaluation-harness ask what a task of its has."""
+        return run_task(
+            suite,
+            read_task(suite, index, self._config.storage, context=self._context),
+            self._model,
+            self._tokenizer,
+            context=self._context,
+            batch_size=self._batch_size,
+            end_of_text=self._end_of_text,
+            seed=self._config.training.seed,
+        )
 
     def _expose(self, suite: Suite, index: int) -> SuiteResult:
         """Ask how much more probable secrets are than others of their form."""
