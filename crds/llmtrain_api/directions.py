@@ -12,6 +12,7 @@ LOWER_IS_BETTER = frozenset(
         "perplexity",
         "bits_per_byte",
         "unsupported_rate",
+        "contradicted_share",
         "personal_data_rate",
         "toxic_rate",
         "memorized_rate",
@@ -22,6 +23,10 @@ LOWER_IS_BETTER = frozenset(
         "largest_exposure",
         "extracted_rate",
         "ece",
+        "brier_score",
+        "byte_perplexity",
+        "ter",
+        "word_perplexity",
         "latency_seconds",
     }
 )

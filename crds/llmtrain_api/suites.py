@@ -38,6 +38,7 @@ class SuiteKind(StrEnum):
     MULTIPLE_CHOICE = "multiple-choice"
     COUNTERFACTUAL = "counterfactual"
     CANARY = "canary"
+    HARNESS = "harness"
 
 
 SUITE_METRICS = {
@@ -48,8 +49,13 @@ SUITE_METRICS = {
         "chrf",
         "bleu",
         "similarity",
+        "bertscore_precision",
+        "bertscore_recall",
+        "bertscore_f1",
         "unsupported_rate",
         "coverage",
+        "entailed_share",
+        "contradicted_share",
         "self_consistency",
         "personal_data_rate",
         "toxic_rate",
@@ -61,8 +67,29 @@ SUITE_METRICS = {
     SuiteKind.MULTIPLE_CHOICE: ("accuracy", "accuracy_per_byte", "chance"),
     SuiteKind.COUNTERFACTUAL: ("likelihood_gap", "largest_gap", "first_rate"),
     SuiteKind.CANARY: ("exposure", "largest_exposure", "extracted_rate"),
+    SuiteKind.HARNESS: (
+        "acc",
+        "acc_norm",
+        "acc_bytes",
+        "acc_mutual_info",
+        "bits_per_byte",
+        "bleu",
+        "brier_score",
+        "byte_perplexity",
+        "chrf",
+        "exact_match",
+        "f1",
+        "mcc",
+        "perplexity",
+        "ter",
+        "word_perplexity",
+    ),
 }
 """What is measured of each kind, as <suite>.exact_match in gates."""
+
+
+ENTAILMENT_METRICS = ("entailed_share", "contradicted_share")
+"""Of a suite that names a model of inference."""
 
 
 def check_suite_name(name: str) -> str:
@@ -101,14 +128,17 @@ class Suite(Model):
     """generation: the model continues each prompt, and what it writes is compared with the
     references; multiple-choice: it chooses the most probable of the given answers; counterfactual:
     how much more probable a continuation is after one term than after another; canary: how much
-    more probable a secret is than others of its form."""
+    more probable a secret is than others of its form; harness: a task of lm-evaluation-harness,
+    whose metrics it has (acc, acc_norm, exact_match, …); the trainer's image must have the extra
+    harness."""
 
     uri: SuiteUri
     """JSON lines in the same store. generation: prompt, references (a list of texts) or reference,
     and, where there is one, source (the text that the answer is to be true to);
     multiple-choice: prompt, choices (texts), answer (the number of the right one, from 0);
     counterfactual: prompt with {} where each of terms is put, continuation; canary: prompt, secret.
-    An id is allowed, too. Anything else is refused, by file and line, before training."""
+    An id is allowed, too. harness: the YAML file of a task, with its data as JSON lines in the same
+    folder. Anything else is refused, by file and line, before training."""
 
     max_examples: int = Field(default=1000, ge=1, le=1_000_000)
     """At most so many are asked, evenly over the file."""
@@ -137,7 +167,14 @@ class Suite(Model):
 
     encoder: S3Uri | None = None
     """For generation: a Hugging Face directory of the same store with a model of texts, by whose
-    states similarity is measured. Absent: the states of the trained model itself."""
+    states similarity and bertscore_f1 are measured. Absent: the states of the trained model
+    itself."""
+
+    entailment_model: S3Uri | None = None
+    """For generation: a Hugging Face directory of the same store with a model of natural language
+    inference (…ForSequenceClassification, by safetensors). One of its labels begins with entail,
+    and one may begin with contradict. It says of each sentence of an answer whether the source of
+    the question entails it (entailed_share) or contradicts it (contradicted_share)."""
 
     def list_metrics(self) -> list[str]:
         """Return what is measured, without the name of the suite; some needs a source."""
@@ -145,6 +182,7 @@ class Suite(Model):
             *(() if self.draws_samples else ("self_consistency",)),
             *(() if self.search_training else ("memorized_rate", "longest_overlap")),
             *(() if self.lexicon else ("toxic_rate",)),
+            *(() if self.entailment_model else ENTAILMENT_METRICS),
         }
         return [name for name in SUITE_METRICS[self.kind] if name not in off]
 

@@ -1,7 +1,7 @@
-"""`spec.training` and `spec.checkpoint`: how the model is trained.
+"""`spec.training`: how the model is trained.
 
-Below: `base`, `objective`, `lora`. Above: `job`, which embeds these, and `run`, which hands them
-to the trainer.
+Below: `base`, `objective`, `optimizer`, `lora`. Above: `job`, which embeds it, and `run`, which
+hands it to the trainer.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from llmtrain_api.base import MAX_NAME_CHARACTERS, Model, cel
+from llmtrain_api.base import Model, cel
 from llmtrain_api.lora import FreezeSpec, LoraSpec
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import ClassWeights, LossOn, MaskingSpec, Objective, SpanCorruptionSpec
-from llmtrain_api.sources import S3Uri
+from llmtrain_api.optimizer import OptimizerSpec
 
 FINE_TUNING_LEARNING_RATE = 5e-5
 """The highest of those of Devlin et al. 2019 (arXiv:1810.04805, section A.3)."""
@@ -29,8 +29,22 @@ CPU_LOGITS_MEBIBYTES, GPU_LOGITS_MEBIBYTES = 64, 512
 which is kept in fp32, is read and written once: on GPUs that asks for more targets at a time."""
 
 
+DEFAULT_BATCH_SIZE = 32
+"""Sequences of a step where the manifest says nothing."""
+
+BATCH_RULE = "give either batchSize, in sequences, or batchTokens"
+BATCH_TOKENS_RULE = "batchTokens must be a multiple of sequenceLength"
+MICRO_BATCH_RULE = "give either microBatchSize, or autoMicroBatch to have it found"
 LENGTH_RULE = "give exactly one of steps, tokens and epochs"
 FREEZE_RULE = "with training.lora the whole model stays as it is; give either lora or freeze"
+
+
+def write_batch_in_cel(path: str) -> str:
+    """Return CEL for `TrainingSpec.global_batch` of the spec at `path`."""
+    return (
+        f"(has({path}.batchTokens) ? {path}.batchTokens / {path}.sequenceLength : "
+        f"has({path}.batchSize) ? {path}.batchSize : {DEFAULT_BATCH_SIZE})"
+    )
 
 
 class Precision(StrEnum):
@@ -39,49 +53,6 @@ class Precision(StrEnum):
     AUTO = "auto"
     FP32 = "fp32"
     BF16 = "bf16"
-
-
-class Schedule(StrEnum):
-    """How the learning rate goes after warm-up."""
-
-    COSINE = "cosine"
-    LINEAR = "linear"
-    WSD = "wsd"
-    CONSTANT = "constant"
-
-
-class OptimizerSpec(Model):
-    """AdamW with decoupled weight decay (Loshchilov & Hutter 2019), and its learning rate."""
-
-    learning_rate: float | None = Field(default=None, gt=0.0, le=10.0)
-    """Peak learning rate, reached after warm-up. Absent: as model.size asks for, or
-    0.001; with model.from 0.00005, and with lora 0.0002."""
-
-    schedule: Schedule = Schedule.COSINE
-    """What follows warm-up. cosine and linear: down to finalLearningRateRatio; wsd: the peak, and
-    down in a line over the last decayFraction of the steps; constant: the peak."""
-
-    decay_fraction: float = Field(default=0.2, gt=0.0, le=1.0)
-    """For wsd: share of all steps over which the learning rate goes down."""
-
-    final_learning_rate_ratio: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Learning rate of the last step, as a share of the peak; not for constant."""
-
-    warmup_steps: int | None = Field(default=None, ge=0, le=10_000_000)
-    """Steps over which the learning rate rises from 0 to the peak, at most training.steps;
-    absent: a tenth of the steps, at most 1,000."""
-
-    weight_decay: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Decay of matrices; vectors (biases, norms) are not decayed."""
-
-    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
-    """Decay of the gradient's running mean."""
-
-    beta2: float = Field(default=0.95, ge=0.0, lt=1.0)
-    """Decay of the squared gradient's running mean."""
-
-    gradient_clip_norm: float = Field(default=1.0, ge=0.0, le=1e6)
-    """Largest L2 norm of the gradient over all parameters; 0 turns clipping off."""
 
 
 class DivergenceAction(StrEnum):
@@ -128,9 +99,26 @@ class TrainingSpec(Model):
         json_schema_extra={
             "x-kubernetes-validations": [
                 cel(
-                    "!has(self.microBatchSize) || self.batchSize % self.microBatchSize == 0",
+                    f"!has(self.microBatchSize) || {write_batch_in_cel('self')} % "
+                    "self.microBatchSize == 0",
                     "batchSize must be a multiple of microBatchSize",
                     field="microBatchSize",
+                ),
+                cel(
+                    "!has(self.batchSize) || !has(self.batchTokens)",
+                    BATCH_RULE,
+                    field="batchTokens",
+                ),
+                cel(
+                    "!has(self.batchTokens) || (self.batchTokens % self.sequenceLength == 0 && "
+                    "self.batchTokens >= self.sequenceLength)",
+                    BATCH_TOKENS_RULE,
+                    field="batchTokens",
+                ),
+                cel(
+                    "!has(self.microBatchSize) || !self.autoMicroBatch",
+                    MICRO_BATCH_RULE,
+                    field="autoMicroBatch",
                 ),
                 cel(
                     "(has(self.steps) ? 1 : 0) + (has(self.tokens) ? 1 : 0) + "
@@ -157,18 +145,28 @@ class TrainingSpec(Model):
     epochs: float | None = Field(default=None, gt=0.0, le=10_000.0)
     """In place of steps: as many steps as it takes to read the training split so often."""
 
-    batch_size: int = Field(default=32, ge=1, le=1_000_000)
-    """Global batch in sequences: all ranks and accumulation together make one step of it."""
+    batch_size: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Global batch in sequences: all ranks and accumulation together make one step of it. Absent,
+    with batchTokens: 32."""
+
+    batch_tokens: int | None = Field(default=None, ge=8, le=1_000_000_000_000)
+    """In place of batchSize: the global batch in tokens, a multiple of sequenceLength."""
 
     micro_batch_size: int | None = Field(default=None, ge=1, le=1_000_000)
     """Sequences of one forward pass on one rank; absent: the rank's whole share of the batch."""
+
+    auto_micro_batch: bool = False
+    """true, without microBatchSize: the largest micro-batch that fits the memory of a rank. It is
+    found by a trial when the run first begins, and kept with the run, so that what resumes has the
+    same."""
 
     sequence_length: int = Field(default=256, ge=8, le=1_048_576)
     """Tokens of a training sequence, and the model's context."""
 
     objective: Objective | None = None
     """causal: the next token; masked: hidden tokens; span-corruption: what was cut out;
-    classification: the label of each document, by data.sources[].fields.label;
+    classification: the class of each document, by data.sources[].fields.label, or by fields.labels
+    each of its classes;
     sequence-to-sequence: what answers a text, by fields.source and target, or prompt and response.
     Absent: what the architecture is for."""
 
@@ -179,7 +177,9 @@ class TrainingSpec(Model):
 
     class_weights: ClassWeights = ClassWeights.NONE
     """For classification. balanced: a document counts the less in the loss, the more documents of
-    its class there are (documents / (classes × documents of the class)); none: all count alike."""
+    its class there are (documents / (classes × documents of the class)); with fields.labels the
+    same of those that have a label and those that have it not, for each label by itself. none: all
+    count alike."""
 
     masking: MaskingSpec = MaskingSpec()
     """For masked."""
@@ -218,6 +218,13 @@ class TrainingSpec(Model):
     divergence: DivergenceSpec = DivergenceSpec()
     """What is done about a loss that runs away."""
 
+    @property
+    def global_batch(self) -> int:
+        """Sequences of one step, over all ranks and passes."""
+        if self.batch_tokens is not None:
+            return self.batch_tokens // self.sequence_length
+        return self.batch_size or DEFAULT_BATCH_SIZE
+
     def count_steps(self, num_samples: int | None = None) -> int | None:
         """Return the optimizer steps of the run; None: they follow from the data.
 
@@ -226,14 +233,14 @@ class TrainingSpec(Model):
         if self.steps is not None:
             return self.steps
         if self.tokens is not None:
-            return -(-self.tokens // (self.batch_size * self.sequence_length))
+            return -(-self.tokens // (self.global_batch * self.sequence_length))
         if num_samples is None or self.epochs is None:
             return None
         return self.count_epoch_steps(self.epochs, num_samples)
 
     def count_epoch_steps(self, epochs: float, num_samples: int) -> int:
         """Return the steps in which so many samples are read `epochs` times."""
-        return max(1, math.ceil(epochs * num_samples / self.batch_size))
+        return max(1, math.ceil(epochs * num_samples / self.global_batch))
 
     def find_learning_rate(self, model: ModelSpec) -> float:
         """Return the peak of the learning rate, as given or as is usual for what is trained."""
@@ -251,96 +258,18 @@ class TrainingSpec(Model):
     @model_validator(mode="after")
     def check_batch_and_parts(self) -> Self:
         """Hold the CEL rules of this model in Python too."""
-        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+        if self.batch_size is not None and self.batch_tokens is not None:
+            raise ValueError(BATCH_RULE)
+        if self.batch_tokens is not None and (
+            self.batch_tokens % self.sequence_length or self.batch_tokens < self.sequence_length
+        ):
+            raise ValueError(BATCH_TOKENS_RULE)
+        if self.micro_batch_size is not None and self.auto_micro_batch:
+            raise ValueError(MICRO_BATCH_RULE)
+        if self.micro_batch_size is not None and self.global_batch % self.micro_batch_size:
             raise ValueError("batchSize must be a multiple of microBatchSize")
         if [self.steps, self.tokens, self.epochs].count(None) != 2:
             raise ValueError(LENGTH_RULE)
         if self.lora is not None and self.freeze is not None:
             raise ValueError(FREEZE_RULE)
-        return self
-
-
-DEFAULT_EVERY_STEPS = 200
-"""Steps between checkpoints where the manifest says nothing."""
-
-
-class RestoreFrom(Model):
-    """A checkpoint of another run to begin from: weights, optimizer and step."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                cel("has(self.uri) != has(self.job)", "give either uri or job", field="uri"),
-            ]
-        }
-    )
-
-    uri: S3Uri | None = None
-    """The run, as its status.provenance.runUri says, in the same store."""
-
-    job: str | None = Field(
-        default=None, pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=MAX_NAME_CHARACTERS
-    )
-    """In place of uri: a job of the same namespace and storage.uri."""
-
-    step: int | None = Field(default=None, ge=0, le=100_000_000)
-    """Which of its checkpoints; absent: the newest that verifies."""
-
-    @model_validator(mode="after")
-    def check_source(self) -> Self:
-        """Hold the CEL rule of this model in Python too."""
-        if (self.uri is None) == (self.job is None):
-            raise ValueError("give either uri or job")
-        return self
-
-
-class CheckpointSpec(Model):
-    """Saving the training state, so that nothing longer than an interval is lost.
-
-    Of everySteps, everyMinutes and auto at most one is given; there is always a checkpoint after
-    the last step.
-    """
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                cel(
-                    "(has(self.everySteps) ? 1 : 0) + (has(self.everyMinutes) ? 1 : 0) + "
-                    "(self.auto ? 1 : 0) <= 1",
-                    "give at most one of everySteps, everyMinutes and auto",
-                    field="everySteps",
-                ),
-            ]
-        }
-    )
-
-    every_steps: int | None = Field(default=None, ge=1, le=100_000_000)
-    """Steps between checkpoints; absent, with everyMinutes and auto: 200."""
-
-    every_minutes: float | None = Field(default=None, gt=0.0, le=10_080.0)
-    """Minutes between checkpoints."""
-
-    auto: bool = False
-    """true: the interval that costs least, from what a save and a failure are measured to cost;
-    status.checkpoint.intervalSeconds says which it is."""
-
-    keep_last: int = Field(default=2, ge=1, le=1000)
-    """Newest checkpoints that are kept; older ones are deleted, except for those below and those
-    that are pinned."""
-
-    keep_every: int | None = Field(default=None, ge=1, le=100_000_000)
-    """Checkpoints whose step is a multiple of this are kept for good."""
-
-    keep_best: int = Field(default=0, ge=0, le=1000)
-    """Checkpoints with the lowest loss on held-out text that are kept, too."""
-
-    restore_from: RestoreFrom | None = None
-    """Where a run begins that has no checkpoint of its own; absent: from random weights."""
-
-    @model_validator(mode="after")
-    def check_interval(self) -> Self:
-        """Hold the CEL rule of this model in Python too."""
-        chosen = (self.every_steps is not None) + (self.every_minutes is not None) + self.auto
-        if chosen > 1:
-            raise ValueError("give at most one of everySteps, everyMinutes and auto")
         return self

@@ -23,6 +23,8 @@ ALTERNATIVES = {
     "freeze",
     "tokens",
     "epochs",
+    "batch_tokens",
+    "auto_micro_batch",
 }
 """What the commented example names in a comment only, in place of something else."""
 

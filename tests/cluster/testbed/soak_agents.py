@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from llmtrain_api import JobStatus, ProgressRecord
 from llmtrain_api.records import Stage
@@ -32,11 +32,11 @@ class SoakAgents:
     def list_kinds(self) -> Mapping[str, Kind]:
         """Return what can be killed."""
         kinds = (
-            Kind(name="rank", weight=50, attempts=0, kill=self._kill_rank),
-            Kind(name="agent", weight=8, attempts=1, kill=self._kill_agent),
-            Kind(name="pod", weight=8, attempts=1, kill=self._delete_pod),
-            Kind(name="operator", weight=17, attempts=0, kill=self._kill_operator),
-            Kind(name="minio", weight=17, attempts=0, kill=self._kill_store),
+            Kind(name="rank", weight=50, kill=self._kill_rank),
+            Kind(name="agent", weight=8, kill=self._kill_agent),
+            Kind(name="pod", weight=8, kill=self._delete_pod),
+            Kind(name="operator", weight=17, kill=self._kill_operator),
+            Kind(name="minio", weight=17, kill=self._kill_store),
         )
         return {kind.name: kind for kind in kinds}
 
@@ -67,23 +67,29 @@ class SoakAgents:
         """Leave nothing running."""
         self._world.stop()
 
-    def _kill_rank(self, rng: random.Random) -> None:
+    def _kill_rank(self, rng: random.Random) -> Sequence[str]:
         self._world.kill_rank(rng.randrange(2))
+        return ()
 
-    def _kill_agent(self, rng: random.Random) -> None:
-        self._world.nodes.kill_agent(self._world.name_pod(rng.randrange(2)))
+    def _kill_agent(self, rng: random.Random) -> Sequence[str]:
+        name = self._world.name_pod(rng.randrange(2))
+        self._world.nodes.kill_agent(name)
+        return (name,)
 
-    def _delete_pod(self, rng: random.Random) -> None:
+    def _delete_pod(self, rng: random.Random) -> Sequence[str]:
         jobs = self._world.jobs
         name = self._world.name_pod(rng.randrange(2))
         jobs.server.kubectl("-n", jobs.namespace, "delete", "pod", name, "--wait=false")
+        return (name,)
 
-    def _kill_operator(self, rng: random.Random) -> None:
+    def _kill_operator(self, rng: random.Random) -> Sequence[str]:
         self._world.operator.process.kill()
         time.sleep(rng.uniform(0, MAX_OUTAGE_SECONDS))
         self._world.operator.start()
+        return ()
 
-    def _kill_store(self, rng: random.Random) -> None:
+    def _kill_store(self, rng: random.Random) -> Sequence[str]:
         self._world.minio.kill()
         time.sleep(rng.uniform(0, MAX_OUTAGE_SECONDS))
         self._world.minio.start()
+        return ()

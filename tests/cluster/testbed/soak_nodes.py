@@ -10,7 +10,7 @@ import io
 import random
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,10 +27,9 @@ from testbed.processes import wait_until
 from testbed.requirements import find_repository
 from testbed.run_digest import digest_run
 from testbed.small_job import BUCKET, CORPUS_KEY, describe_small_job, write_corpus
-from testbed.soak import END_SECONDS, Kind
+from testbed.soak import END_SECONDS, JOB, Kind
 from testbed.workers import AGENT_COMMAND, Workers
 
-JOB = "tiny"
 SECRET = "store"
 RESTART_LIMIT = 1000
 MAX_OUTAGE_SECONDS = 5.0
@@ -53,12 +52,12 @@ class SoakNodes:
     def list_kinds(self) -> Mapping[str, Kind]:
         """Return what can be killed."""
         kinds = (
-            Kind(name="rank", weight=35, attempts=0, kill=self._kill_rank),
-            Kind(name="agent", weight=10, attempts=1, kill=self._kill_agent),
-            Kind(name="pod", weight=10, attempts=1, kill=self._delete_pod),
-            Kind(name="operator", weight=15, attempts=0, kill=self._kill_operator),
-            Kind(name="minio", weight=10, attempts=0, kill=self._kill_store),
-            Kind(name="kubelet", weight=20, attempts=0, kill=self._kill_kubelet),
+            Kind(name="rank", weight=35, kill=self._kill_rank),
+            Kind(name="agent", weight=10, kill=self._kill_agent),
+            Kind(name="pod", weight=10, kill=self._delete_pod),
+            Kind(name="operator", weight=15, kill=self._kill_operator),
+            Kind(name="minio", weight=10, kill=self._kill_store),
+            Kind(name="kubelet", weight=20, kill=self._kill_kubelet),
         )
         return {kind.name: kind for kind in kinds}
 
@@ -115,26 +114,32 @@ class SoakNodes:
         """Take the namespace and its pods away."""
         self._jobs.server.kubectl("delete", "namespace", self._jobs.namespace)
 
-    def _kill_rank(self, rng: random.Random) -> None:
+    def _kill_rank(self, rng: random.Random) -> Sequence[str]:
         kill_process(list_ranks(self._workers.find_newest(rng.randrange(2)))[-1])
+        return ()
 
-    def _kill_agent(self, rng: random.Random) -> None:
-        assert kill_main_process(self._workers.find_newest(rng.randrange(2)), AGENT_COMMAND)
+    def _kill_agent(self, rng: random.Random) -> Sequence[str]:
+        pod = self._workers.find_newest(rng.randrange(2))
+        return (pod["metadata"]["name"],) if kill_main_process(pod, AGENT_COMMAND) else ()
 
-    def _delete_pod(self, rng: random.Random) -> None:
+    def _delete_pod(self, rng: random.Random) -> Sequence[str]:
         name = self._workers.find_newest(rng.randrange(2))["metadata"]["name"]
         self._jobs.server.kubectl("-n", self._jobs.namespace, "delete", "pod", name, "--wait=false")
+        return (name,)
 
-    def _kill_operator(self, rng: random.Random) -> None:
+    def _kill_operator(self, rng: random.Random) -> Sequence[str]:
         self._installation.kill_operator()
+        return ()
 
-    def _kill_store(self, rng: random.Random) -> None:
+    def _kill_store(self, rng: random.Random) -> Sequence[str]:
         self._minio.kill()
         time.sleep(rng.uniform(0, MAX_OUTAGE_SECONDS))
         self._minio.start()
+        return ()
 
-    def _kill_kubelet(self, rng: random.Random) -> None:
+    def _kill_kubelet(self, rng: random.Random) -> Sequence[str]:
         rng.choice(self._cluster.nodes).kill_kubelet()
+        return ()
 
 
 @contextmanager

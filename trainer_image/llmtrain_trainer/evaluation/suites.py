@@ -1,13 +1,12 @@
 """Suites: the exported model is asked, and what it answers is measured.
 
-Below: `suite_data`, `generating`, `choices`, `answers`, `text_metrics`, `similarity`,
-`consistency`, `verbatim`, `lexicon`, `probing`, the forms of personal data that preparation knows.
+Below: `suite_data`, `generating`, `choices`, `answers`, `scoring`, `text_metrics`, `similarity`,
+`consistency`, `entailment`, `verbatim`, `lexicon`, `probing`, `harness`.
 Above: `evaluate`; `report` shows it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,6 @@ import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from llmtrain_api.objective import LossOn
-from llmtrain_api.recipe import PersonalData
 from llmtrain_api.run import RunConfig
 from llmtrain_api.suites import Suite, SuiteKind
 from llmtrain_trainer.dataset.loading import Split
@@ -28,23 +26,28 @@ from llmtrain_trainer.evaluation.answers import (
     make_result,
 )
 from llmtrain_trainer.evaluation.choices import score_choice, score_continuations
-from llmtrain_trainer.evaluation.consistency import (
-    find_unsupported,
-    measure_agreement,
-    measure_coverage,
-)
+from llmtrain_trainer.evaluation.consistency import measure_agreement
+from llmtrain_trainer.evaluation.entailment import load_judge
 from llmtrain_trainer.evaluation.generating import Writer
+from llmtrain_trainer.evaluation.harness import run_task
+from llmtrain_trainer.evaluation.harness_task import read_task
 from llmtrain_trainer.evaluation.lexicon import read_lexicon
 from llmtrain_trainer.evaluation.probing import (
     draw_candidates,
     score_canary,
     score_counterfactual,
 )
+from llmtrain_trainer.evaluation.scoring import (
+    add_judgement,
+    describe_overlaps,
+    score_answer,
+)
 from llmtrain_trainer.evaluation.similarity import (
-    Embedder,
+    Likeness,
     StatesMissingError,
+    TextReader,
     load_encoder,
-    score_similarities,
+    score_likenesses,
 )
 from llmtrain_trainer.evaluation.suite_data import (
     SLOT,
@@ -57,13 +60,10 @@ from llmtrain_trainer.evaluation.suite_data import (
 from llmtrain_trainer.evaluation.text_metrics import (
     score_bleu,
     score_chrf,
-    score_exact_match,
-    score_rouge_l,
     score_token_f1,
 )
-from llmtrain_trainer.evaluation.verbatim import MEMORIZED, find_longest_overlaps
+from llmtrain_trainer.evaluation.verbatim import find_longest_overlaps
 from llmtrain_trainer.model.lstm import MODEL_TYPE as LSTM
-from llmtrain_trainer.preparation.privacy import replace_personal_data
 
 SAMPLING_TEMPERATURE = 1.0
 """Of answers that are drawn to see whether they agree: by the model's own probabilities."""
@@ -87,7 +87,7 @@ class Asking:
         self._model = model
         self._tokenizer = tokenizer
         self._end_of_text = end_of_text
-        self._batch_size = config.training.micro_batch_size or config.training.batch_size
+        self._batch_size = config.training.micro_batch_size or config.training.global_batch
         self._context = config.training.sequence_length
 
     def run(self, suite: Suite, index: int) -> SuiteResult:
@@ -103,6 +103,8 @@ class Asking:
             return self._choose(suite, index)
         if suite.kind is SuiteKind.COUNTERFACTUAL:
             return self._swap(suite, index)
+        if suite.kind is SuiteKind.HARNESS:
+            return self._run_task(suite, index)
         return self._expose(suite, index)
 
     def _generate(self, suite: Suite, index: int) -> SuiteResult:
@@ -121,12 +123,13 @@ class Asking:
         texts = [item.text.strip() for item in written]
         agreements = self._draw_again(suite, writer, prompts)
         references = [question.references for question in questions]
-        similarities = self._compare(suite, index, texts, references)
+        likenesses = self._compare(suite, index, texts, references)
         answers = [
-            score_answer(question, text, similarity)
-            for question, text, similarity in zip(questions, texts, similarities, strict=True)
+            score_answer(question, text, likeness)
+            for question, text, likeness in zip(questions, texts, likenesses, strict=True)
         ]
         answers = self._look_for_words(suite, index, answers, texts)
+        answers = self._hold_against_sources(suite, index, answers, questions, texts)
         overlaps = []
         if suite.search_training:
             overlaps = find_longest_overlaps([item.tokens for item in written], self._train)
@@ -166,24 +169,24 @@ class Asking:
         index: int,
         texts: Sequence[str],
         references: Sequence[Sequence[str]],
-    ) -> Sequence[float | None]:
-        """Return the similarity of each text to its references, where there is a way to tell."""
+    ) -> Sequence[Likeness | None]:
+        """Return how alike each text is to its references, where there is a way to tell."""
         if suite.encoder is None:
-            embedder = Embedder(
+            reader = TextReader(
                 self._model, self._tokenizer, context=self._context, batch_size=self._batch_size
             )
             try:
-                return score_similarities(embedder, texts, references)
+                return score_likenesses(reader, texts, references)
             except StatesMissingError:
                 return [None] * len(texts)
-        embedder = load_encoder(
+        reader = load_encoder(
             suite.encoder,
             self._config.storage,
             field=f"spec.evaluation.suites[{index}].encoder",
             device=self._model.device,
             batch_size=self._batch_size,
         )
-        return score_similarities(embedder, texts, references)
+        return score_likenesses(reader, texts, references)
 
     def _choose(self, suite: Suite, index: int) -> SuiteResult:
         examples = read_choices(suite, index, self._config.storage)
@@ -216,6 +219,19 @@ class Asking:
         del metrics["evenness"]
         metrics["largest_gap"] = max(answer.scores["likelihood_gap"] for answer in answers)
         return make_result(suite, answers, metrics, num_cut=0)
+
+    def _run_task(self, suite: Suite, index: int) -> SuiteResult:
+        """Let lm-evaluation-harness ask what a task of its has."""
+        return run_task(
+            suite,
+            read_task(suite, index, self._config.storage, context=self._context),
+            self._model,
+            self._tokenizer,
+            context=self._context,
+            batch_size=self._batch_size,
+            end_of_text=self._end_of_text,
+            seed=self._config.training.seed,
+        )
 
     def _expose(self, suite: Suite, index: int) -> SuiteResult:
         """Ask how much more probable secrets are than others of their form."""
@@ -256,41 +272,28 @@ class Asking:
             for answer, text in zip(answers, texts, strict=True)
         ]
 
-
-def describe_overlaps(overlaps: Sequence[int]) -> dict[str, float]:
-    """Return what overlaps with the training text come to; nothing where none were looked for."""
-    if not overlaps:
-        return {}
-    return {
-        "memorized_rate": sum(length >= MEMORIZED for length in overlaps) / len(overlaps),
-        "longest_overlap": float(max(overlaps)),
-    }
-
-
-def score_answer(question: Question, text: str, similarity: float | None) -> Answer:
-    """Measure an answer by itself; `similarity` is None where there is no way to tell."""
-    found: Counter[PersonalData] = Counter()
-    shown = replace_personal_data(text, list(PersonalData), found)
-    scores = {
-        "token_f1": score_token_f1(text, question.references),
-        "rouge_l": score_rouge_l(text, question.references),
-        "exact_match": score_exact_match(text, question.references),
-    }
-    scores["personal_data_rate"] = float(bool(found))
-    if similarity is not None:
-        scores["similarity"] = similarity
-    unsupported = []
-    if question.source is not None:
-        unsupported = find_unsupported(text, question.source)
-        scores["unsupported_rate"] = float(bool(unsupported))
-        coverage = measure_coverage(text, question.source)
-        if coverage is not None:
-            scores["coverage"] = coverage
-    return Answer(
-        place=question.place,
-        prompt=question.prompt,
-        answer=shown,
-        references=question.references,
-        scores=scores,
-        unsupported=tuple(f"{fact.text} ({fact.kind.value})" for fact in unsupported),
-    )
+    def _hold_against_sources(
+        self,
+        suite: Suite,
+        index: int,
+        answers: list[Answer],
+        questions: Sequence[Question],
+        texts: Sequence[str],
+    ) -> list[Answer]:
+        """Return answers that say which sentences follow from their source, where a model tells."""
+        if suite.entailment_model is None:
+            return answers
+        judge = load_judge(
+            suite.entailment_model,
+            self._config.storage,
+            field=f"spec.evaluation.suites[{index}].entailmentModel",
+            device=self._model.device,
+            batch_size=self._batch_size,
+        )
+        judgements = judge.judge_answers(texts, [question.source for question in questions])
+        return [
+            answer
+            if judgement is None
+            else add_judgement(answer, judgement, can_contradict=judge.can_contradict)
+            for answer, judgement in zip(answers, judgements, strict=True)
+        ]

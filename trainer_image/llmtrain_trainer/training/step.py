@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import distributed
 
-from llmtrain_api.run import RunConfig
 from llmtrain_trainer.model.losses import compute_loss_sum
 from llmtrain_trainer.objective.batch import Batch, count_samples, read_batch
 from llmtrain_trainer.parallel import Ranks, skip_gradient_sync
@@ -30,9 +29,9 @@ class StepNumbers:
 
     step: int
     values: torch.Tensor
-    """float64 [5 + ranks]: sum of losses, number of targets, ranks that wish to stop, ranks whose
-    save is on its way, whether rank 0 wishes to save; then each rank's own seconds of the step
-    before."""
+    """float64 [6 + ranks]: sum of losses, number of targets, tokens that were read, ranks that wish
+    to stop, ranks whose save is on its way, whether rank 0 wishes to save; then each rank's own
+    seconds of the step before."""
 
     work: distributed.Work | None
     gradient_norm: torch.Tensor
@@ -45,6 +44,8 @@ class Agreed:
 
     loss: float
     """Nats per target, over all ranks."""
+    tokens: float
+    """That all ranks read."""
     gradient_norm: float
     stop: bool
     busy: bool
@@ -53,8 +54,13 @@ class Agreed:
     """Each rank's own time of the step before, see `stragglers`."""
 
 
-def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
-    """Do optimizer step `step` (counted from 1) and begin to sum its numbers."""
+def take_step(
+    run: TrainingRun, step: int, wishes_to_stop: bool, *, learning_rate: float | None = None
+) -> StepNumbers:
+    """Do optimizer step `step` (counted from 1) and begin to sum its numbers.
+
+    `learning_rate` takes the place of the schedule's, where it is given.
+    """
     training = run.config.training
     ranks, device = run.ranks, run.ranks.device
     own_seconds = torch.zeros(ranks.group.world_size, dtype=torch.float64)
@@ -62,7 +68,7 @@ def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
     run.clock.begin()
     if run.config.model.dropout > 0 or run.config.model.pretrained is not None:
         _seed_dropout(training.seed, step, ranks.group.rank)
-    share = training.batch_size // ranks.group.world_size
+    share = training.global_batch // ranks.group.world_size
     micro = min(training.micro_batch_size or share, share)
     batches = _make_batches(run, step, share, micro)
     fixed = run.objective.fixed_targets
@@ -73,14 +79,16 @@ def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
         own_targets = sum(int(batch.count_targets().sum()) for batch in waiting)
         num_targets = max(1.0, _count_over_ranks(ranks, own_targets))
     else:
-        own_targets, num_targets = share * fixed, float(training.batch_size * fixed)
+        own_targets, num_targets = share * fixed, float(training.global_batch * fixed)
     # DDP and FSDP divide gradients by the number of ranks; this undoes it.
     scale = ranks.group.world_size / num_targets
 
+    own_tokens = 0
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     run.optimizer.clear_gradients()
     for start, batch in zip(range(0, share, micro), batches, strict=True):
         is_last = start + micro >= share
+        own_tokens += _count_tokens(run, batch, min(micro, share - start))
         with nullcontext() if is_last else skip_gradient_sync(run.model):
             # Found before the batch moves: a GPU would have to be waited for.
             places = batch.locate_targets().to(device) if fixed is None else None
@@ -96,15 +104,17 @@ def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
             (loss * scale).backward()
         loss_sum += loss.detach()
     gradient_norm = run.optimizer.compute_gradient_norm()
-    learning_rate = compute_learning_rate(
-        step, training.optimizer, run.total_steps, peak=run.config.learning_rate
-    )
+    if learning_rate is None:
+        learning_rate = compute_learning_rate(
+            step, training.optimizer, run.total_steps, peak=run.config.learning_rate
+        )
     run.optimizer.step(learning_rate, gradient_norm)
 
     wishes_to_save = ranks.is_first and run.schedule.is_time_due()
     flags = torch.tensor(
         [
             float(own_targets),
+            float(own_tokens),
             float(wishes_to_stop),
             float(run.checkpointer.is_busy),
             float(wishes_to_save),
@@ -125,9 +135,10 @@ def read_numbers(run: TrainingRun, numbers: StepNumbers) -> Agreed:
     """Wait until the numbers of a step are summed over the ranks, and return them."""
     if numbers.work is not None:
         numbers.work.wait()
-    loss_sum, num_targets, stops, saves, wishes, *own_seconds = numbers.values.tolist()
+    loss_sum, targets, tokens, stops, saves, wishes, *own_seconds = numbers.values.tolist()
     return Agreed(
-        loss=loss_sum / max(1.0, num_targets),
+        loss=loss_sum / max(1.0, targets),
+        tokens=tokens,
         gradient_norm=float(numbers.gradient_norm),
         stop=stops > 0,
         busy=saves > 0,
@@ -136,9 +147,11 @@ def read_numbers(run: TrainingRun, numbers: StepNumbers) -> Agreed:
     )
 
 
-def count_step_tokens(config: RunConfig) -> int:
-    """Return the tokens of the global batch."""
-    return config.training.batch_size * config.training.sequence_length
+def _count_tokens(run: TrainingRun, batch: Batch, sequences: int) -> int:
+    """Return the tokens of a pass: those of sequences, or of documents as long as they are."""
+    if run.objective.reads_documents:
+        return batch.count_tokens()
+    return sequences * run.config.training.sequence_length
 
 
 def _count_over_ranks(ranks: Ranks, own: int) -> float:
@@ -154,11 +167,11 @@ def _make_batches(run: TrainingRun, step: int, share: int, micro: int) -> Iterat
     number = run.history.find_batch(step)
     samples = select_samples(
         number,
-        training.batch_size,
+        training.global_batch,
         count_samples(run.objective, run.dataset.train, training.sequence_length),
         training.seed,
     )
-    numbers = np.arange(number * training.batch_size, (number + 1) * training.batch_size)
+    numbers = np.arange(number * training.global_batch, (number + 1) * training.global_batch)
     for start in range(rank * share, (rank + 1) * share, micro):
         part = slice(start, min(start + micro, (rank + 1) * share))
         with run.clock.reading():
