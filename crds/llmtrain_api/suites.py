@@ -65,6 +65,15 @@ SUITE_METRICS = {
 """What is measured of each kind, as <suite>.exact_match in gates."""
 
 
+HEADLINES = {
+    SuiteKind.GENERATION: ("exact_match", "token_f1", "chrf"),
+    SuiteKind.MULTIPLE_CHOICE: ("accuracy", "chance"),
+    SuiteKind.COUNTERFACTUAL: ("likelihood_gap", "first_rate"),
+    SuiteKind.CANARY: ("exposure", "extracted_rate"),
+}
+"""What of these is in the status of a job, which is too small for all."""
+
+
 def check_suite_name(name: str) -> str:
     """Return the name of a suite.
 

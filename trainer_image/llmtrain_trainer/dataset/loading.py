@@ -138,6 +138,10 @@ class Split:
         self._read(self._shards, start, tokens)
         return tokens
 
+    def count_document_tokens(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many tokens are stored of documents [n], ends and padding included."""
+        return self._offsets[indices + 1] - self._offsets[indices]
+
     def read_document(self, index: int) -> NDArray[np.int64]:
         """Return the tokens of a document, without its end of text and padding."""
         start, end = self._offsets[index], self._offsets[index + 1]

@@ -2,10 +2,14 @@
 
 Below: `model`, `objective`, `dataset`, `parallel`. Above: `train` measures a sample every few
 steps, `evaluate` measures all.
+
+Losses are summed as whole numbers of `LOSS_UNIT`: such a sum is the same in whatever order and on
+however many ranks, where one of fractions would differ in its last digits.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +22,9 @@ from llmtrain_trainer.model.losses import judge_batch
 from llmtrain_trainer.model.network import compute_logits, compute_losses
 from llmtrain_trainer.objective.batch import NOT_A_TARGET, Objective, read_batch
 from llmtrain_trainer.parallel import Ranks
+
+LOSS_UNIT = 2.0**-24
+"""Nats. Single losses, in fp32, are no more exact; 10^10 tokens of 10 nats fit in 64 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,40 +80,48 @@ def measure(
         num_classes: where documents are classified, into how many; their probabilities are kept.
     """
     width = batch_size * ranks.group.world_size
-    padded = np.concatenate([indices, np.full(-len(indices) % width, indices[0])])
-    weights = (np.arange(len(padded)) < len(indices)).astype(np.float64)
-    totals = torch.zeros(3, dtype=torch.float64, device=ranks.device)
-    said = torch.zeros(len(padded), num_classes, dtype=torch.float64, device=ranks.device)
+    places = np.arange(len(indices))
+    if (
+        objective.reads_documents
+    ):  # those of like lengths together, so that rows have little padding
+        places = np.argsort(-split.count_document_tokens(indices), kind="stable")
+    places = np.concatenate([places, np.full(-len(indices) % width, places[0])])
+    counts = np.arange(len(places)) < len(indices)
+    totals = torch.zeros(4, dtype=torch.int64, device=ranks.device)
+    said = torch.zeros(len(indices), num_classes, dtype=torch.float64, device=ranks.device)
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        for start in range(ranks.group.rank * batch_size, len(padded), width):
+        for start in range(ranks.group.rank * batch_size, len(places), width):
             part = slice(start, start + batch_size)
+            chosen = indices[places[part]]
             batch = read_batch(
                 objective,
                 split,
-                padded[part],
-                padded[part],
+                chosen,
+                chosen,
                 sequence_length=sequence_length,
                 is_training=False,
             ).move(ranks.device)
+            is_new = torch.from_numpy(counts[part]).to(ranks.device)
             if num_classes:
                 logits = compute_logits(model, batch)
                 losses, best = compute_losses(logits, batch), logits.argmax(dim=2)
-                said[part] = logits[:, 0].double().softmax(dim=1)
+                own = torch.from_numpy(places[part]).to(ranks.device)[is_new]
+                said[own] = logits[is_new, 0].double().softmax(dim=1)
             else:
                 losses, best = judge_batch(model, batch, logits_bytes=logits_bytes)
-            is_target = batch.targets != NOT_A_TARGET
-            hits = ((best == batch.targets) & is_target).double().sum(dim=1)
-            weight = torch.from_numpy(weights[part]).to(ranks.device)
-            counts = is_target.double().sum(dim=1)
-            loss_sums = losses.double().sum(dim=1)
-            totals += torch.stack([loss_sums @ weight, hits @ weight, counts @ weight])
+            is_target = (batch.targets != NOT_A_TARGET) & is_new[:, None]
+            measured = losses[is_target].double()
+            is_number = measured.isfinite()
+            units = (measured[is_number] / LOSS_UNIT).round().long()
+            hits = (best == batch.targets)[is_target]
+            totals += torch.stack([units.sum(), hits.sum(), is_target.sum(), (~is_number).sum()])
     model.train(was_training)
-    loss_sum, hit_sum, count = ranks.sum(totals).tolist()
+    units, num_right, count, num_lost = ranks.sum(totals).tolist()
     return Measurement(
-        loss=loss_sum / max(1.0, count),
-        accuracy=hit_sum / max(1.0, count),
-        num_targets=round(count),
-        probabilities=ranks.sum(said)[: len(indices)].cpu().numpy() if num_classes else None,
+        loss=math.nan if num_lost else units * LOSS_UNIT / max(1, count),
+        accuracy=num_right / max(1, count),
+        num_targets=count,
+        probabilities=ranks.sum(said).cpu().numpy() if num_classes else None,
     )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from llmtrain_api.run import StorageConfig
-from llmtrain_trainer.evaluation.generating import group_by_length
+from llmtrain_trainer.evaluation.batching import group_by_length
 from llmtrain_trainer.evaluation.inputs import download_encoder
 
 
