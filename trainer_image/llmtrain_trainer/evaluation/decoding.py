@@ -50,11 +50,12 @@ def decode(
     """Which prompt each row of the batch follows."""
     left = max_new_tokens
     while True:
+        may_end_early = len(going) > 1 or has_ended is not None
         output = model.generate(
             ids,
             attention_mask=mask,
             past_key_values=cache,
-            max_new_tokens=min(PIECE_TOKENS, left),
+            max_new_tokens=min(PIECE_TOKENS, left) if may_end_early else left,
             do_sample=temperature > 0.0,
             temperature=temperature or None,
             eos_token_id=end_of_text,
