@@ -10,6 +10,7 @@ STAMP := .venv/.installed
 FIND_HELM := 'from testbed.binaries import ensure_binary; print(ensure_binary("helm"))'
 # More than cores: many tests wait for servers.
 TEST_PROCESSES ?= 3
+FUZZ_SECONDS ?= 60
 IMPORTED := crds operator trainer_image tests
 
 # Compiling what is imported costs more than importing it: half of every start of a rank.
@@ -59,6 +60,11 @@ test: $(STAMP) build-testbed ## Every test that needs no root
 .PHONY: e2e
 e2e: $(STAMP) build-testbed build-nodes ## The tests that need real nodes, and so root
 	$(RUN)/pytest -m "nodes and not patient" tests
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## Fuzz the readers of sources for a minute, or FUZZ_SECONDS
+	$(UV) sync --quiet --frozen --all-extras --group fuzz
+	PYTHONPATH=tests/cluster $(RUN)/python tests/fuzz/fuzz_readers.py --seconds $(FUZZ_SECONDS)
 
 .PHONY: bench-faults
 bench-faults: $(STAMP) build-testbed ## Make every fault, tear writes, kill at random; goes on where it was

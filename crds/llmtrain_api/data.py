@@ -186,6 +186,11 @@ class DataSpec(Model):
     sources: list[Source] = Field(min_length=1, max_length=64)
     """Where documents come from; read in this order."""
 
+    pins: S3Uri | None = None
+    """The manifest.json of a dataset that is made again: its objects are read by the versions that
+    were read then, whatever lies in their place now. Absent: what the sources name when the job
+    starts."""
+
     invalid: Invalid = Invalid()
     """What becomes of records that cannot be read."""
 

@@ -12,6 +12,7 @@ LOWER_IS_BETTER = frozenset(
         "perplexity",
         "bits_per_byte",
         "unsupported_rate",
+        "contradicted_share",
         "personal_data_rate",
         "toxic_rate",
         "memorized_rate",

@@ -53,6 +53,7 @@ class InvalidPolicy(StrEnum):
 
     FAIL = "fail"
     SKIP = "skip"
+    QUARANTINE = "quarantine"
 
 
 class Fields(Model):
@@ -230,7 +231,9 @@ class Invalid(Model):
 
     policy: InvalidPolicy = InvalidPolicy.FAIL
     """fail: the first one ends the job, named by file and line; skip: it is left out, counted,
-    and listed in the dataset's rejected.jsonl."""
+    and listed in the dataset's rejected.jsonl by place and reason; quarantine: the same in
+    quarantine.jsonl, with what was found there, personal data treated as data.privacy.action
+    says."""
 
     max_rate: float = Field(default=0.01, gt=0.0, le=1.0)
-    """For skip: the job fails where a larger share of the records cannot be read."""
+    """For skip and quarantine: the job fails where a larger share of the records cannot be read."""

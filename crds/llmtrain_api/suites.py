@@ -48,8 +48,13 @@ SUITE_METRICS = {
         "chrf",
         "bleu",
         "similarity",
+        "bertscore_precision",
+        "bertscore_recall",
+        "bertscore_f1",
         "unsupported_rate",
         "coverage",
+        "entailed_share",
+        "contradicted_share",
         "self_consistency",
         "personal_data_rate",
         "toxic_rate",
@@ -72,6 +77,9 @@ HEADLINES = {
     SuiteKind.CANARY: ("exposure", "extracted_rate"),
 }
 """What of these is in the status of a job, which is too small for all."""
+
+ENTAILMENT_METRICS = ("entailed_share", "contradicted_share")
+"""Of a suite that names a model of inference."""
 
 
 def check_suite_name(name: str) -> str:
@@ -146,7 +154,14 @@ class Suite(Model):
 
     encoder: S3Uri | None = None
     """For generation: a Hugging Face directory of the same store with a model of texts, by whose
-    states similarity is measured. Absent: the states of the trained model itself."""
+    states similarity and bertscore_f1 are measured. Absent: the states of the trained model
+    itself."""
+
+    entailment_model: S3Uri | None = None
+    """For generation: a Hugging Face directory of the same store with a model of natural language
+    inference (…ForSequenceClassification, by safetensors). One of its labels begins with entail,
+    and one may begin with contradict. It says of each sentence of an answer whether the source of
+    the question entails it (entailed_share) or contradicts it (contradicted_share)."""
 
     def list_metrics(self) -> list[str]:
         """Return what is measured, without the name of the suite; some needs a source."""
@@ -154,6 +169,7 @@ class Suite(Model):
             *(() if self.draws_samples else ("self_consistency",)),
             *(() if self.search_training else ("memorized_rate", "longest_overlap")),
             *(() if self.lexicon else ("toxic_rate",)),
+            *(() if self.entailment_model else ENTAILMENT_METRICS),
         }
         return [name for name in SUITE_METRICS[self.kind] if name not in off]
 

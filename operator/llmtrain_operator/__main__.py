@@ -96,7 +96,7 @@ async def operate(settings: Settings) -> None:
             clock=tell_time,
         )
         queue = WorkQueue(
-            _time(world, lambda: queue.has_newcomers), num_workers=settings.workers, rng=rng
+            _time(world, lambda: queue.is_crowded), num_workers=settings.workers, rng=rng
         )
         QUEUE_DEPTH.set_function(lambda: queue.depth)
         lease = Lease(
@@ -164,13 +164,13 @@ async def _resync(queue: WorkQueue, jobs: JobStore, seconds: float, rng: random.
 
 
 def _time(
-    world: ClusterWorld, others_wait: Callable[[], bool]
+    world: ClusterWorld, is_crowded: Callable[[], bool]
 ) -> Callable[[str], Awaitable[float | None]]:
     async def reconcile_timed(key: str) -> float | None:
         began = time.perf_counter()
         outcome = "error"
         try:
-            requeue_after = await reconcile(key, world, tell_time, others_wait)
+            requeue_after = await reconcile(key, world, tell_time, is_crowded)
             outcome = "done"
         except ConflictError:
             outcome = "conflict"

@@ -1,7 +1,7 @@
 """What evaluations came to as metrics, read from the statuses when Prometheus asks.
 
-Below: the jobs as last heard of. Above: `__main__` registers the collector. The operator tells it and
-not the pods, which are gone by the time somebody looks. A job that is deleted takes its figures
+Below: the jobs as last heard of. Above: `__main__` registers the collector. The operator tells them
+and not the pods, which are gone by the time somebody looks. A job that is deleted takes its figures
 along. Each job has one series for each number of its status, which is bounded.
 """
 

@@ -11,21 +11,22 @@ from collections.abc import Callable
 from datetime import datetime
 
 from llmtrain_operator.plan import explain_refusals, plan_job
-from llmtrain_operator.plan.writes import is_worth_writing
+from llmtrain_operator.plan.writes import can_wait, is_worth_writing
 from llmtrain_operator.world import World
 
 REFUSED_RETRY_SECONDS = 10.0
 """Until creations that the platform refused are tried again."""
 
-SAY_LATER_SECONDS = 2.0
-"""Until a job whose processes were just started has its first status, where others come first."""
+SAY_LATER_SECONDS = 10.0
+"""Until a job without a status is looked at again, where a crowd of others comes first. Whatever
+happens to its processes wakes it before that."""
 
 
 async def reconcile(
     key: str,
     world: World,
     clock: Callable[[], datetime],
-    others_wait: Callable[[], bool] = lambda: False,
+    is_crowded: Callable[[], bool] = lambda: False,
 ) -> float | None:
     """Bring the job `namespace/name` one step closer to what it asks for.
 
@@ -33,8 +34,8 @@ async def reconcile(
         key: of the job.
         world: where it is observed and carried out.
         clock: gives the time in UTC.
-        others_wait: tells whether jobs that have no process yet wait for their turn. These come
-            before the words on a job that has just got its first ones.
+        is_crowded: tells whether many jobs have just come. Their processes come before the words
+            on a job whose processes only start.
 
     Returns:
         Seconds after which to look again even if nothing happens; None: only when something does.
@@ -49,9 +50,8 @@ async def reconcile(
     now = clock()
     plan = plan_job(job, observed, now)
     refusals = await world.apply(job, plan)
-    is_first_start = plan.start and not observed.processes
-    if is_first_start and not refusals and others_wait():
-        return SAY_LATER_SECONDS  # there are no facts of earlier processes that could be lost
+    if not refusals and can_wait(job.status, plan.status, observed, now) and is_crowded():
+        return SAY_LATER_SECONDS
     if plan.start:
         # What was started can be seen by now: saying so at once saves a second status.
         plan = plan_job(job, await world.observe(job), now)

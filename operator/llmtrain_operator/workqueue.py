@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import logging
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,9 @@ FIRST_BACKOFF_SECONDS = 0.05
 MAX_BACKOFF_SECONDS = 60.0
 MAX_DOUBLINGS = 32
 """Beyond this a delay is at its longest anyway, and would in the end exceed what a float holds."""
+CROWD = 50
+CROWD_SECONDS = 60.0
+"""So many new keys within so long are a crowd: what need not be done at once waits for them."""
 JITTER = 0.2
 """Share by which a delay is made longer or shorter, so that keys do not march in step."""
 
@@ -44,8 +48,8 @@ class WorkQueue:
         self._turns = itertools.count(1)
         self._last_turns: dict[str, int] = {}
         self._waiting: set[str] = set()
-        self._newcomers: set[str] = set()
-        """Those of them that were never handled, or not since they needed nothing more."""
+        self._newcomers: deque[float] = deque(maxlen=CROWD)
+        """When the last keys came that were never handled, or not since they needed nothing."""
         self._running: set[str] = set()
         self._again: set[str] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -57,9 +61,10 @@ class WorkQueue:
         return len(self._waiting)
 
     @property
-    def has_newcomers(self) -> bool:
-        """Whether keys wait that were never handled."""
-        return bool(self._newcomers)
+    def is_crowded(self) -> bool:
+        """Whether a crowd of new keys has come within the last minute."""
+        now = asyncio.get_running_loop().time()
+        return len(self._newcomers) == CROWD and now - self._newcomers[0] < CROWD_SECONDS
 
     def enqueue(self, key: str) -> None:
         """Look at the key soon. A key that waits already is not added again."""
@@ -69,7 +74,7 @@ class WorkQueue:
         elif key not in self._waiting:
             self._waiting.add(key)
             if key not in self._last_turns:
-                self._newcomers.add(key)
+                self._newcomers.append(asyncio.get_running_loop().time())
             self._ready.put_nowait((self._last_turns.get(key, 0), next(self._arrivals), key))
 
     def enqueue_after(self, key: str, seconds: float) -> None:
@@ -93,7 +98,6 @@ class WorkQueue:
         while True:
             *_, key = await self._ready.get()
             self._waiting.discard(key)
-            self._newcomers.discard(key)
             self._running.add(key)
             self._last_turns[key] = next(self._turns)
             try:

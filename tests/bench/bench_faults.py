@@ -17,29 +17,35 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import click
 
 from testbed.agent_world import AgentWorld
 from testbed.cache import cache_directory
+from testbed.cluster import Cluster
 from testbed.control_plane import ControlPlane
 from testbed.fault_log import read_records
 from testbed.fault_report import render_report, summarize
+from testbed.installation import Installation
+from testbed.minio import MinioServer
 from testbed.requirements import find_missing, find_repository
 from testbed.soak import STEPS_PER_KILL, SoakResult, SoakWorld, run_soak
 from testbed.soak_agents import SoakAgents
 from testbed.soak_machine import SoakMachine
+from testbed.soak_nodes import SoakNodes, offer_nodes
 
 ROOT = find_repository()
 CODE = ("crds", "operator", "trainer_image", "helm", "tests", "pyproject.toml", "uv.lock")
 KILLS_PER_RUN = 20
 STEPS = KILLS_PER_RUN * STEPS_PER_KILL
 AGENTS_EVERY = 4
-"""Of so many runs of the soak, one is in a cluster and the others on one machine."""
+NODES_EVERY = 10
+"""Of so many runs of the soak, one is in a cluster, or on real nodes; the others on one machine."""
 FIRST_SEED = 1
 
 
@@ -102,11 +108,15 @@ def soak(folder: Path, *, num_runs: int) -> list[SoakResult]:
     """Do the runs that have no result yet; return all of them."""
     results = []
     in_cluster = num_runs // AGENTS_EVERY
-    with offer_control_plane() as give:
+    on_nodes = 0 if find_missing() else num_runs // NODES_EVERY
+    with offer_control_plane() as give, offer_shared_nodes() as give_nodes:
         for name, number, make in (
-            ("machine", num_runs - in_cluster, lambda path: SoakMachine(path)),
+            ("nodes", on_nodes, lambda path: SoakNodes(*give_nodes())),
             ("agents", in_cluster, lambda path: SoakAgents(give(path))),
+            ("machine", num_runs - in_cluster - on_nodes, lambda path: SoakMachine(path)),
         ):
+            if number == 0:
+                continue
             expected = None
             for seed in (None, *range(FIRST_SEED, FIRST_SEED + number)):
                 path = folder / f"soak-{name}-{'undisturbed' if seed is None else seed}.json"
@@ -153,6 +163,18 @@ def offer_control_plane() -> Iterator[Callable[[Path], AgentWorld]]:
         finally:
             for each in plane:
                 each.stop()
+
+
+@contextmanager
+def offer_shared_nodes() -> Iterator[Callable[[], tuple[Cluster, Installation, MinioServer]]]:
+    """Give the same two nodes to each world, started when the first one asks."""
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+
+        @cache
+        def give() -> tuple[Cluster, Installation, MinioServer]:
+            return stack.enter_context(offer_nodes(Path(directory)))
+
+        yield give
 
 
 if __name__ == "__main__":

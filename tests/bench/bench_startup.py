@@ -4,7 +4,8 @@
 
 Two real nodes on this machine, the chart by Helm, images present, MinIO for a store, the CPU
 example of the manifests. Each round applies a job, waits for its first step, kills a rank, then
-worker 1, then worker 0, and waits for a step after each. Pods are watched through the API with
+worker 1, then worker 0, and waits for a step after each. Then a second job with the same data is
+applied, which finds it prepared: `sameDataAgain`. Pods are watched through the API with
 this machine's clock, which is the pods' too; what happens inside a pod is read from its agent.
 """
 
@@ -44,6 +45,7 @@ CHECKPOINT_EVERY_STEPS = 5
 DEADLINE_SECONDS = 300
 POLL_SECONDS = 0.02
 AGENT_COMMAND = "llmtrain_trainer"
+SECOND = f"{EXAMPLE}-again"
 ROUND_PHASES = (RankPhase.STARTING, RankPhase.RENDEZVOUS, RankPhase.RESTORING)
 """What worker 0's rank passes through before its first step."""
 POD_LINE = (
@@ -124,13 +126,20 @@ def run_round(cluster: Cluster, minio: MinioServer) -> dict[str, dict[str, float
         measures["rankKilled"] = split_rank_loss(jobs)
         for index in (1, 0):
             measures[f"worker{index}Killed"] = split_pod_loss(jobs, moments, index)
+        server.kubectl("-n", namespace, "delete", "llmtrainingjob", EXAMPLE, "--cascade=foreground")
+        job["metadata"]["name"] = SECOND
+        applied_at = time.time()
+        server.kubectl("-n", namespace, "apply", "-f", "-", input=json.dumps(job))
+        measures["sameDataAgain"] = split_start(jobs, moments, applied_at, SECOND)
     server.kubectl("delete", "namespace", namespace)
     return measures
 
 
-def split_start(jobs: Jobs, moments: dict[str, float], applied_at: float) -> dict[str, float]:
-    """From `kubectl apply` to the first training step."""
-    prepare, trainer = f"{EXAMPLE}-prepare-0-0", f"{EXAMPLE}-train-0-0"
+def split_start(
+    jobs: Jobs, moments: dict[str, float], applied_at: float, name: str = EXAMPLE
+) -> dict[str, float]:
+    """From `kubectl apply` of the job `name` to its first training step."""
+    prepare, trainer = f"{name}-prepare-0-0", f"{name}-train-0-0"
     answers_at, pod = await_agent(jobs, moments, trainer)
     stepped = await_step(pod, lost_round=0)
     parts = {

@@ -25,10 +25,9 @@ import yaml
 
 from llmtrain_api import LLMTrainingJob, ProgressRecord
 from llmtrain_api.status import Phase
-from testbed.cluster import Cluster
 from testbed.containers import kill_main_process, kill_process, list_ranks
 from testbed.documents import find_command
-from testbed.installation import Installation, restrict_namespace
+from testbed.installation import Installation
 from testbed.main_job import (
     EXAMPLE,
     MODELS_BUCKET,
@@ -41,7 +40,7 @@ from testbed.operators import Jobs
 from testbed.pod_watch import find_doubles, watch_objects, watch_pods
 from testbed.processes import ServerProcess, wait_until
 from testbed.prometheus import Prometheus, scrape_file, write_pod_targets
-from testbed.workers import DEADLINE_SECONDS, Workers
+from testbed.workers import AGENT_COMMAND, DEADLINE_SECONDS, Workers
 
 pytestmark = pytest.mark.nodes
 
@@ -51,26 +50,9 @@ CHECKPOINT_EVERY_STEPS = 5
 KILL_GAP_SECONDS = (1.0, 25.0)
 MIN_KILLS = 3
 LOSS_TOLERANCE = 1e-5
-AGENT_COMMAND = "llmtrain_trainer"
 NUM_WRITTEN_TOKENS = 40
 
 StartPrometheus = Callable[[Sequence[dict[str, Any]]], Prometheus]
-
-
-@pytest.fixture
-def installation(two_nodes: Cluster) -> Iterator[Installation]:
-    """The chart, installed by Helm on the two nodes."""
-    installation = Installation(two_nodes)
-    installation.install()
-    yield installation
-    installation.uninstall()
-
-
-@pytest.fixture
-def jobs(two_nodes: Cluster, node_namespace: str) -> Jobs:
-    """The jobs of a namespace under Pod Security `restricted`."""
-    two_nodes.control_plane.apply(restrict_namespace(node_namespace))
-    return Jobs(two_nodes.control_plane, node_namespace)
 
 
 def test_a_manifest_becomes_a_model(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -75,8 +76,9 @@ def test_an_operator_that_dies_before_it_hears_of_its_writes_does_nothing_twice(
     assert find_doubles(watch.log) == []
     assert [(a.index, a.incarnation, a.reason) for a in status.attempts] == [(0, 0, "RankLost")]
     assert (status.restarts, status.failures) == (1, 1)
-    events = [event["reason"] for event in jobs.get("events")["items"] if is_of_job(event)]
-    assert len(events) == len(set(events)) + events.count("StageStarted") - 1
+    # What a status says is told after it, at most once: whoever dies there tells nothing.
+    told = Counter(event["reason"] for event in jobs.get("events")["items"] if is_of_job(event))
+    assert [reason for reason, count in told.items() if count > 1] in ([], ["StageStarted"])
     fault.said(f"{len(kills)} kills, one after each {each}: {status.restarts} restart, no double")
 
 

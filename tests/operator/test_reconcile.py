@@ -12,7 +12,7 @@ import pytest
 from llmtrain_api import JobStatus, LLMTrainingJob
 from llmtrain_api.records import ExitCode, Stage
 from llmtrain_api.status import Phase
-from llmtrain_operator.plan.conditions import parse_time
+from llmtrain_operator.plan.conditions import format_time, parse_time
 from llmtrain_operator.plan.ledger import sum_seconds
 from llmtrain_operator.plan.types import (
     Event,
@@ -70,6 +70,10 @@ class SimulatedWorld:
 
     async def publish(self, job: LLMTrainingJob, events: tuple[Event, ...]) -> None:
         self.told.extend(events)
+
+    def set_states(self, state: ProcessState) -> None:
+        """Let all processes be in one state."""
+        self.processes = {n: replace(o, state=state) for n, o in self.processes.items()}
 
     def _start(self, process: Process) -> None:
         if process.name in self.processes:
@@ -145,7 +149,7 @@ async def test_each_failure_counts_once_wherever_the_operator_is_killed(seed: in
         world.now += timedelta(seconds=rng.choice([1, 30, 300]))
         before = len(world.failed)
         try:
-            await reconcile(key, world, lambda: world.now, others_wait=lambda: rng.random() < 0.5)
+            await reconcile(key, world, lambda: world.now, is_crowded=lambda: rng.random() < 0.5)
         except OperatorKilledError:
             continue
         world.disturb(failures_left)
@@ -180,7 +184,7 @@ async def test_a_second_pass_over_the_same_facts_writes_nothing() -> None:
     assert world.status_writes == writes
 
 
-async def test_where_others_wait_a_job_has_its_processes_first_and_its_status_later() -> None:
+async def test_in_a_crowd_a_job_has_its_processes_first_and_its_status_once_they_run() -> None:
     world = SimulatedWorld(make_job("tiny"), random.Random(0), kill_chance=0.0)
 
     again = await reconcile("team/tiny", world, lambda: START, lambda: True)
@@ -188,9 +192,18 @@ async def test_where_others_wait_a_job_has_its_processes_first_and_its_status_la
     assert world.status_writes == 0
     assert again == SAY_LATER_SECONDS
 
-    await reconcile("team/tiny", world, lambda: START + timedelta(seconds=2), lambda: True)
-    assert world.job.status.phase is Phase.PREPARING
+    world.set_states(ProcessState.WAITING)
+    later = START + timedelta(seconds=30)
+    assert await reconcile("team/tiny", world, lambda: later, lambda: True) == SAY_LATER_SECONDS
+    assert world.status_writes == 0
+
+    world.set_states(ProcessState.RUNNING)
+    await reconcile("team/tiny", world, lambda: later, lambda: True)
+    status = world.job.status
+    assert status.phase is Phase.PREPARING
     assert [event.reason for event in world.told] == ["StageStarted"]
+    assert status.usage is not None
+    assert (status.started_at, status.usage.starting_seconds) == (format_time(START), 30)
 
 
 async def test_a_job_that_is_gone_needs_nothing() -> None:

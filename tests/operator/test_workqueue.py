@@ -8,7 +8,7 @@ import random
 import pytest
 
 from llmtrain_operator import workqueue
-from llmtrain_operator.workqueue import WorkQueue
+from llmtrain_operator.workqueue import CROWD, WorkQueue
 
 
 class Handler:
@@ -135,11 +135,28 @@ async def test_a_key_never_handled_comes_before_one_that_was() -> None:
 
     for key in ("older", "old", "new", "newer"):
         queue.enqueue(key)
-    seen = [queue.has_newcomers]
     handler.gate.set()
     await handler.wait_for_calls(7)
-    seen.append(queue.has_newcomers)
 
     assert handler.calls[3:] == ["new", "newer", "old", "older"]
-    assert seen == [True, False]
+    await stop(task)
+
+
+async def test_many_new_keys_are_a_crowd_for_a_while_and_known_ones_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queue = make_queue(Handler(dict.fromkeys(range(1, 2000), 60.0)))
+    task = asyncio.create_task(queue.run())
+    for number in range(CROWD - 1):
+        queue.enqueue(f"job-{number}")
+    await asyncio.sleep(0)
+    for _ in range(CROWD):
+        queue.enqueue("job-0")
+    seen = [queue.is_crowded]
+    queue.enqueue("one more")
+    seen.append(queue.is_crowded)
+    monkeypatch.setattr(workqueue, "CROWD_SECONDS", 0.0)
+    seen.append(queue.is_crowded)
+
+    assert seen == [False, True, False]
     await stop(task)

@@ -24,6 +24,7 @@ from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.store import open_store
 from testbed.ranks import run_ranks
+from testbed.tiny_judge import save_judge
 from testbed.tiny_run import find_run_folder, prepare_tiny_run
 
 CAUSAL = ("gpt2", "llama", "lstm")
@@ -36,6 +37,7 @@ SUITES = [
         "consistencySamples": 2,
         "searchTraining": True,
         "lexicon": "s3://tiny-bucket/words.txt",
+        "entailmentModel": "s3://tiny-bucket/judge",
     },
     {"name": "mc", "uri": "s3://tiny-bucket/mc.jsonl", "kind": "multiple-choice"},
     {"name": "swap", "uri": "s3://tiny-bucket/swap.jsonl", "kind": "counterfactual"},
@@ -65,6 +67,7 @@ def train(architecture: str, root: Path, **training: Any) -> RunConfig:
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(line) + "\n")
         (root / "tiny-bucket" / "words.txt").write_text("# rude\ndarn\n")
+        save_judge(root / "tiny-bucket" / "judge")
     config = prepare_tiny_run(root, run=architecture, **sections)
     run_ranks(config)
     return config
@@ -110,6 +113,9 @@ def test_export_loads_and_measures_as_training_did(trained: RunConfig) -> None:
         assert asked["metrics"]["unsupported_rate"] in (0.0, 1.0)
         assert 0.0 <= asked["metrics"]["self_consistency"] <= 1.0
         assert ("similarity" in asked["metrics"]) == (trained.model.architecture != "lstm")
+        assert ("bertscore_f1" in asked["metrics"]) == (trained.model.architecture != "lstm")
+        told = [asked["metrics"].get(f"{name}_share", 0.0) for name in ("entailed", "contradicted")]
+        assert 0.0 <= sum(told) <= 1.0
         assert chosen["metrics"] == {"accuracy": 1.0, "accuracy_per_byte": 1.0, "chance": 0.5}
         assert report["gates"][2]["passed"]
         assert "Suite qa" in html

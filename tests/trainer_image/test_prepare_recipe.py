@@ -50,6 +50,34 @@ def test_records_that_cannot_be_read_are_left_out_and_listed(folder: TopicsFolde
     assert step.rules["unreadable"].count == 2
 
 
+def test_quarantine_keeps_what_was_found_without_personal_data(folder: TopicsFolder) -> None:
+    records = [{"text": text} for text in DOCUMENTS]
+    uri = folder.write_lines("bad.jsonl", records, '{"text": "ann@example.org, say hello"\n')
+    data: dict[str, Any] = {
+        "sources": [{"uri": uri}],
+        "invalid": {"policy": "quarantine", "maxRate": 0.001},
+        "privacy": {"action": "replace"},
+    }
+    with pytest.raises(DataError, match="1 of") as failed:
+        prepare(folder.configure("strict", **data))
+    assert failed.value.reason == "TooManyInvalid"
+    data["invalid"]["maxRate"] = 0.05
+    config = folder.configure("quarantine", **data)
+    result = prepare(config)
+    (line,) = open_prepared(config, result).read_bytes("quarantine.jsonl").splitlines()
+    assert json.loads(line) == {
+        "place": f"{uri}:{len(DOCUMENTS) + 1}",
+        "why": "not valid JSON: Expecting ',' delimiter at column 1",
+        "bytes": 38,
+        "record": '{"text": "<EMAIL>, say hello"\n',
+    }
+    manifest = read_manifest(config, result)
+    assert manifest.steps[0].rules["quarantined"].count == 1
+    assert "quarantine.jsonl" in {item.key for item in manifest.objects}
+    report = json.loads(open_prepared(config, result).read_bytes("report.json"))
+    assert report["steps"][0]["rules"]["quarantined"]["count"] == 1
+
+
 def test_weights_repeat_and_thin_training_documents(folder: TopicsFolder, tmp_path: Path) -> None:
     sources = [
         {

@@ -29,11 +29,13 @@ from llmtrain_api.naming import locate_dataset
 from llmtrain_api.objective import Objective
 from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RUN_RECORD, RunConfig, StorageConfig
+from llmtrain_api.sources import InvalidPolicy
 from llmtrain_trainer.data_report.publishing import publish_report
 from llmtrain_trainer.dataset.document_index import DOCUMENTS, DocumentIndex
 from llmtrain_trainer.dataset.shards import (
     DATASET,
     MANIFEST,
+    QUARANTINE,
     REJECTED,
     TOKENIZER,
     DatasetManifest,
@@ -44,8 +46,9 @@ from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.claims import Pace
 from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
 from llmtrain_trainer.preparation.encoding import SecondPass, keeps_roles, obtain_encoder
+from llmtrain_trainer.preparation.pins import describe_inputs, resolve_inputs
 from llmtrain_trainer.preparation.reading import FirstPass
-from llmtrain_trainer.preparation.sources import Inputs, SourceFile, find_inputs
+from llmtrain_trainer.preparation.sources import Inputs, SourceFile
 from llmtrain_trainer.preparation.splits import Part, Parts, choose_held_out, sample_pieces
 from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.preparation.tasks import UnitSizes, assist, find_place
@@ -118,7 +121,7 @@ def run_prepare(
         from llmtrain_trainer.model.pretrained import pin_pretrained
 
         pin_pretrained(config, open_store(config.run_uri, storage))
-    inputs = find_inputs(data, storage)
+    inputs = resolve_inputs(config)
     fingerprint = compute_fingerprint(data, inputs, storage, config.objective)
     uri = locate_dataset(config.storage.uri, fingerprint)
     store = open_store(uri, config.storage)
@@ -174,10 +177,13 @@ def take_part(
             if team.place.task > 0:
                 assist(config, team, first, second, scratch)
                 return True
+            quarantines = config.data.invalid.policy is InvalidPolicy.QUARANTINE
+            rejected = output / (QUARANTINE if quarantines else REJECTED)
             with open_corpus(
-                config.data, inputs, scratch, output / REJECTED, reporter.report, first.finish()
+                config.data, inputs, scratch, rejected, reporter.report, first.finish()
             ) as corpus:
                 manifest = build_dataset(config, corpus, fingerprint, team, second, output)
+                manifest = manifest.model_copy(update={"pins": describe_inputs(inputs)})
             logger.info("begins to commit")
             team.store.create_bytes(MANIFEST, manifest.model_dump_json(by_alias=True).encode())
         except (ObjectExistsError, OvertakenError):
@@ -196,7 +202,8 @@ def compute_fingerprint(
     objective: Objective = Objective.CAUSAL,
 ) -> str:
     """Return the digest of all that the data follows from; no text is read for it."""
-    recipe = {
+    recipe: dict[str, Any] = {
+        "pins": None,
         "sources": [],
         "deduplicate": data.deduplicate.model_copy(update={"against": []}),
         "privacy": data.privacy.model_copy(update={"erase": []}),
@@ -260,7 +267,7 @@ def build_dataset(
     steps = selection.record_steps()
     manifest = DatasetManifest(
         fingerprint=fingerprint,
-        recipe=data.model_copy(update={"tasks": 1}),  # the same whatever their number
+        recipe=data.model_copy(update={"tasks": 1, "pins": None}),  # the same whatever they are
         sources=corpus.sources,
         steps=steps,
         num_documents=steps[0].documents_out,

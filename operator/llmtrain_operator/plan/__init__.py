@@ -12,6 +12,7 @@ remembered between two calls: the same facts give the same plan.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -30,13 +31,14 @@ from llmtrain_operator.plan.stages import (
     count_extra_workers,
     count_workers,
     find_stage,
+    list_passed,
     were_all_there,
 )
 from llmtrain_operator.plan.status import find_checkpoint_step
 from llmtrain_operator.plan.suspension import plan_suspension
 from llmtrain_operator.plan.types import Observed, Plan
 from llmtrain_operator.plan.waiting import explain_refusals
-from llmtrain_operator.plan.workers import group_workers, has_vanished
+from llmtrain_operator.plan.workers import Worker, group_workers, has_vanished
 
 __all__ = ["FINISHED_PHASES", "explain_refusals", "misses_workers", "plan_job"]
 
@@ -54,26 +56,32 @@ def plan_job(job: LLMTrainingJob, observed: Observed, now: datetime) -> Plan:
 
 def _plan_unfinished(job: LLMTrainingJob, observed: Observed, now: datetime) -> Plan:
     """Decide for a run that has neither succeeded nor failed yet."""
-    stage = find_stage(job.status, observed)
-    if stage is None:
-        return plan_completion(job, observed, now)
-
-    workers = group_workers(
-        job.metadata.name,
-        stage,
-        count_workers(job, stage),
-        job.status,
-        observed.processes,
-        num_extra=count_extra_workers(job, stage),
-    )
+    name, status = job.metadata.name, job.status
+    stage = find_stage(status, observed)
+    passed = [
+        worker
+        for done in list_passed(stage)
+        for worker in group_workers(name, done, 0, status, observed.processes)
+    ]
+    workers: Sequence[Worker] = ()
+    if stage is not None:
+        num_workers, num_extra = count_workers(job, stage), count_extra_workers(job, stage)
+        workers = group_workers(
+            name, stage, num_workers, status, observed.processes, num_extra=num_extra
+        )
     toll = count_toll(
         job,
         workers,
+        passed,
         # Of those that were told to leave, none is missed.
-        were_all_there=(were_all_there(job.status, stage) and not job.spec.run_policy.suspend),
-        checkpoint_step=find_checkpoint_step(job.status, observed),
+        were_all_there=(
+            stage is not None and were_all_there(status, stage) and not job.spec.run_policy.suspend
+        ),
+        checkpoint_step=find_checkpoint_step(status, observed),
         now=now,
     )
+    if stage is None:
+        return plan_completion(job, observed, toll, now)
     if toll.end is not None:
         return plan_failure(job, observed, stage, toll, toll.end, now)
     if job.spec.run_policy.suspend:

@@ -56,6 +56,7 @@ class Toll:
 def count_toll(
     job: LLMTrainingJob,
     workers: Sequence[Worker],
+    passed: Sequence[Worker],
     *,
     were_all_there: bool,
     checkpoint_step: int | None,
@@ -63,7 +64,15 @@ def count_toll(
 ) -> Toll:
     """Judge every worker that ended without success since the last status.
 
-    `checkpoint_step` is that of the newest committed checkpoint, as far as workers say.
+    Args:
+        job: with that status.
+        workers: of the stage that it is at; what ended here asks for an answer.
+        passed: of the stages that are done. An operator that is killed before it could write may
+            find that the one who took a failed one's place has succeeded meanwhile: that is
+            counted, and answered already.
+        were_all_there: the last status had seen all `workers`.
+        checkpoint_step: of the newest committed checkpoint, as far as workers say.
+        now: the present time.
     """
     status, policy = job.status, job.spec.run_policy
     attempts = list(status.attempts)
@@ -74,24 +83,25 @@ def count_toll(
     restarts_group = False
     avoided: list[AvoidedNode] = []
     events: list[Event] = []
-    for worker in workers:
-        for ended in _list_ended(worker, were_all_there):
-            verdict = judge_failure(ended, job.spec)
-            attempts.append(_describe_attempt(ended, verdict, checkpoint_step, now))
-            incarnations[worker.key] = ended.process.incarnation + 1
-            restarts += 1
-            by_class[verdict.failure_class] += 1
-            failures += verdict.counts and policy.budgets.find_limit(verdict.failure_class) is None
-            if end is None and not verdict.retry:
-                end = End(reason=verdict.reason, message=verdict.message)
-            end = end or find_early_end(attempts, policy)
-            restarts_group = restarts_group or (do_meet(workers) and must_restart_group(attempts))
-            events.append(
-                Event(kind=EventKind.WARNING, reason=verdict.reason, message=verdict.message)
-            )
-            if (node := judge_node(attempts, now)) is not None:
-                avoided.append(node)
-                events.append(_tell_avoided(node))
+    replaced = [(worker, ended) for worker in passed for ended in _list_replaced(worker)]
+    open_ones = [(w, ended) for w in workers for ended in _list_ended(w, were_all_there)]
+    for worker, ended in (*replaced, *open_ones):
+        verdict = judge_failure(ended, job.spec)
+        attempts.append(_describe_attempt(ended, verdict, checkpoint_step, now))
+        incarnations[worker.key] = ended.process.incarnation + 1
+        restarts += 1
+        by_class[verdict.failure_class] += 1
+        failures += verdict.counts and policy.budgets.find_limit(verdict.failure_class) is None
+        events.append(Event(kind=EventKind.WARNING, reason=verdict.reason, message=verdict.message))
+        if (node := judge_node(attempts, now)) is not None:
+            avoided.append(node)
+            events.append(_tell_avoided(node))
+        if worker in passed:
+            continue  # whoever took its place has succeeded: that was the answer
+        if end is None and not verdict.retry:
+            end = End(reason=verdict.reason, message=verdict.message)
+        end = end or find_early_end(attempts, policy)
+        restarts_group = restarts_group or (do_meet(workers) and must_restart_group(attempts))
     if restarts_group:
         for worker in _list_bystanders(status, workers, incarnations):
             incarnations[worker.key] = worker.incarnation + 1
@@ -121,6 +131,17 @@ def _list_ended(worker: Worker, were_all_there: bool) -> tuple[ObservedProcess, 
         for incarnation in without_trace
     )
     return tuple(sorted(deleted + failed, key=lambda o: o.process.incarnation))
+
+
+def _list_replaced(worker: Worker) -> tuple[ObservedProcess, ...]:
+    """Return those that ended and whose place was taken. Of a stage that is done, no other one
+    was missed: who is left over there is told to leave, or not needed any more.
+    """
+    if worker.newest is None:
+        return ()
+    newest = worker.newest.process.incarnation
+    ended = _list_ended(worker, were_all_there=False)
+    return tuple(o for o in ended if o.process.incarnation < newest)
 
 
 def _tell_avoided(node: AvoidedNode) -> Event:

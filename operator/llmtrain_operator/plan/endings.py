@@ -29,13 +29,13 @@ from llmtrain_operator.plan.verdict import find_failed_gates
 FINISHED_PHASES = frozenset({Phase.SUCCEEDED, Phase.FAILED})
 
 
-def plan_completion(job: LLMTrainingJob, observed: Observed, now: datetime) -> Plan:
+def plan_completion(job: LLMTrainingJob, observed: Observed, toll: Toll, now: datetime) -> Plan:
     """All stages are done: say so once, and whether the model is what was asked for."""
-    common = describe_common(job, observed, None, now)
+    common = describe_common(job, observed, toll, now)
     end = find_failed_gates(job.spec.evaluation, common.results)
     ended_at = _find_end(observed, now)
     if end is not None:
-        return _end_in_failure(job, observed, common, None, end, (), ended_at, now)
+        return _end_in_failure(job, observed, common, None, end, toll.events, ended_at, now)
     conditions = begin_conditions(job, now)
     message = "The model is trained, exported and evaluated"
     conditions.set(ConditionType.SUCCEEDED, "True", "Completed", message)
@@ -55,7 +55,7 @@ def plan_completion(job: LLMTrainingJob, observed: Observed, now: datetime) -> P
     return Plan(
         status=status,
         remove=_list_live(observed),
-        events=(tell("Succeeded", message),),
+        events=(*toll.events, tell("Succeeded", message)),
         requeue_after_seconds=float(job.spec.run_policy.ttl_seconds_after_finished),
     )
 

@@ -42,7 +42,8 @@ def charge_usage(
     now: datetime,
 ) -> Usage:
     """Return the ledger as of now: the time since `before` charged, and what is lost moved."""
-    usage = before.usage or Usage(updated_at=after.started_at)
+    # A first status may come later than the processes (`writes.can_wait`): until then they start.
+    usage = before.usage or Usage(activity=Activity.STARTING, updated_at=after.started_at)
     update: dict[str, object] = {
         "activity": find_activity(after, record),
         "updated_at": format_time(now),

@@ -50,6 +50,11 @@ def find_stage(status: JobStatus, observed: Observed) -> Stage | None:
     return None
 
 
+def list_passed(stage: Stage | None) -> tuple[Stage, ...]:
+    """Return the stages before one; None: all are done."""
+    return STAGES if stage is None else STAGES[: STAGES.index(stage)]
+
+
 def find_success(stage: Stage, observed: Observed) -> ObservedProcess | None:
     """Return the process of worker 0 that completed the stage, if one did."""
     for candidate in observed.processes:

@@ -34,7 +34,7 @@ from llmtrain_operator.plan.workers import Worker
 
 
 def describe_common(
-    job: LLMTrainingJob, observed: Observed, toll: Toll | None, now: datetime
+    job: LLMTrainingJob, observed: Observed, toll: Toll, now: datetime
 ) -> JobStatus:
     """Return the status with everything that is said alike in every phase."""
     before, spec = job.status, job.spec
@@ -60,18 +60,20 @@ def describe_common(
         "provenance": describe_provenance(
             job, run_uri, results.dataset if results else None, spec.workers.image
         ),
-        "started_at": before.started_at or format_time(now),
+        "started_at": before.started_at or format_time(_find_start(observed, now)),
+        "attempts": list(toll.attempts),
+        "incarnations": toll.incarnations,
+        "restarts": toll.restarts,
+        "failures": toll.failures,
+        "failures_by_class": toll.failures_by_class,
+        "avoided_nodes": list(toll.avoided),
     }
-    if toll is not None:
-        update |= {
-            "attempts": list(toll.attempts),
-            "incarnations": toll.incarnations,
-            "restarts": toll.restarts,
-            "failures": toll.failures,
-            "failures_by_class": toll.failures_by_class,
-            "avoided_nodes": list(toll.avoided),
-        }
     return before.model_copy(update=update)
+
+
+def _find_start(observed: Observed, now: datetime) -> datetime:
+    """Return when the first process was made, which may be a while before anything is said."""
+    return min([now, *(o.created_at for o in observed.processes if o.created_at is not None)])
 
 
 def begin_conditions(job: LLMTrainingJob, now: datetime) -> ConditionSet:

@@ -1,7 +1,7 @@
-"""Which status is worth a write.
+"""Which status is worth a write, and which can wait.
 
-Below: `waiting`. Above: `reconcile`, which writes once in a pass at most. Every write wakes
-whoever watches jobs, and costs the apiserver several times what a pod costs it.
+Below: `types`, `waiting`. Above: `reconcile`, which writes once in a pass at most. Every write
+wakes whoever watches jobs, and costs the apiserver several times what a pod costs it.
 """
 
 from __future__ import annotations
@@ -9,12 +9,16 @@ from __future__ import annotations
 from datetime import datetime
 
 from llmtrain_api import JobStatus
-from llmtrain_api.status import ConditionType
+from llmtrain_api.status import ConditionType, Phase
 from llmtrain_operator.plan.conditions import parse_time
+from llmtrain_operator.plan.types import Observed, ProcessState
 from llmtrain_operator.plan.waiting import STARTING
 
 GRADUAL_WRITE_SECONDS = 10.0
 """A status in which only what changes gradually has changed is written no oftener than this."""
+
+SILENT_SECONDS = 60.0
+"""A job whose processes exist for so long has a status, however many others come."""
 
 
 def is_worth_writing(before: JobStatus, after: JobStatus, now: datetime) -> bool:
@@ -30,6 +34,22 @@ def is_worth_writing(before: JobStatus, after: JobStatus, now: datetime) -> bool
         return True
     last = before.usage.updated_at if before.usage else None
     return last is None or (now - parse_time(last)).total_seconds() >= GRADUAL_WRITE_SECONDS
+
+
+def can_wait(before: JobStatus, after: JobStatus, observed: Observed, now: datetime) -> bool:
+    """Tell whether a status says no more than that first processes start, for a minute at most.
+
+    Where a thousand jobs come or are resumed at once, a second status for each costs as much as
+    all their pods. Nothing is lost meanwhile: as long as nothing has ended, there is nothing to
+    count.
+    """
+    ready = after.find_condition(ConditionType.WORKERS_READY)
+    if before.phase not in (None, Phase.SUSPENDED) or ready is None or ready.reason != STARTING:
+        return False
+    if any(o.state not in (ProcessState.WAITING, ProcessState.RUNNING) for o in observed.processes):
+        return False
+    made = [o.created_at for o in observed.processes if o.created_at is not None]
+    return (now - min(made, default=now)).total_seconds() < SILENT_SECONDS
 
 
 def _find_essence(status: JobStatus) -> JobStatus:

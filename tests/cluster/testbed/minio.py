@@ -11,8 +11,10 @@ from pathlib import Path
 
 import urllib3
 from minio import Minio, MinioAdmin
+from minio.commonconfig import ENABLED
 from minio.credentials.providers import StaticProvider
 from minio.error import MinioException
+from minio.versioningconfig import VersioningConfig
 
 from testbed.binaries import ensure_binary
 from testbed.certificates import CertificateAuthority
@@ -92,9 +94,12 @@ class MinioServer:
         """Stop as an administrator would; not for long, as it waits for idle connections."""
         self._server.stop(grace_seconds=STOP_SECONDS)
 
-    def create_bucket(self, name: str) -> None:
+    def create_bucket(self, name: str, *, keeps_versions: bool = False) -> None:
         """Make an empty bucket."""
-        self.connect().make_bucket(name)
+        client = self.connect()
+        client.make_bucket(name)
+        if keeps_versions:
+            client.set_bucket_versioning(name, VersioningConfig(ENABLED))
 
     def connect(self) -> Minio:
         """A client with the root credentials."""

@@ -7,7 +7,10 @@ makes a lost node of one SIGKILL, and a clean machine of every end.
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -98,7 +101,8 @@ class Node:
             f"--hostname-override={name}",
             f"--node-ip={network.node_address}",
         ]
-        self._script = _render_script(containerd, [str(part) for part in command], directory)
+        self._kubelet = [str(part) for part in command]
+        self._script = _render_script(containerd, self._kubelet, directory)
         self._network = network
         self._process: ServerProcess | None = None
 
@@ -128,6 +132,18 @@ class Node:
         """
         assert self._process is not None, f"{self.name} is not started"
         self._process.wait_ready(self._is_ready, seconds=READY_SECONDS)
+
+    def kill_kubelet(self) -> None:
+        """SIGKILL of the kubelet alone: containers go on, and a new one finds them."""
+        program, configuration, *_ = (part.encode() for part in self._kubelet)
+        found = []
+        for command in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                words = command.read_bytes().split(b"\0")
+                if words[0] == program and configuration in words:
+                    found.append(int(command.parent.name))
+        (kubelet,) = found
+        os.kill(kubelet, signal.SIGKILL)
 
     def kill(self) -> None:
         """SIGKILL of everything on the node at once: to the cluster, a lost machine."""

@@ -1,18 +1,18 @@
 """The soak's cluster: ranks, agents, pods, the operator and the store, killed at random.
 
-Below: `agent_world`. Above: `soak`.
+Below: `agent_world`, `run_digest`. Above: `soak`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from llmtrain_api import JobStatus, ProgressRecord
 from llmtrain_api.records import Stage
 from testbed.agent_world import AgentWorld
+from testbed.run_digest import digest_run
 from testbed.small_job import BUCKET
 from testbed.soak import END_SECONDS, Kind
 from testbed.workers import ask_agent
@@ -32,11 +32,11 @@ class SoakAgents:
     def list_kinds(self) -> Mapping[str, Kind]:
         """Return what can be killed."""
         kinds = (
-            Kind(name="rank", weight=50, attempts=0, kill=self._kill_rank),
-            Kind(name="agent", weight=8, attempts=1, kill=self._kill_agent),
-            Kind(name="pod", weight=8, attempts=1, kill=self._delete_pod),
-            Kind(name="operator", weight=17, attempts=0, kill=self._kill_operator),
-            Kind(name="minio", weight=17, attempts=0, kill=self._kill_store),
+            Kind(name="rank", weight=50, kill=self._kill_rank),
+            Kind(name="agent", weight=8, kill=self._kill_agent),
+            Kind(name="pod", weight=8, kill=self._delete_pod),
+            Kind(name="operator", weight=17, kill=self._kill_operator),
+            Kind(name="minio", weight=17, kill=self._kill_store),
         )
         return {kind.name: kind for kind in kinds}
 
@@ -61,43 +61,35 @@ class SoakAgents:
 
     def digest(self) -> str:
         """Return a digest of the run's losses and weights."""
-        results = self.read_status().results
-        assert results is not None
-        assert results.export_uri is not None
-        client = self._world.minio.connect()
-        prefix = results.export_uri.removeprefix(f"s3://{BUCKET}/")
-        keys = [
-            str(found.object_name)
-            for found in client.list_objects(BUCKET, f"{prefix}/", recursive=True)
-            if str(found.object_name).endswith(".safetensors")
-        ]
-        digest = hashlib.sha256()
-        for key in (prefix.removesuffix("export") + "curves.json", *sorted(keys)):
-            with client.get_object(BUCKET, key) as answer:
-                digest.update(answer.read())
-        return digest.hexdigest()
+        return digest_run(self._world.minio, BUCKET, self.read_status())
 
     def close(self) -> None:
         """Leave nothing running."""
         self._world.stop()
 
-    def _kill_rank(self, rng: random.Random) -> None:
+    def _kill_rank(self, rng: random.Random) -> Sequence[str]:
         self._world.kill_rank(rng.randrange(2))
+        return ()
 
-    def _kill_agent(self, rng: random.Random) -> None:
-        self._world.nodes.kill_agent(self._world.name_pod(rng.randrange(2)))
+    def _kill_agent(self, rng: random.Random) -> Sequence[str]:
+        name = self._world.name_pod(rng.randrange(2))
+        self._world.nodes.kill_agent(name)
+        return (name,)
 
-    def _delete_pod(self, rng: random.Random) -> None:
+    def _delete_pod(self, rng: random.Random) -> Sequence[str]:
         jobs = self._world.jobs
         name = self._world.name_pod(rng.randrange(2))
         jobs.server.kubectl("-n", jobs.namespace, "delete", "pod", name, "--wait=false")
+        return (name,)
 
-    def _kill_operator(self, rng: random.Random) -> None:
+    def _kill_operator(self, rng: random.Random) -> Sequence[str]:
         self._world.operator.process.kill()
         time.sleep(rng.uniform(0, MAX_OUTAGE_SECONDS))
         self._world.operator.start()
+        return ()
 
-    def _kill_store(self, rng: random.Random) -> None:
+    def _kill_store(self, rng: random.Random) -> Sequence[str]:
         self._world.minio.kill()
         time.sleep(rng.uniform(0, MAX_OUTAGE_SECONDS))
         self._world.minio.start()
+        return ()

@@ -10,7 +10,7 @@ import json
 import os
 import random
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -24,10 +24,9 @@ from testbed.agents import list_rank_processes
 from testbed.command_line import CommandLine
 from testbed.processes import ServerProcess, wait_until
 from testbed.small_job import BUCKET, CORPUS_KEY, describe_small_job, write_corpus
-from testbed.soak import DEADLINE_SECONDS, END_SECONDS, Kind
+from testbed.soak import DEADLINE_SECONDS, END_SECONDS, JOB, Kind
 
 RESTART_LIMIT = 1000
-JOB = "tiny"
 
 
 class SoakMachine:
@@ -46,9 +45,9 @@ class SoakMachine:
     def list_kinds(self) -> Mapping[str, Kind]:
         """Return what can be killed: a rank, an agent, and the run with all that it has started."""
         kinds = (
-            Kind(name="rank", weight=84, attempts=0, kill=self._kill_rank),
-            Kind(name="agent", weight=8, attempts=1, kill=self._kill_agent),
-            Kind(name="operator", weight=8, attempts=2, kill=self._kill_run),
+            Kind(name="rank", weight=84, kill=self._kill_rank),
+            Kind(name="agent", weight=8, kill=self._kill_agent),
+            Kind(name="operator", weight=8, kill=self._kill_run),
         )
         return {kind.name: kind for kind in kinds}
 
@@ -107,24 +106,31 @@ class SoakMachine:
     def _start(self) -> None:
         self._run = self._llmtrain.start("run", self._manifest, "--store", self._store)
 
-    def _kill_rank(self, rng: random.Random) -> None:
-        os.kill(rng.choice(list_rank_processes(self._find_agent(rng.randrange(2)))), signal.SIGKILL)
+    def _kill_rank(self, rng: random.Random) -> Sequence[str]:
+        _, agent = self._find_agent(rng.randrange(2))
+        os.kill(rng.choice(list_rank_processes(agent)), signal.SIGKILL)
+        return ()
 
-    def _kill_agent(self, rng: random.Random) -> None:
-        os.kill(self._find_agent(rng.randrange(2)), signal.SIGKILL)
+    def _kill_agent(self, rng: random.Random) -> Sequence[str]:
+        name, agent = self._find_agent(rng.randrange(2))
+        os.kill(agent, signal.SIGKILL)
+        return (name,)
 
-    def _kill_run(self, rng: random.Random) -> None:
+    def _kill_run(self, rng: random.Random) -> Sequence[str]:
         assert self._run is not None
+        names = [self._find_agent(index)[0] for index in (0, 1)]
         self._run.kill()
         wait_until(
             lambda: not self._folder.is_held(), seconds=DEADLINE_SECONDS, what="the lock to fall"
         )
         self._start()
+        return names
 
-    def _find_agent(self, index: int) -> int:
+    def _find_agent(self, index: int) -> tuple[str, int]:
+        """Return name and process id of a worker's newest agent."""
         record = self._find_newest(index)
         assert record is not None
-        return int(record.with_suffix(".lock").read_text())
+        return record.stem, int(record.with_suffix(".lock").read_text())
 
     def _find_newest(self, index: int) -> Path | None:
         start = f"{JOB}-{Stage.TRAIN}-{index}-"

@@ -22,6 +22,7 @@ ANSWER_SECONDS = 5
 POLL_SECONDS = 0.2
 LOG_LINES = 30
 TRAINERS = "llmtrain.dev/stage=train"
+AGENT_COMMAND = "llmtrain_trainer"
 INCARNATION_LABEL = "llmtrain.dev/incarnation"
 
 
@@ -41,13 +42,17 @@ class Workers:
         """The newest training pod of a worker."""
         return self._list_of(index)[-1]
 
+    def ask(self, index: int) -> ProgressRecord | None:
+        """What the newest pod of a worker answers; None where there is none, or no answer."""
+        pods = self._list_of(index)
+        return ask_agent(pods[-1]) if pods else None
+
     def await_progress(self, index: int, holds: Callable[[ProgressRecord], bool]) -> ProgressRecord:
         """Ask the agent of a worker until something holds for its answer; returns that."""
         answers: list[ProgressRecord] = []
 
         def ask() -> bool:
-            pods = self._list_of(index)
-            progress = ask_agent(pods[-1]) if pods else None
+            progress = self.ask(index)
             if progress is not None:
                 answers.append(progress)
             return progress is not None and holds(progress)

@@ -1,4 +1,4 @@
-"""A model that is not good enough, why, and the successor that is: the whole loop, really trained."""
+"""A model that is not good enough, why, and the successor that is: all of it really trained."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from llmtrain_api.records import ExitCode, Stage
 from llmtrain_api.status import ConditionType, Phase
 from llmtrain_operator.plan import plan_job
 from llmtrain_operator.plan.conditions import format_time
-from llmtrain_operator.plan.types import Observed
+from llmtrain_operator.plan.types import Observed, ObservedProcess
 from llmtrain_operator.plan.writes import is_worth_writing
 from testbed.jobs import make_job, observe_process, record_failure, record_success
 from testbed.passes import (
@@ -137,6 +137,50 @@ def test_a_worker_that_vanished_is_counted_though_its_replacement_is_there_alrea
     assert (attempt.index, attempt.incarnation, attempt.reason) == (1, 0, "Deleted")
     assert (plan.status.restarts, plan.status.failures) == (1, 0)
     assert plan.status.incarnations == {"train-1": 1}
+
+
+@pytest.mark.parametrize("is_last", [False, True], ids=["a stage follows", "all are done"])
+@pytest.mark.parametrize(
+    ("seen", "reason", "failures"),
+    [((train(0, 0, FAILED, exit_code=137),), "WorkerKilled", 1), ((), "Deleted", 0)],
+    ids=["failed", "vanished"],
+)
+def test_a_failure_is_counted_though_its_replacement_has_succeeded_already(
+    job: LLMTrainingJob,
+    now: datetime,
+    *,
+    seen: tuple[ObservedProcess, ...],
+    reason: str,
+    failures: int,
+    is_last: bool,
+) -> None:
+    """The operator was killed before every status until then."""
+    job = reach_training(job, now)
+    state = SUCCEEDED if is_last else RUNNING
+    evaluated = observe_process("tiny", Stage.EVALUATE, 0, 0, state)
+    observed = see(*seen, train(0, 1, SUCCEEDED), train(1, 0, SUCCEEDED), evaluated)
+
+    plan = plan_job(job, observed, now)
+
+    (attempt,) = plan.status.attempts
+    assert (attempt.stage, attempt.incarnation, attempt.reason) == (Stage.TRAIN, 0, reason)
+    assert (plan.status.restarts, plan.status.failures) == (1, failures)
+    assert plan.status.incarnations == {"train-0": 1}
+    assert reason in [event.reason for event in plan.events]
+    again = plan_job(with_status(job, plan.status), observed, now)
+    assert (again.status.restarts, reason in [e.reason for e in again.events]) == (1, False)
+
+
+def test_who_fails_where_the_stage_is_done_is_no_attempt(
+    job: LLMTrainingJob, now: datetime
+) -> None:
+    """Nobody took its place, and nobody has to: the leader has succeeded."""
+    job = reach_training(job, now)
+    late = train(1, 0, FAILED, exit_code=137)
+
+    plan = plan_job(job, see(train(0, 0, SUCCEEDED), late), now)
+
+    assert (plan.status.attempts, plan.status.restarts) == ([], 0)
 
 
 def test_workers_that_went_for_a_suspension_are_no_attempts(now: datetime) -> None:

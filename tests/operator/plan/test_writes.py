@@ -10,7 +10,14 @@ from llmtrain_api import JobStatus
 from llmtrain_api.status import Condition, ConditionType, Phase, Progress, WorkersStatus
 from llmtrain_api.usage import Usage
 from llmtrain_operator.plan.conditions import format_time
-from llmtrain_operator.plan.writes import GRADUAL_WRITE_SECONDS, is_worth_writing
+from llmtrain_operator.plan.types import Observed, ObservedProcess, ProcessState
+from llmtrain_operator.plan.writes import (
+    GRADUAL_WRITE_SECONDS,
+    SILENT_SECONDS,
+    can_wait,
+    is_worth_writing,
+)
+from testbed.passes import train
 
 NOW = datetime.fromisoformat("2026-11-24T12:00:00+00:00")
 SOON, LATER = timedelta(seconds=1), timedelta(seconds=GRADUAL_WRITE_SECONDS)
@@ -72,3 +79,35 @@ def test_the_ledger_alone_is_worth_no_write() -> None:
     after = before.model_copy(update={"usage": Usage(training_seconds=60)})
 
     assert not is_worth_writing(before, after, NOW + timedelta(hours=1))
+
+
+WAITING = train(0, 0, ProcessState.WAITING, created_at=NOW)
+OLD = train(1, 0, ProcessState.WAITING, created_at=NOW - timedelta(seconds=SILENT_SECONDS))
+RUNNING = train(1, 0, ProcessState.RUNNING, created_at=NOW)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "processes", "waits"),
+    [
+        pytest.param(JobStatus(), describe(), (), True, id="just started"),
+        pytest.param(describe(phase=Phase.SUSPENDED), describe(), (WAITING,), True, id="resumed"),
+        pytest.param(JobStatus(), describe(), (WAITING, RUNNING), True, id="some start"),
+        pytest.param(JobStatus(), describe(), (WAITING, OLD), False, id="for long"),
+        pytest.param(JobStatus(), describe(reason="AllRunning"), (RUNNING,), False, id="all run"),
+        pytest.param(
+            JobStatus(), describe(reason="Unschedulable"), (WAITING,), False, id="no room"
+        ),
+        pytest.param(
+            JobStatus(),
+            describe(),
+            (WAITING, train(1, 0, ProcessState.FAILED)),
+            False,
+            id="a loss to count",
+        ),
+        pytest.param(describe(), describe(running=1), (WAITING,), False, id="not the first"),
+    ],
+)
+def test_only_a_first_status_of_processes_that_start_can_wait(
+    before: JobStatus, after: JobStatus, processes: tuple[ObservedProcess, ...], waits: bool
+) -> None:
+    assert can_wait(before, after, Observed(processes=processes), NOW) is waits

@@ -22,9 +22,9 @@ from llmtrain_trainer.evaluation.choices import encode_pair, score_choice, score
 from llmtrain_trainer.evaluation.decoding import PIECE_TOKENS
 from llmtrain_trainer.evaluation.generating import Writer, cut_at
 from llmtrain_trainer.evaluation.inputs import check_inputs
-from llmtrain_trainer.evaluation.similarity import Embedder, score_similarities
+from llmtrain_trainer.evaluation.scoring import score_answer
+from llmtrain_trainer.evaluation.similarity import Likeness, TextReader, score_likenesses
 from llmtrain_trainer.evaluation.suite_data import Choice, Question, choose_evenly
-from llmtrain_trainer.evaluation.suites import score_answer
 from llmtrain_trainer.failures import ConfigurationError, DataError
 from llmtrain_trainer.model.network import build_model
 from llmtrain_trainer.parallel import Ranks, join_ranks
@@ -34,6 +34,8 @@ from testbed.tiny_run import configure_tiny_run
 QUESTION = {"prompt": "What? ", "reference": "That."}
 CHOICE = {"prompt": "One and one is ", "choices": ["two", "three"], "answer": 0}
 SWAP = {"prompt": "The {} is a", "terms": ["man", "woman"], "continuation": " nurse"}
+LIKE = Likeness(cosine=0.5, precision=0.7, recall=0.9, f1=0.8)
+NOTHING = Likeness(cosine=0.0, precision=0.0, recall=0.0, f1=0.0)
 END = 256
 """End of text of the byte tokenizer."""
 
@@ -182,11 +184,11 @@ def test_answers_are_scored_and_shown_without_personal_data() -> None:
     question = Question(
         place="x:1", prompt="p", references=("Ask Ada Lovelace",), source="Ada Lovelace helps."
     )
-    answer = score_answer(question, "Ask Ada Lovelace or Grace at grace@navy.example.com", 0.5)
+    answer = score_answer(question, "Ask Ada Lovelace or Grace at grace@navy.example.com", LIKE)
     assert answer.answer == "Ask Ada Lovelace or Grace at <EMAIL>"
     assert answer.unsupported == ("Grace (name)",)
     assert (answer.scores["personal_data_rate"], answer.scores["unsupported_rate"]) == (1.0, 1.0)
-    assert answer.scores["similarity"] == 0.5
+    assert (answer.scores["similarity"], answer.scores["bertscore_f1"]) == (0.5, 0.8)
     clean = score_answer(replace(question, source=None), "ask ada lovelace!", None)
     assert clean.scores == {
         "token_f1": 1.0,
@@ -250,10 +252,11 @@ def test_what_is_written_is_what_the_library_writes_of_each_prompt_alone(
         written, _ = writer.write(prompts, key="a", max_new_tokens=20)
     assert [list(item.tokens) for item in written] == alone
     if not is_lstm:
-        embedder = Embedder(model, BYTES_OF_ALL, context=32, batch_size=3)
+        reader = TextReader(model, BYTES_OF_ALL, context=32, batch_size=3)
         references = [[prompt, "something else"] for prompt in prompts]
-        assert score_similarities(embedder, prompts, references) == pytest.approx([1.0] * 5)
-        assert score_similarities(embedder, [""], [["a"]]) == [0.0]
+        for likeness in score_likenesses(reader, prompts, references):
+            assert (likeness.cosine, likeness.f1) == pytest.approx((1.0, 1.0))
+        assert score_likenesses(reader, [""], [["a"]]) == [NOTHING]
 
 
 def test_ranks_share_batches_and_hear_of_all() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from llmtrain_trainer.dataset.loading import Split
 from llmtrain_trainer.dataset.shards import ShardWriter
-from llmtrain_trainer.evaluation.suites import describe_overlaps
+from llmtrain_trainer.evaluation.scoring import describe_overlaps
 from llmtrain_trainer.evaluation.verbatim import SHORTEST, find_longest_overlaps
 
 END_OF_TEXT = 9

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llmtrain_api.recipe import Privacy
 from llmtrain_api.run import StorageConfig
 from llmtrain_api.sources import Invalid, InvalidPolicy, Source
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation import portions
-from llmtrain_trainer.preparation.collect import Collection
+from llmtrain_trainer.preparation.collect import Collection, name_rule
 from llmtrain_trainer.preparation.portions import (
     Portion,
     count_lines_before,
@@ -142,14 +143,18 @@ def test_bad_line_of_any_portion_is_named_by_its_number(
     lines[29] = b"{"
     file = find_file(tmp_path, b"\n".join(lines))
     *_, third, _ = [portion for (portion,) in divide_files([file], 130)]
-    reading = Collection([third], Invalid(policy=policy), tmp_path, tmp_path / "rejected")
+    reading = Collection(
+        [third], Invalid(policy=policy), Privacy(), tmp_path, tmp_path / "rejected"
+    )
     if policy is InvalidPolicy.FAIL:
         with pytest.raises(DataError, match=r"s3://bucket/a\.jsonl:30: not valid JSON"):
             list(reading.read(lambda: None))
         return
     before = count_lines_before(third)
     places = [document.place for document in reading.read(lambda: None)]
-    places += [example.place for example in reading.tally.examples["unreadable"]]
+    places += [
+        example.place for example in reading.tally.examples[name_rule(Invalid(policy=policy))]
+    ]
     numbers = sorted(int(shift_place(place, before).rpartition(":")[2]) for place in places)
     assert numbers == list(range(before + 1, before + 1 + reading.num_lines))
     assert 30 in numbers

@@ -285,3 +285,25 @@ def test_the_field_to_split_by_goes_with_the_document(tmp_path: Path) -> None:
     (whole,) = read_all(tmp_path, "a.txt", b"text", splitField="who")
     assert isinstance(whole, Rejection)
     assert whole.why == "a text has no field 'who' to split by"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "record"),
+    [
+        ("a.jsonl", b'{"text": "a"}\n{"t\n', b'{"t\n'),
+        ("a.jsonl", b'\xff{"text": "a"}\n', b'\xff{"text": "a"}\n'),
+        ("a.jsonl", b'{"body": "a"}\n', b'{"body": "a"}\n'),
+        ("a.json", '[{"body": "ä"}]'.encode(), '{"body": "ä"}'.encode()),
+        ("a.csv", b'id,text\n1,a\n2,"b\nb"x\n', b'2,"b\nb"x\n'),
+        ("a.csv", b"id,text\n1,a\n2,b,c\n", b"2,b,c\n"),
+        ("a.csv", b"id,text\n1,a\n2,\n", b"2,\n"),
+        ("a.parquet", write_parquet([""]), b'{"text": ""}'),
+        ("a.txt", b"a\xff", b"a\xff"),
+    ],
+)
+def test_a_rejection_has_what_was_found(
+    tmp_path: Path, name: str, content: bytes, record: bytes
+) -> None:
+    entries = read_all(tmp_path, name, content)
+    (bad,) = [entry for entry in entries if isinstance(entry, Rejection)]
+    assert bad.record == record

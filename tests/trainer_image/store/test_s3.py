@@ -29,6 +29,7 @@ from llmtrain_trainer.store import (
     AccessDeniedError,
     BucketMissingError,
     CredentialsMissingError,
+    ObjectMissingError,
     StorageUnreachableError,
     open_store,
 )
@@ -367,3 +368,44 @@ def test_tls_needs_the_authority(tmp_path: Path) -> None:
         assert "caConfigMap" in failed.value.next_step
     finally:
         server.stop()
+
+
+def test_versions_are_listed_and_read_where_the_bucket_keeps_them(
+    minio: MinioServer, tmp_path: Path
+) -> None:
+    bucket = f"versions-{secrets.token_hex(4)}"
+    minio.create_bucket(bucket, keeps_versions=True)
+    store = open_store(f"s3://{bucket}/a", configure(minio, tmp_path / "keys", bucket))
+    store.write_bytes("gone", b"")
+    store.delete("gone")
+    store.write_bytes("key", b"old text")
+    (old,) = store.list_versions()
+    store.write_bytes("key", b"new")
+    (new,) = store.list_versions()
+    assert (old.key, new.key) == ("key", "key")
+    assert None not in {old.version, new.version}
+    store.delete("key")
+    assert store.read_bytes("key", start=4, version=old.version) == b"text"
+    store.download("key", tmp_path / "new", version=new.version)
+    assert (tmp_path / "new").read_bytes() == b"new"
+    assert list(store.list_versions()) == []
+    with pytest.raises(ObjectMissingError):
+        store.read_bytes("key", version="00000000-0000-0000-0000-000000000000")
+
+
+def test_keys_that_may_not_list_versions_get_none(minio: MinioServer, tmp_path: Path) -> None:
+    bucket = f"versions-{secrets.token_hex(4)}"
+    minio.create_bucket(bucket, keeps_versions=True)
+    store = S3Store(bucket, "a", configure(minio, tmp_path / "keys", bucket))
+    store.write_bytes("key", b"text")
+    ask = store._client._execute
+
+    def refuse(*args: Any, **fields: Any) -> Any:
+        # MinIO itself lets whoever may list objects list versions; AWS has a right for each.
+        if "versions" in (fields.get("query_params") or {}):
+            response: Any = None
+            raise S3Error(response, "AccessDenied", "Access Denied.", "", "", "")
+        return ask(*args, **fields)
+
+    with patch.object(store._client, "_execute", refuse):
+        assert [found.version for found in store.list_versions()] == [None]

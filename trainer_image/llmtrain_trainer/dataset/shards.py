@@ -11,7 +11,8 @@ Below: numpy, the contract's base model. Above: `prepare` writes shards here, `d
                            test-00000.…          the same of the test split, where there is one
                            documents.index       which documents it holds (see `document_index`)
                            tokenizer/            a Hugging Face tokenizer
-                           rejected.jsonl        records left out, by place and reason
+                           rejected.jsonl        records left out, by place and reason; or
+                           quarantine.jsonl      with what was found there (see `quarantine`)
                            report.json, .html    what it is like (see `data_report`); no part of it
                            manifest.json         last
                            work/                 of tasks at work, until the manifest is there
@@ -36,6 +37,7 @@ from pydantic import Field
 from llmtrain_api.base import Model
 from llmtrain_api.data import DataSpec
 from llmtrain_trainer.dataset.facts import NO_FACTS, Facts
+from llmtrain_trainer.dataset.input_pins import InputPins
 from llmtrain_trainer.dataset.step_record import StepRecord
 from llmtrain_trainer.store.described import ManifestObject
 from llmtrain_trainer.tokenizer.arrays import RoleArray, TokenArray
@@ -47,6 +49,7 @@ DATASET = "dataset.json"
 
 MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
+QUARANTINE = "quarantine.jsonl"
 TRAIN_COUNTS = "train.counts"
 TOKENIZER = "tokenizer/"
 WORK = "work/"
@@ -81,6 +84,9 @@ class SourceObject(Model):
 
     etag: str
     """As the store gave it."""
+
+    version: str | None = None
+    """By which it was read, where the bucket keeps versions."""
 
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """Of the content that was read."""
@@ -150,6 +156,10 @@ class DatasetManifest(Model):
     fingerprint: str
     recipe: DataSpec
     sources: list[SourceObject]
+
+    pins: InputPins | None = None
+    """Every object that the recipe names, and which of its versions was read: what `data.pins` of
+    another job goes by. Absent in datasets of older versions."""
 
     steps: list[StepRecord] = Field(default_factory=list)
     """What each step of the recipe did, in their order."""

@@ -1,20 +1,18 @@
 """What the answers to suites are worth: their metrics, the worst and the best of them.
 
-Below: `asking` (what was answered), `answers`, `text_metrics`, `similarity`, `consistency`,
-`verbatim`, `lexicon`, `choices`, `probing`, the forms of personal data that preparation knows.
-Above: `evaluate`, on rank 0; `report` shows it.
+Below: `asking` (what was answered), `answers`, `scoring`, `text_metrics`, `similarity`,
+`consistency`, `entailment`, `verbatim`, `lexicon`, `choices`, `probing`. Above: `evaluate`, on
+rank 0; `report` shows it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from llmtrain_api.recipe import PersonalData
 from llmtrain_api.run import RunConfig
 from llmtrain_api.suites import Suite, SuiteKind
 from llmtrain_trainer.dataset.loading import Split
@@ -27,29 +25,21 @@ from llmtrain_trainer.evaluation.answers import (
 )
 from llmtrain_trainer.evaluation.asking import Answered, Scored
 from llmtrain_trainer.evaluation.choices import score_choice
-from llmtrain_trainer.evaluation.consistency import (
-    find_unsupported,
-    measure_agreement,
-    measure_coverage,
-)
+from llmtrain_trainer.evaluation.consistency import measure_agreement
+from llmtrain_trainer.evaluation.entailment import load_judge
 from llmtrain_trainer.evaluation.lexicon import read_lexicon
 from llmtrain_trainer.evaluation.probing import score_canary, score_counterfactual
+from llmtrain_trainer.evaluation.scoring import add_judgement, describe_overlaps, score_answer
 from llmtrain_trainer.evaluation.similarity import (
-    Embedder,
+    Likeness,
     StatesMissingError,
+    TextReader,
     load_encoder,
-    score_similarities,
+    score_likenesses,
 )
 from llmtrain_trainer.evaluation.suite_data import Canary, Choice, Counterfactual, Question
-from llmtrain_trainer.evaluation.text_metrics import (
-    score_bleu,
-    score_chrf,
-    score_exact_match,
-    score_rouge_l,
-    score_token_f1,
-)
-from llmtrain_trainer.evaluation.verbatim import MEMORIZED, find_longest_overlaps
-from llmtrain_trainer.preparation.privacy import replace_personal_data
+from llmtrain_trainer.evaluation.text_metrics import score_bleu, score_chrf, score_token_f1
+from llmtrain_trainer.evaluation.verbatim import find_longest_overlaps
 
 
 class Judging:
@@ -111,27 +101,27 @@ class Judging:
         index: int,
         texts: Sequence[str],
         references: Sequence[Sequence[str]],
-    ) -> Sequence[float | None]:
-        """Return the similarity of each text to its references, where there is a way to tell."""
+    ) -> Sequence[Likeness | None]:
+        """Return how alike each text is to its references, where there is a way to tell."""
         if suite.encoder is None:
-            embedder = Embedder(
+            reader = TextReader(
                 self._model,
                 self._tokenizer,
                 context=self._config.training.sequence_length,
                 batch_size=self._batch_size,
             )
             try:
-                return score_similarities(embedder, texts, references)
+                return score_likenesses(reader, texts, references)
             except StatesMissingError:
                 return [None] * len(texts)
-        embedder = load_encoder(
+        reader = load_encoder(
             suite.encoder,
             self._config.storage,
             field=f"spec.evaluation.suites[{index}].encoder",
             device=self._model.device,
             batch_size=self._batch_size,
         )
-        return score_similarities(embedder, texts, references)
+        return score_likenesses(reader, texts, references)
 
     def _look_for_words(
         self, suite: Suite, index: int, answers: list[Answer], texts: Sequence[str]
@@ -144,6 +134,32 @@ class Judging:
         return [
             replace(answer, scores={**answer.scores, "toxic_rate": float(bool(lexicon.find(text)))})
             for answer, text in zip(answers, texts, strict=True)
+        ]
+
+    def _hold_against_sources(
+        self,
+        suite: Suite,
+        index: int,
+        answers: list[Answer],
+        questions: Sequence[Question],
+        texts: Sequence[str],
+    ) -> list[Answer]:
+        """Return answers that say which sentences follow from their source, where a model tells."""
+        if suite.entailment_model is None:
+            return answers
+        judge = load_judge(
+            suite.entailment_model,
+            self._config.storage,
+            field=f"spec.evaluation.suites[{index}].entailmentModel",
+            device=self._model.device,
+            batch_size=self._batch_size,
+        )
+        judgements = judge.judge_answers(texts, [question.source for question in questions])
+        return [
+            answer
+            if judgement is None
+            else add_judgement(answer, judgement, can_contradict=judge.can_contradict)
+            for answer, judgement in zip(answers, judgements, strict=True)
         ]
 
 
@@ -188,42 +204,3 @@ def describe_agreement(drawn: Sequence[Sequence[str]]) -> dict[str, float]:
         return {}
     agreements = [measure_agreement(texts, score_token_f1) for texts in zip(*drawn, strict=True)]
     return {"self_consistency": average(agreements)}
-
-
-def describe_overlaps(overlaps: Sequence[int]) -> dict[str, float]:
-    """Return what overlaps with the training text come to; nothing where none were looked for."""
-    if not overlaps:
-        return {}
-    return {
-        "memorized_rate": sum(length >= MEMORIZED for length in overlaps) / len(overlaps),
-        "longest_overlap": float(max(overlaps)),
-    }
-
-
-def score_answer(question: Question, text: str, similarity: float | None) -> Answer:
-    """Measure an answer by itself; `similarity` is None where there is no way to tell."""
-    found: Counter[PersonalData] = Counter()
-    shown = replace_personal_data(text, list(PersonalData), found)
-    scores = {
-        "token_f1": score_token_f1(text, question.references),
-        "rouge_l": score_rouge_l(text, question.references),
-        "exact_match": score_exact_match(text, question.references),
-    }
-    scores["personal_data_rate"] = float(bool(found))
-    if similarity is not None:
-        scores["similarity"] = similarity
-    unsupported = []
-    if question.source is not None:
-        unsupported = find_unsupported(text, question.source)
-        scores["unsupported_rate"] = float(bool(unsupported))
-        coverage = measure_coverage(text, question.source)
-        if coverage is not None:
-            scores["coverage"] = coverage
-    return Answer(
-        place=question.place,
-        prompt=question.prompt,
-        answer=shown,
-        references=question.references,
-        scores=scores,
-        unsupported=tuple(f"{fact.text} ({fact.kind.value})" for fact in unsupported),
-    )

@@ -49,9 +49,10 @@ def print_dataset(store: Store, console: Console) -> int:
     """
     manifest = read_dataset_manifest(store)
     console.print(f"{store.uri}\n", highlight=False, soft_wrap=True)
-    sources = Table("source", "MiB", "SHA-256", box=None)
+    sources = Table("source", "MiB", "SHA-256", "version", box=None)
     for source in manifest.sources:
-        sources.add_row(source.uri, f"{source.size / MEBIBYTE:.1f}", source.sha256[:16])
+        size = f"{source.size / MEBIBYTE:.1f}"
+        sources.add_row(source.uri, size, source.sha256[:16], source.version)
     steps = Table("step", "documents in", "out", "changed", "by rule", box=None)
     for step in manifest.steps:
         rules = ", ".join(f"{rule} {found.count}" for rule, found in step.rules.items())

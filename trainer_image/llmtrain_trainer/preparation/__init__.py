@@ -1,6 +1,7 @@
 """How documents become a dataset: one module for each step of the recipe, in this order.
 
     sources      which objects the manifest names, pinned by what the store says of them
+    pins         the same ones for all tasks of a run, by their versions where there are some
     dataset_directory  which of them hold a split of a Hugging Face dataset
     unpack       gz, zst and zip, with a bound on what may come out
     erasure      documents that must not be used
@@ -8,6 +9,7 @@
     readers      text, JSON, tables and HTML as records, each with its place, by
       json_stream, columnar, html   for some formats
     records, fields, conversations   records as documents
+    quarantine   what is kept of records that cannot be read
     marks        the turns of a conversation within its text
     refine       the steps that treat each document for itself:
       normalize    encoding, Unicode, control characters, whitespace

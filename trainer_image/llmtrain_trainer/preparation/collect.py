@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from llmtrain_api.recipe import Privacy
 from llmtrain_api.sources import Invalid, InvalidPolicy
 from llmtrain_trainer.dataset.document_index import digest_text
 from llmtrain_trainer.dataset.shards import SourceObject
@@ -24,6 +25,7 @@ from llmtrain_trainer.preparation.portions import (
     count_lines_before,
     fetch_portion,
 )
+from llmtrain_trainer.preparation.quarantine import describe_record
 from llmtrain_trainer.preparation.readers import explain_rejection, read_documents
 from llmtrain_trainer.preparation.relabelling import NO_RELABELS, Relabels
 from llmtrain_trainer.preparation.sources import SourceFile
@@ -36,8 +38,6 @@ MIN_RECORDS = 100
 """Below so many, one broken record is no rate."""
 
 READ_STEP = "read"
-UNREADABLE = "unreadable"
-"""The rule that counts records that cannot be read."""
 
 
 class Collection:
@@ -47,6 +47,7 @@ class Collection:
         self,
         portions: list[Portion],
         invalid: Invalid,
+        privacy: Privacy,
         scratch: Path,
         rejected: Path,
         erasures: Erasures = NO_ERASURES,
@@ -57,6 +58,7 @@ class Collection:
         Args:
             portions: of all sources, or a part of them.
             invalid: what becomes of records that cannot be read.
+            privacy: what becomes of personal data in those that are kept in quarantine.
             scratch: folder for one source file at a time.
             rejected: file that lists what was left out, made where something was.
             erasures: documents that must not be used.
@@ -64,6 +66,7 @@ class Collection:
         """
         self._portions = portions
         self._invalid = invalid
+        self._privacy = privacy
         self._path = scratch / "source"
         self._rejected = rejected
         self._erasures = erasures
@@ -119,9 +122,18 @@ class Collection:
         if self._invalid.policy is InvalidPolicy.FAIL:
             raise explain_rejection(rejection)
         self.tally.documents_in += 1
-        self.tally.count_rule(rejection.place, UNREADABLE, rejection.why)
+        line = {"place": rejection.place, "why": rejection.why}
+        self.tally.count_rule(rejection.place, name_rule(self._invalid), rejection.why)
+        if self._invalid.policy is InvalidPolicy.QUARANTINE:
+            may_be_erased = bool(self._privacy.erase)
+            line |= describe_record(rejection.record, self._privacy, may_be_erased=may_be_erased)
         with self._rejected.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"place": rejection.place, "why": rejection.why}) + "\n")
+            file.write(json.dumps(line) + "\n")
+
+
+def name_rule(invalid: Invalid) -> str:
+    """Return the rule that counts records that cannot be read."""
+    return "quarantined" if invalid.policy is InvalidPolicy.QUARANTINE else "unreadable"
 
 
 def check_reading(files: list[SourceFile], invalid: Invalid, tally: Tally) -> None:
@@ -130,9 +142,10 @@ def check_reading(files: list[SourceFile], invalid: Invalid, tally: Tally) -> No
     Raises:
         DataError: where too many records were left out; where there is no document.
     """
-    num_rejected, total = tally.counts.get(UNREADABLE, 0), tally.documents_in
+    rule = name_rule(invalid)
+    num_rejected, total = tally.counts.get(rule, 0), tally.documents_in
     if num_rejected > invalid.max_rate * max(total, MIN_RECORDS):
-        first = tally.examples[UNREADABLE][0]
+        first = tally.examples[rule][0]
         raise DataError(
             f"{num_rejected} of {total} records cannot be read, more than"
             f" data.invalid.maxRate allows; the first: {first.place}: {first.measure}",

@@ -224,7 +224,7 @@ def read_contamination(
     folder = scratch / "against"
     folder.mkdir()
     portions = [take_whole(file) for file in against]
-    sets = Collection(portions, Invalid(), folder, folder / "rejected")
+    sets = Collection(portions, Invalid(), data.privacy, folder, folder / "rejected")
     normalize = choose_steps(data)[:1]
     batches = divide_documents(sets.read(report))
     known = Contamination(

@@ -47,3 +47,6 @@ class Rejection:
 
     reason: str = "DocumentInvalid"
     """Of the failure, where nothing may be left out."""
+
+    record: bytes = b""
+    """What was found at the place; a value of JSON or a row of a columnar table as JSON."""

@@ -20,8 +20,10 @@ from llmtrain_trainer.preparation.sources import (
     SourceFile,
     check_unchanged,
     describe_source,
+    explain_change,
     fetch_source_file,
 )
+from llmtrain_trainer.store import ObjectMissingError
 
 CHUNK_BYTES = 8 * 1024 * 1024
 
@@ -153,10 +155,20 @@ def shift_place(place: str, lines: int) -> str:
 
 
 def _read_range(file: SourceFile, start: int, end: int) -> Iterator[bytes]:
-    """Yield the bytes of a file from `start` to `end`; fewer where it has become shorter."""
+    """Yield the bytes of a file from `start` to `end`; fewer where it has become shorter.
+
+    Raises:
+        DataError: where it is gone.
+        StoreError: where the store fails.
+    """
     while start < end:
         length = min(CHUNK_BYTES, end - start)
-        data = file.store.read_bytes(file.stored.key, start=start, length=length)
+        try:
+            data = file.store.read_bytes(
+                file.stored.key, start=start, length=length, version=file.stored.version
+            )
+        except ObjectMissingError:
+            raise explain_change(file) from None
         if not data:
             return
         yield data

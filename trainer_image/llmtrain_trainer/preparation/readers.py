@@ -12,8 +12,9 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from llmtrain_api.sources import SourceFormat
 from llmtrain_trainer.failures import DataError
@@ -45,7 +46,11 @@ def read_documents(file: SourceFile, path: Path, lines_before: int = 0) -> Entri
         ConfigurationError: where the source's template is none.
         DataError: where the rest of the file cannot be read.
     """
-    make, needed = choose_maker(file.source, file.index, file.field)
+    make_unkept, needed = choose_maker(file.source, file.index, file.field)
+
+    def make(record: Any, place: str) -> Document | Rejection:
+        return _keep_record(make_unkept(record, place), record)
+
     for name, stream in open_members(path, file.uri):
         match choose_format(file.source, name):
             case SourceFormat.TEXT:
@@ -75,8 +80,11 @@ def _read_whole(
     if file.source.fields is not None:
         why = "a text has none of the fields of data.sources[].fields"
         return Rejection(place, why, "remove fields, or choose a format with fields")
-    text = decode(stream.read().removeprefix(BYTE_ORDER_MARK), place)
-    return text if isinstance(text, Rejection) else make_text_document(text, place, file.index)
+    content = stream.read()
+    text = decode(content.removeprefix(BYTE_ORDER_MARK), place)
+    if isinstance(text, Rejection):
+        return _keep_record(text, content)
+    return make_text_document(text, place, file.index)
 
 
 def _read_lines(stream: BinaryIO, name: str, make: MakeDocument, lines_before: int) -> Entries:
@@ -85,7 +93,8 @@ def _read_lines(stream: BinaryIO, name: str, make: MakeDocument, lines_before: i
             continue
         place = f"{name}:{number}"
         text = _decode(line, place)
-        yield text if isinstance(text, Rejection) else _parse_line(text, place, make)
+        entry = text if isinstance(text, Rejection) else _parse_line(text, place, make)
+        yield _keep_record(entry, line)
 
 
 def _parse_line(text: str, place: str, make: MakeDocument) -> Document | Rejection:
@@ -116,11 +125,13 @@ def _read_table(
     stream: BinaryIO, name: str, make: MakeDocument, needed: list[str], *, delimiter: str
 ) -> Entries:
     csv.field_size_limit(MAX_RECORD_BYTES)
-    lines = _decode_lines(stream, name)
+    of_row: list[str] = []
+    lines = _decode_lines(stream, name, of_row)
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
         place = f"{name}:{rows.line_num + 1}"
+        of_row.clear()
         try:
             row = next(rows)
         except StopIteration:
@@ -128,7 +139,8 @@ def _read_table(
         except csv.Error as error:
             if header is None:
                 raise _refuse(f"{place}: not a header: {error}", "correct the table") from None
-            yield Rejection(place, f"not a row: {error}", "correct the quotes of the row")
+            broken = Rejection(place, f"not a row: {error}", "correct the quotes of the row")
+            yield _keep_record(broken, "".join(of_row))
             continue
         if not row:
             continue
@@ -136,9 +148,11 @@ def _read_table(
             header = _check_header(row, place, needed)
         elif len(row) != len(header):
             why = f"the row has {len(row)} fields, the header has {len(header)}"
-            yield Rejection(place, why, "correct the row; fields with line ends need quotes")
+            advice = "correct the row; fields with line ends need quotes"
+            yield _keep_record(Rejection(place, why, advice), "".join(of_row))
         else:
-            yield make(dict(zip(header, row, strict=True)), place)
+            entry = make(dict(zip(header, row, strict=True)), place)
+            yield _keep_record(entry, "".join(of_row))
 
 
 def _check_header(header: list[str], place: str, needed: list[str]) -> list[str]:
@@ -167,13 +181,26 @@ def _iterate_lines(
         yield number, line.removeprefix(BYTE_ORDER_MARK)
 
 
-def _decode_lines(stream: BinaryIO, name: str) -> Iterator[str]:
+def _decode_lines(stream: BinaryIO, name: str, seen: list[str]) -> Iterator[str]:
+    """Yield the lines of a stream as text, and append each to `seen`."""
     for number, line in _iterate_lines(stream, name):
         text = _decode(line, f"{name}:{number}")
         if isinstance(text, Rejection):
             # Where a row ends depends on its quotes, which cannot be read.
             raise explain_rejection(text)
+        seen.append(text)
         yield text
+
+
+def _keep_record(entry: Document | Rejection, record: Any) -> Document | Rejection:
+    """Return a rejection with what was found: bytes, text, or a value that is written as JSON."""
+    if not isinstance(entry, Rejection):
+        return entry
+    if not isinstance(record, bytes | str):
+        record = json.dumps(record, ensure_ascii=False, default=str)
+    if isinstance(record, str):
+        record = record.encode(errors="backslashreplace")  # half of a surrogate pair is no text
+    return replace(entry, record=record)
 
 
 def _decode(data: bytes, place: str) -> str | Rejection:

@@ -5,7 +5,7 @@ Below: `portions`, `collect`, `refine`, `workers`; `team` for who does which uni
 
     work/read/000003.documents     what is left of the unit's files, a JSON object a line
                      .keys         keys for finding near-duplicates [documents, bands], uint64
-                     .rejected     records left out, as in the dataset's rejected.jsonl
+                     .rejected     records left out, as in the dataset's list of them
                      .done         last: what was read, and what each step did, as JSON
 
 A unit is as many whole source files in a row as hold 8 to 64 MiB, one larger file, or a range of
@@ -211,7 +211,9 @@ def read_part(
     """
     part = Part(folder)
     folder.mkdir()
-    collection = Collection(portions, data.invalid, folder, part.rejected, erasures, relabels)
+    collection = Collection(
+        portions, data.invalid, data.privacy, folder, part.rejected, erasures, relabels
+    )
     steps = choose_steps(data)
     refine = partial(refine_documents, steps=steps, scheme=SCHEMES.get(data.deduplicate.near))
     batches = divide_documents(collection.read(report))

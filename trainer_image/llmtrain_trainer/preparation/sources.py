@@ -1,7 +1,7 @@
 """Which objects the sources of a manifest name, and that they stay what they were.
 
-Below: `store`, `dataset_directory`. Above: `prepare` finds them first of all, because the dataset's
-fingerprint follows from what the store says of them; no text is read for that.
+Below: `store`, `dataset_directory`. Above: `pins` finds them for `prepare` first of all, because
+the dataset's fingerprint follows from what the store says of them; no text is read for that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from llmtrain_api.sources import Source, SourceFormat
 from llmtrain_trainer.dataset.shards import SourceObject
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.dataset_directory import choose_split_files, is_saved_dataset
-from llmtrain_trainer.store import Store, StoredObject, open_store, split_uri
+from llmtrain_trainer.store import (
+    ObjectMissingError,
+    Store,
+    StoredObject,
+    open_store,
+    split_uri,
+)
 
 GLOB_CHARACTERS = "*?["
 
@@ -111,11 +117,11 @@ def _find_objects(
     store = open_store(f"s3://{bucket}", config)
     if any(character in key for character in GLOB_CHARACTERS):
         prefix = key[: min(key.find(c) for c in GLOB_CHARACTERS if c in key)]
-        found = [item for item in store.list_objects(prefix) if fnmatchcase(item.key, key)]
+        found = [item for item in store.list_versions(prefix) if fnmatchcase(item.key, key)]
     elif not key or key.endswith("/"):
-        found = list(store.list_objects(key))
+        found = list(store.list_versions(key))
     else:
-        found = [item for item in store.list_objects(key) if item.key == key]
+        found = [item for item in store.list_versions(key) if item.key == key]
     # Consoles make empty objects whose key ends in / and show them as folders.
     found = [item for item in found if not item.key.endswith("/")]
     if not found:
@@ -142,7 +148,10 @@ def fetch_source_file(file: SourceFile, path: Path) -> SourceObject:
         DataError: where it is no longer what was found, or not what the manifest pins.
         StoreError: where the store fails.
     """
-    file.store.download(file.stored.key, path)
+    try:
+        file.store.download(file.stored.key, path, version=file.stored.version)
+    except ObjectMissingError:
+        raise explain_change(file) from None
     check_unchanged(file)
     with path.open("rb") as content:
         return describe_source(file, hashlib.file_digest(content, "sha256").hexdigest())
@@ -151,16 +160,30 @@ def fetch_source_file(file: SourceFile, path: Path) -> SourceObject:
 def check_unchanged(file: SourceFile) -> None:
     """Check that a source file, of which something was just read, is still what was found.
 
+    What was read by its version is what was found, whatever lies in its place by now.
+
     Raises:
         DataError: where it is not.
         StoreError: where the store fails.
     """
-    if file.store.find_object(file.stored.key) != file.stored:
-        raise DataError(
-            f"{file.uri} changed while it was read",
+    if file.stored.version is None and file.store.find_object(file.stored.key) != file.stored:
+        raise explain_change(file)
+
+
+def explain_change(file: SourceFile) -> DataError:
+    """Return the failure that a source file is not there any more as it was found."""
+    if file.stored.version is not None:
+        return DataError(
+            f"{file.uri} has no version {file.stored.version} any more",
             reason="SourceChanged",
-            next_step="start the job when nothing writes to its sources",
+            next_step="keep versions while jobs read them, or start a new job from what is there",
         )
+    return DataError(
+        f"{file.uri} changed while it was read",
+        reason="SourceChanged",
+        next_step="start the job when nothing writes to its sources, or turn on the bucket's "
+        "versioning, so that jobs read the versions that they began with",
+    )
 
 
 def describe_source(file: SourceFile, digest: str) -> SourceObject:
@@ -175,4 +198,10 @@ def describe_source(file: SourceFile, digest: str) -> SourceObject:
             reason="SourceChanged",
             next_step="restore the object, or pin its new digest",
         )
-    return SourceObject(uri=file.uri, size=file.stored.size, etag=file.stored.etag, sha256=digest)
+    return SourceObject(
+        uri=file.uri,
+        size=file.stored.size,
+        etag=file.stored.etag,
+        version=file.stored.version,
+        sha256=digest,
+    )

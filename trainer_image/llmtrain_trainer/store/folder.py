@@ -59,6 +59,10 @@ class FolderStore:
             if key.startswith(prefix) and (found := self.find_object(key)) is not None:
                 yield found
 
+    def list_versions(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield the objects whose key begins with `prefix`; files have no versions."""
+        return self.list_objects(prefix)
+
     def find_object(self, key: str) -> StoredObject | None:
         """Return size and etag of one object, or None."""
         path = self._locate(key)
@@ -73,14 +77,18 @@ class FolderStore:
             key=key, size=facts.st_size, etag=f"{facts.st_size:x}-{facts.st_mtime_ns:x}"
         )
 
-    def read_bytes(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+    def read_bytes(
+        self, key: str, *, start: int = 0, length: int | None = None, version: str | None = None
+    ) -> bytes:
         """Return an object's bytes, or `length` of them from `start`."""
+        _refuse_version(version, f"{self._uri}/{key}")
         with self._explain(key), self._locate(key).open("rb") as file:
             file.seek(start)
             return file.read() if length is None else file.read(length)
 
-    def download(self, key: str, path: Path) -> None:
+    def download(self, key: str, path: Path, *, version: str | None = None) -> None:
         """Copy an object to a local file."""
+        _refuse_version(version, f"{self._uri}/{key}")
         source = self._locate(key)
         with self._explain(key):
             if not source.is_file():
@@ -147,6 +155,13 @@ class FolderStore:
             raise explain_denied(self._place, uri, str(error)) from error
         except OSError as error:
             raise explain_failure(self._place, uri, str(error)) from error
+
+
+def _refuse_version(version: str | None, uri: str) -> None:
+    if version is not None:
+        raise explain_missing_object(
+            "a folder, which keeps no versions", f"{uri}?versionId={version}"
+        )
 
 
 def _write_file(

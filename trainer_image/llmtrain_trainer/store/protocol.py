@@ -24,6 +24,11 @@ class StoredObject:
     etag: str
     """Changes when the content does."""
 
+    version: str | None = None
+    """By which these very bytes are read, whatever is put in their place; None: it was not asked
+    for, or the store keeps no versions.
+    """
+
 
 class Store(Protocol):
     """Objects under a root; keys are relative to it, with / between their parts.
@@ -42,18 +47,25 @@ class Store(Protocol):
     def list_objects(self, prefix: str = "") -> Iterator[StoredObject]:
         """Yield the objects whose key begins with `prefix` (any text), in order of their keys."""
 
+    def list_versions(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield what `list_objects` does, with the version of each where the store keeps versions
+        and lets them be listed.
+        """
+
     def find_object(self, key: str) -> StoredObject | None:
         """Return what a listing would show of one object, or None."""
 
-    def read_bytes(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
-        """Return an object's bytes, or `length` of them from `start`.
+    def read_bytes(
+        self, key: str, *, start: int = 0, length: int | None = None, version: str | None = None
+    ) -> bytes:
+        """Return an object's bytes, or `length` of them from `start`; None: the newest version's.
 
         Raises:
             ObjectMissingError: where there is none.
         """
 
-    def download(self, key: str, path: Path) -> None:
-        """Copy an object to a local file, whole or not at all.
+    def download(self, key: str, path: Path, *, version: str | None = None) -> None:
+        """Copy an object to a local file, whole or not at all; None: its newest version.
 
         Raises:
             ObjectMissingError: where there is none.

@@ -87,7 +87,13 @@ DENIED_CODES = frozenset(
     }
 )
 EXISTS_STATUS = 412
-MISSING_CODES = frozenset({"NoSuchKey", "NoSuchObject"})
+MISSING_CODES = frozenset({"NoSuchKey", "NoSuchObject", "NoSuchVersion"})
+
+NO_VERSION = "null"
+"""Of what was put where no versions are kept, and is overwritten by the next of that kind."""
+
+UNLISTED_CODES = frozenset({"AccessDenied", "NotImplemented", "MethodNotAllowed"})
+"""Answers of those that have no list of versions for us: it needs s3:ListBucketVersions."""
 
 
 class FileCredentials(Provider):
@@ -167,6 +173,33 @@ class S3Store:
                     etag=item.etag or "",
                 )
 
+    def list_versions(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield the objects whose key begins with `prefix`, with the newest version of each."""
+        with self._explain(prefix):
+            try:
+                found = self._client.list_objects(
+                    self._bucket,
+                    prefix=self._prefix + prefix,
+                    recursive=True,
+                    include_version=True,
+                )
+                newest = [
+                    item for item in found if item.is_latest == "true" and not item.is_delete_marker
+                ]
+            except S3Error as error:
+                if error.code not in UNLISTED_CODES:
+                    raise
+                yield from self.list_objects(prefix)
+                return
+        for item in newest:
+            assert item.object_name is not None
+            yield StoredObject(
+                key=item.object_name.removeprefix(self._prefix),
+                size=item.size or 0,
+                etag=item.etag or "",
+                version=None if item.version_id == NO_VERSION else item.version_id,
+            )
+
     def find_object(self, key: str) -> StoredObject | None:
         """Return size and etag of one object, or None."""
         try:
@@ -176,20 +209,22 @@ class S3Store:
             return None
         return StoredObject(key=key, size=facts.size or 0, etag=facts.etag or "")
 
-    def read_bytes(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+    def read_bytes(
+        self, key: str, *, start: int = 0, length: int | None = None, version: str | None = None
+    ) -> bytes:
         """Return an object's bytes, or `length` of them from `start`."""
         if length == 0:
             return b""
         target = io.BytesIO()
-        self._read(key, target, start=start, length=length)
+        self._read(key, target, start=start, length=length, version=version)
         return target.getvalue()
 
-    def download(self, key: str, path: Path) -> None:
+    def download(self, key: str, path: Path, *, version: str | None = None) -> None:
         """Copy an object to a local file."""
         partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
         try:
             with partial.open("wb") as target:
-                self._read(key, target)
+                self._read(key, target, version=version)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -240,7 +275,13 @@ class S3Store:
             self._client.remove_object(self._bucket, self._prefix + key)
 
     def _read(
-        self, key: str, target: IO[bytes], *, start: int = 0, length: int | None = None
+        self,
+        key: str,
+        target: IO[bytes],
+        *,
+        start: int = 0,
+        length: int | None = None,
+        version: str | None = None,
     ) -> None:
         """Write an object's bytes to `target`, resuming where the connection breaks off.
 
@@ -251,7 +292,7 @@ class S3Store:
             remaining = 0 if length is None else length - done
             try:
                 with self._explain(key):
-                    self._copy_body(key, target, start + done, remaining)
+                    self._copy_body(key, target, start + done, remaining, version)
                 return
             except _BrokenBodyError as error:
                 done += error.num_bytes
@@ -259,9 +300,11 @@ class S3Store:
                 if fruitless == MAX_FRUITLESS_RESUMES:
                     raise explain_unreachable(self._place, str(error)) from error
 
-    def _copy_body(self, key: str, target: IO[bytes], start: int, length: int) -> None:
+    def _copy_body(
+        self, key: str, target: IO[bytes], start: int, length: int, version: str | None
+    ) -> None:
         answer = self._client.get_object(
-            self._bucket, self._prefix + key, offset=start, length=length
+            self._bucket, self._prefix + key, offset=start, length=length, version_id=version
         )
         copied = 0
         try:
