@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmtrain_api import LLMTrainingJob
-
 NAME, SUCCESSOR = "gated", "gated-2"
-STEPS = 16
-GATE = "loss < unigram.loss + 0.1"
+STEPS = 8
+GATE = "loss < unigram.loss + 0.3"
 
 
 def describe_gated_job(source: str, **storage: str) -> dict[str, Any]:
@@ -48,13 +46,3 @@ def describe_gated_job(source: str, **storage: str) -> dict[str, Any]:
             "storage": storage,
         },
     }
-
-
-def check_verdict(job: LLMTrainingJob, *, message: str) -> None:
-    """Hold that the message of a job that failed says which gate, by how much, and what to do."""
-    assert job.status.results is not None
-    [gate] = job.status.results.gates or []
-    assert gate.value is not None
-    assert f"spec.evaluation.gates[0] ({GATE})" in message
-    assert f"{gate.value:.4g}"[:4] in message
-    assert "/evaluation/report.html shows where it fails" in message
