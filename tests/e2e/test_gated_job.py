@@ -45,7 +45,7 @@ def test_a_job_fails_its_gate_says_why_and_its_successor_passes(
     verdict = failed.status.find_condition(ConditionType.SUCCEEDED)
     assert verdict is not None
     assert (verdict.status, verdict.reason) == ("False", "GateFailed")
-    assert f"spec.evaluation.gates[0] ({GATE}): loss = " in verdict.message
+    assert f"spec.evaluation.gates[0] ({GATE}): loss is " in verdict.message
     assert failed.status.results is not None
     assert failed.status.results.export_uri is not None
 

@@ -42,7 +42,7 @@ def test_a_job_fails_its_gate_says_why_and_its_successor_passes(tmp_path: Path) 
 
     why = carry_out(job, storage)
     assert why is not None
-    assert f"spec.evaluation.gates[0] ({GATE}): loss = " in why
+    assert f"spec.evaluation.gates[0] ({GATE}): loss is " in why
     assert "evaluation/report.html shows where it fails" in why
 
     metadata = job.metadata
