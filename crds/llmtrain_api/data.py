@@ -263,6 +263,11 @@ class DataSpec(Model):
         return self
 
     @property
+    def has_label_sets(self) -> bool:
+        """Whether documents have any number of labels each, and not one."""
+        return any(s.fields is not None and s.fields.labels for s in self.sources)
+
+    @property
     def has_conversations(self) -> bool:
         """Whether some source's records are read as turns."""
         return any(source.is_conversation for source in self.sources)

@@ -11,6 +11,7 @@ import json
 import math
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import transformers
@@ -41,13 +42,18 @@ from llmtrain_trainer.model.export import download_export, load_export, locate_e
 from llmtrain_trainer.model.network import ISOLATING, count_parameters
 from llmtrain_trainer.objective.batch import count_samples
 from llmtrain_trainer.objective.choosing import choose_objective
-from llmtrain_trainer.objective.classes import count_classes
+from llmtrain_trainer.objective.classes import count_classes, mark_labels
 from llmtrain_trainer.objective.documents import LEARNED
 from llmtrain_trainer.parallel import count_threads, join_ranks, place_model
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.store import open_store
 from llmtrain_trainer.tokenizer.marks import Role
+from llmtrain_trainer.training.micro_batch import read_micro_batch, settle_micro_batch
+
+if TYPE_CHECKING:  # they bring scikit-learn, which only classifiers need
+    from llmtrain_trainer.evaluation.classification.record import ClassReport
+    from llmtrain_trainer.evaluation.classification.set_reporting import LabelSetReport
 
 REPORT = "evaluation/report.html"
 
@@ -69,6 +75,8 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
     transformers.utils.logging.disable_progress_bar()
     with join_ranks(RankGroup(), threads=threads) as ranks:
         store = open_store(config.run_uri, config.storage)
+        if config.training.auto_micro_batch:
+            config = settle_micro_batch(config, read_micro_batch(store))
         dataset = open_run_dataset(store, config)
         with tempfile.TemporaryDirectory(prefix="llmtrain-evaluate-") as name:
             download_export(store, Path(name))
@@ -91,7 +99,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
                 choose_sequences(available, available if most is None else most),
                 ranks,
                 sequence_length=sequence_length,
-                batch_size=config.training.micro_batch_size or config.training.batch_size,
+                batch_size=config.training.micro_batch_size or config.training.global_batch,
                 logits_bytes=config.training.find_logits_bytes(on_gpu=ranks.device.type == "cuda"),
                 num_classes=len(dataset.labels) if objective.reads_documents else 0,
             )
@@ -99,8 +107,14 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         measured = measure_split(held_out)
         loss = measured.loss
         reporter.report(validation_loss=loss)
-        classes = None
-        if measured.probabilities is not None:
+        classes: ClassReport | LabelSetReport | None = None
+        if measured.probabilities is not None and config.data.has_label_sets:
+            from llmtrain_trainer.evaluation.classification.set_reporting import report_label_sets
+
+            classes = report_label_sets(
+                config, dataset, held_out, measured.probabilities, tokenizer, store
+            )
+        elif measured.probabilities is not None:
             # Seconds for scikit-learn, which nothing else here needs.
             from llmtrain_trainer.evaluation.classification.reporting import report_classification
 
@@ -121,9 +135,15 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         )
         suites = [asking.run(suite, i) for i, suite in enumerate(config.evaluation.suites)]
 
-    unigram_loss = count_text_share(config) * compute_unigram_loss(
-        *count_targets(config, dataset, held_out)
-    )
+    if config.objective is Objective.CLASSIFICATION and config.data.has_label_sets:
+        unigram_loss = compute_base_rate_loss(
+            mark_labels(dataset.train.label_sets, dataset.labels),
+            mark_labels(held_out.label_sets, dataset.labels),
+        )
+    else:
+        unigram_loss = count_text_share(config) * compute_unigram_loss(
+            *count_targets(config, dataset, held_out)
+        )
     # Bytes can be counted where all text is predicted.
     text = held_out if objective.fixed_targets == sequence_length else None
     metrics = clean_metrics(
@@ -147,7 +167,7 @@ def run_evaluate(config: RunConfig, reporter: Reporter) -> StageResult:
         parameters=count_parameters(model),
         validation_loss=loss,
         perplexity=math.exp(loss),
-        accuracy=measured.accuracy,
+        accuracy=metrics["accuracy"] or 0.0,
         bits_per_byte=metrics.get("bits_per_byte"),
         unigram_loss=unigram_loss,
         held_out_tokens=measured.num_targets,
@@ -208,6 +228,23 @@ def compute_unigram_loss(
     """
     probabilities = (train_counts + 1.0) / (train_counts.sum() + len(train_counts))
     return float(-(validation_counts @ np.log(probabilities)) / validation_counts.sum())
+
+
+def compute_base_rate_loss(
+    train_marks: NDArray[np.int64], held_out_marks: NDArray[np.int64]
+) -> float:
+    """Return the held-out loss of a model that knows only how common each label is.
+
+    Args:
+        train_marks: 1 where a training document has a label [documents, labels].
+        held_out_marks: the same of the held-out split.
+
+    Returns:
+        Nats for each decision; shares are smoothed by one, as those of tokens.
+    """
+    shares = (train_marks.sum(axis=0) + 1.0) / (len(train_marks) + 2.0)
+    losses = np.where(held_out_marks == 1, -np.log(shares), -np.log1p(-shares))
+    return float(losses.mean())
 
 
 def count_targets(

@@ -328,7 +328,10 @@ class ShardWriter:
 
 
 def _write_facts(facts: Facts) -> str:
-    return json.dumps(asdict(facts), ensure_ascii=False) + "\n"
+    known = asdict(facts)
+    if not facts.labels:  # most datasets have none of these
+        del known["labels"]
+    return json.dumps(known, ensure_ascii=False) + "\n"
 
 
 def count_tokens(

@@ -15,7 +15,7 @@ from torch import nn
 
 from llmtrain_trainer.dataset.loading import Split
 from llmtrain_trainer.model.losses import judge_batch
-from llmtrain_trainer.model.network import compute_logits, compute_losses
+from llmtrain_trainer.model.network import judge_labels
 from llmtrain_trainer.objective.batch import NOT_A_TARGET, Objective, read_batch
 from llmtrain_trainer.parallel import Ranks
 
@@ -33,7 +33,8 @@ class Measurement:
     num_targets: int
 
     probabilities: NDArray[np.float64] | None
-    """Of each class for each sequence, where documents are classified [sequences, classes]."""
+    """Of each class for each sequence, where documents are classified [sequences, classes]; of
+    those that have any number of classes the sum is not 1."""
 
 
 def choose_sequences(num_sequences: int, max_sequences: int) -> NDArray[np.int64]:
@@ -91,9 +92,7 @@ def measure(
                 is_training=False,
             ).move(ranks.device)
             if num_classes:
-                logits = compute_logits(model, batch)
-                losses, best = compute_losses(logits, batch), logits.argmax(dim=2)
-                said[part] = logits[:, 0].double().softmax(dim=1)
+                losses, best, said[part] = judge_labels(model, batch)
             else:
                 losses, best = judge_batch(model, batch, logits_bytes=logits_bytes)
             is_target = batch.targets != NOT_A_TARGET

@@ -85,7 +85,7 @@ class Asking:
         self._model = model
         self._tokenizer = tokenizer
         self._end_of_text = end_of_text
-        self._batch_size = config.training.micro_batch_size or config.training.batch_size
+        self._batch_size = config.training.micro_batch_size or config.training.global_batch
         self._context = config.training.sequence_length
 
     def run(self, suite: Suite, index: int) -> SuiteResult:

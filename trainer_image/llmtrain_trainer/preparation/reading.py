@@ -251,7 +251,7 @@ def iterate_documents(part: Part, lines_before: int) -> Iterator[Document]:
         for line in lines:
             record = json.loads(line)
             place = shift_place(record["place"], lines_before)
-            yield Document(**record | {"facts": Facts(**record["facts"]), "place": place})
+            yield Document(**record | {"facts": Facts.load(record["facts"]), "place": place})
 
 
 def iterate_rejected(part: Part, lines_before: int) -> Iterator[str]:

@@ -64,7 +64,7 @@ def open_writer(
         output,
         part.name.lower(),
         with_roles=keeps_roles(data),
-        with_facts=any(f.label or f.language or f.id for f in fields),
+        with_facts=any(f.label or f.labels or f.language or f.id for f in fields),
         **size,
     )
     if data.pack is None or part is not Part.TRAIN:
