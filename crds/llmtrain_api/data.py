@@ -146,6 +146,11 @@ class Split(Model):
     tail the end of each document, with time the newest. Absent: there is no such part. Documents
     of the other two parts do not change sides by it."""
 
+    check_leakage: bool = True
+    """Counts held-out documents of which a near copy is trained on, in the manifest and the report,
+    for a twentieth of the time or less. Nothing is left out. Not with tail, and not where
+    deduplicate.near leaves them out."""
+
     @model_validator(mode="after")
     def check_fractions(self) -> Self:
         """Hold the CEL rule of this model in Python too."""
@@ -256,6 +261,11 @@ class DataSpec(Model):
         if self.relabel and not has_labels:
             raise ValueError(RELABEL_RULE)
         return self
+
+    @property
+    def has_label_sets(self) -> bool:
+        """Whether documents have any number of labels each, and not one."""
+        return any(s.fields is not None and s.fields.labels for s in self.sources)
 
     @property
     def has_conversations(self) -> bool:

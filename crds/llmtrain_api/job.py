@@ -34,7 +34,7 @@ from llmtrain_api.objective import (
 )
 from llmtrain_api.status import JobStatus
 from llmtrain_api.suites import SuiteKind
-from llmtrain_api.training import CheckpointSpec, TrainingSpec
+from llmtrain_api.training import CheckpointSpec, TrainingSpec, write_batch_in_cel
 from llmtrain_api.workers import RunPolicy, StorageSpec, WorkersSpec
 
 FIXED_SPEC_FIELDS = (
@@ -61,8 +61,8 @@ FROM_TOKENIZER_RULE = (
 )
 FROM_RULE = "training.lora and training.freeze need model.from: they are about trained weights"
 CLASSIFICATION_RULE = (
-    "training.objective: classification needs fields.label in every one of data.sources, and is "
-    "without data.pack"
+    "training.objective: classification needs fields.label in every one of data.sources, or "
+    "fields.labels in every one, and is without data.pack"
 )
 PAIRS_RULE = (
     "training.objective: sequence-to-sequence needs fields.source and target, or prompt and "
@@ -165,8 +165,10 @@ class JobSpec(Model):
                 cel(
                     "!has(self.training.objective) || "
                     "self.training.objective != 'classification' || "
-                    "(!has(self.data.pack) && self.data.sources.all("
-                    "source, has(source.fields) && has(source.fields.label)))",
+                    "(!has(self.data.pack) && (self.data.sources.all("
+                    "source, has(source.fields) && has(source.fields.label)) || "
+                    "self.data.sources.all("
+                    "source, has(source.fields) && has(source.fields.labels))))",
                     CLASSIFICATION_RULE,
                     field="training.objective",
                 ),
@@ -220,7 +222,7 @@ class JobSpec(Model):
                     field="evaluation.suites",
                 ),
                 cel(
-                    "self.training.batchSize % "
+                    f"{write_batch_in_cel('self.training')} % "
                     "(self.workers.replicas * self.workers.processesPerWorker) == 0",
                     "training.batchSize must be a multiple of the world size "
                     "(workers.replicas × workers.processesPerWorker)",
@@ -272,7 +274,7 @@ class JobSpec(Model):
         if self.evaluation.split is HeldOut.TEST and not has_test:
             raise ValueError(TEST_SPLIT_RULE)
         self._check_evaluation()
-        if self.training.batch_size % self.world_size:
+        if self.training.global_batch % self.world_size:
             raise ValueError(
                 "training.batchSize must be a multiple of the world size "
                 "(workers.replicas × workers.processesPerWorker)"
@@ -298,11 +300,12 @@ class JobSpec(Model):
         is_warm = self.model.pretrained is not None
         if not is_warm and not goes_with(self.model.architecture, self.objective):
             raise ValueError(OBJECTIVE_RULE)
-        if self.objective is Objective.CLASSIFICATION and (
-            self.data.pack is not None
-            or any(s.fields is None or s.fields.label is None for s in self.data.sources)
-        ):
-            raise ValueError(CLASSIFICATION_RULE)
+        if self.objective is Objective.CLASSIFICATION:
+            fields = [source.fields for source in self.data.sources]
+            has_one = all(f is not None and f.label is not None for f in fields)
+            has_several = all(f is not None and f.labels is not None for f in fields)
+            if self.data.pack is not None or not (has_one or has_several):
+                raise ValueError(CLASSIFICATION_RULE)
         if self.objective is Objective.SEQUENCE_TO_SEQUENCE and (
             self.data.pack is not None or not all(s.is_pair for s in self.data.sources)
         ):

@@ -30,6 +30,7 @@ TEMPLATE_RULE = "template is for records that are not read as turns by fields"
 ONE_CONVERSATION_RULE = "give one of messages, prompt with response, and source with target"
 PROMPT_RULE = "prompt and response go together"
 TRANSLATION_RULE = "source and target go together"
+LABELS_RULE = "give either label, one class, or labels, any number of them"
 
 FieldName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
@@ -69,6 +70,7 @@ class Fields(Model):
                 ),
                 cel("has(self.prompt) == has(self.response)", PROMPT_RULE, field="response"),
                 cel("has(self.source) == has(self.target)", TRANSLATION_RULE, field="target"),
+                cel("!has(self.label) || !has(self.labels)", LABELS_RULE, field="labels"),
             ]
         }
     )
@@ -92,6 +94,10 @@ class Fields(Model):
     label: FieldName | None = None
     """The document's class; kept beside its tokens."""
 
+    labels: FieldName | None = None
+    """In place of label: a list of the document's classes, any number of them; kept beside its
+    tokens. An empty list: it has none of them."""
+
     language: FieldName | None = None
     """Its language, as en; kept beside its tokens."""
 
@@ -113,6 +119,8 @@ class Fields(Model):
             raise ValueError(PROMPT_RULE)
         if (self.source is None) != (self.target is None):
             raise ValueError(TRANSLATION_RULE)
+        if self.label is not None and self.labels is not None:
+            raise ValueError(LABELS_RULE)
         return self
 
 

@@ -29,8 +29,22 @@ CPU_LOGITS_MEBIBYTES, GPU_LOGITS_MEBIBYTES = 64, 512
 which is kept in fp32, is read and written once: on GPUs that asks for more targets at a time."""
 
 
+DEFAULT_BATCH_SIZE = 32
+"""Sequences of a step where the manifest says nothing."""
+
+BATCH_RULE = "give either batchSize, in sequences, or batchTokens"
+BATCH_TOKENS_RULE = "batchTokens must be a multiple of sequenceLength"
+MICRO_BATCH_RULE = "give either microBatchSize, or autoMicroBatch to have it found"
 LENGTH_RULE = "give exactly one of steps, tokens and epochs"
 FREEZE_RULE = "with training.lora the whole model stays as it is; give either lora or freeze"
+
+
+def write_batch_in_cel(path: str) -> str:
+    """Return CEL for `TrainingSpec.global_batch` of the spec at `path`."""
+    return (
+        f"(has({path}.batchTokens) ? {path}.batchTokens / {path}.sequenceLength : "
+        f"has({path}.batchSize) ? {path}.batchSize : {DEFAULT_BATCH_SIZE})"
+    )
 
 
 class Precision(StrEnum):
@@ -128,9 +142,26 @@ class TrainingSpec(Model):
         json_schema_extra={
             "x-kubernetes-validations": [
                 cel(
-                    "!has(self.microBatchSize) || self.batchSize % self.microBatchSize == 0",
+                    f"!has(self.microBatchSize) || {write_batch_in_cel('self')} % "
+                    "self.microBatchSize == 0",
                     "batchSize must be a multiple of microBatchSize",
                     field="microBatchSize",
+                ),
+                cel(
+                    "!has(self.batchSize) || !has(self.batchTokens)",
+                    BATCH_RULE,
+                    field="batchTokens",
+                ),
+                cel(
+                    "!has(self.batchTokens) || (self.batchTokens % self.sequenceLength == 0 && "
+                    "self.batchTokens >= self.sequenceLength)",
+                    BATCH_TOKENS_RULE,
+                    field="batchTokens",
+                ),
+                cel(
+                    "!has(self.microBatchSize) || !self.autoMicroBatch",
+                    MICRO_BATCH_RULE,
+                    field="autoMicroBatch",
                 ),
                 cel(
                     "(has(self.steps) ? 1 : 0) + (has(self.tokens) ? 1 : 0) + "
@@ -157,18 +188,28 @@ class TrainingSpec(Model):
     epochs: float | None = Field(default=None, gt=0.0, le=10_000.0)
     """In place of steps: as many steps as it takes to read the training split so often."""
 
-    batch_size: int = Field(default=32, ge=1, le=1_000_000)
-    """Global batch in sequences: all ranks and accumulation together make one step of it."""
+    batch_size: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Global batch in sequences: all ranks and accumulation together make one step of it. Absent,
+    with batchTokens: 32."""
+
+    batch_tokens: int | None = Field(default=None, ge=8, le=1_000_000_000_000)
+    """In place of batchSize: the global batch in tokens, a multiple of sequenceLength."""
 
     micro_batch_size: int | None = Field(default=None, ge=1, le=1_000_000)
     """Sequences of one forward pass on one rank; absent: the rank's whole share of the batch."""
+
+    auto_micro_batch: bool = False
+    """true, without microBatchSize: the largest micro-batch that fits the memory of a rank. It is
+    found by a trial when the run first begins, and kept with the run, so that what resumes has the
+    same."""
 
     sequence_length: int = Field(default=256, ge=8, le=1_048_576)
     """Tokens of a training sequence, and the model's context."""
 
     objective: Objective | None = None
     """causal: the next token; masked: hidden tokens; span-corruption: what was cut out;
-    classification: the label of each document, by data.sources[].fields.label;
+    classification: the class of each document, by data.sources[].fields.label, or by fields.labels
+    each of its classes;
     sequence-to-sequence: what answers a text, by fields.source and target, or prompt and response.
     Absent: what the architecture is for."""
 
@@ -179,7 +220,9 @@ class TrainingSpec(Model):
 
     class_weights: ClassWeights = ClassWeights.NONE
     """For classification. balanced: a document counts the less in the loss, the more documents of
-    its class there are (documents / (classes × documents of the class)); none: all count alike."""
+    its class there are (documents / (classes × documents of the class)); with fields.labels the
+    same of those that have a label and those that have it not, for each label by itself. none: all
+    count alike."""
 
     masking: MaskingSpec = MaskingSpec()
     """For masked."""
@@ -218,6 +261,13 @@ class TrainingSpec(Model):
     divergence: DivergenceSpec = DivergenceSpec()
     """What is done about a loss that runs away."""
 
+    @property
+    def global_batch(self) -> int:
+        """Sequences of one step, over all ranks and passes."""
+        if self.batch_tokens is not None:
+            return self.batch_tokens // self.sequence_length
+        return self.batch_size or DEFAULT_BATCH_SIZE
+
     def count_steps(self, num_samples: int | None = None) -> int | None:
         """Return the optimizer steps of the run; None: they follow from the data.
 
@@ -226,14 +276,14 @@ class TrainingSpec(Model):
         if self.steps is not None:
             return self.steps
         if self.tokens is not None:
-            return -(-self.tokens // (self.batch_size * self.sequence_length))
+            return -(-self.tokens // (self.global_batch * self.sequence_length))
         if num_samples is None or self.epochs is None:
             return None
         return self.count_epoch_steps(self.epochs, num_samples)
 
     def count_epoch_steps(self, epochs: float, num_samples: int) -> int:
         """Return the steps in which so many samples are read `epochs` times."""
-        return max(1, math.ceil(epochs * num_samples / self.batch_size))
+        return max(1, math.ceil(epochs * num_samples / self.global_batch))
 
     def find_learning_rate(self, model: ModelSpec) -> float:
         """Return the peak of the learning rate, as given or as is usual for what is trained."""
@@ -251,7 +301,15 @@ class TrainingSpec(Model):
     @model_validator(mode="after")
     def check_batch_and_parts(self) -> Self:
         """Hold the CEL rules of this model in Python too."""
-        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+        if self.batch_size is not None and self.batch_tokens is not None:
+            raise ValueError(BATCH_RULE)
+        if self.batch_tokens is not None and (
+            self.batch_tokens % self.sequence_length or self.batch_tokens < self.sequence_length
+        ):
+            raise ValueError(BATCH_TOKENS_RULE)
+        if self.micro_batch_size is not None and self.auto_micro_batch:
+            raise ValueError(MICRO_BATCH_RULE)
+        if self.micro_batch_size is not None and self.global_batch % self.micro_batch_size:
             raise ValueError("batchSize must be a multiple of microBatchSize")
         if [self.steps, self.tokens, self.epochs].count(None) != 2:
             raise ValueError(LENGTH_RULE)

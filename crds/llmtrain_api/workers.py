@@ -39,6 +39,13 @@ class Strategy(StrEnum):
 
     DDP = "ddp"
     FSDP = "fsdp"
+    HSDP = "hsdp"
+
+    def count_shards(self, workers: int, processes_per_worker: int) -> int:
+        """Return over how many ranks parameters are divided; 1: each rank has them all."""
+        if self is Strategy.DDP:
+            return 1
+        return processes_per_worker * (workers if self is Strategy.FSDP else 1)
 
 
 class Resources(Model):
@@ -99,7 +106,9 @@ class WorkersSpec(Model):
     """Ranks in a pod, one for each GPU; the world size is replicas × processesPerWorker."""
 
     strategy: Strategy = Strategy.DDP
-    """ddp: every rank holds the model; fsdp: parameters and optimizer state are divided."""
+    """ddp: every rank holds the model; fsdp: parameters and optimizer state are divided over all
+    ranks; hsdp: over the ranks of each worker, and every worker holds them all, so that only
+    gradients go from worker to worker."""
 
     image: str | None = Field(default=None, min_length=1, max_length=512)
     """Trainer image; absent: the operator's default."""

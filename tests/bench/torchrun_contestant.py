@@ -50,7 +50,7 @@ def main(config: RunConfig, folder: Path) -> None:
         optimizer.load_state_dict(state["optimizer"])
         step = resumed = int(state["step"])
     generator = torch.Generator().manual_seed(training.seed + rank)
-    share = training.batch_size // distributed.get_world_size()
+    share = training.global_batch // distributed.get_world_size()
     while True:
         size = (share, training.sequence_length + 1)
         tokens = torch.randint(VOCABULARY_SIZE, size, generator=generator)

@@ -382,6 +382,46 @@ REFUSALS = {
         server_says="classification needs fields.label",
         pydantic_says="classification needs fields.label",
     ),
+    "classification by one label here and several there": Refusal(
+        changes={
+            "spec__training": {"steps": 1, "objective": "classification"},
+            "spec__data__sources": [
+                {"uri": "s3://corpus/a.jsonl", "fields": {"label": "kind"}},
+                {"uri": "s3://corpus/b.jsonl", "fields": {"labels": "kinds"}},
+            ],
+        },
+        field="spec",
+        server_says="or fields.labels in every one",
+        pydantic_says="or fields.labels in every one",
+    ),
+    "a batch in sequences and in tokens": Refusal(
+        changes={"spec__training__batchSize": 8, "spec__training__batchTokens": 4096},
+        field="spec.training",
+        server_says="give either batchSize, in sequences, or batchTokens",
+        pydantic_says="give either batchSize, in sequences, or batchTokens",
+    ),
+    "a batch of parts of sequences": Refusal(
+        changes={"spec__training__batchTokens": 1000},
+        field="spec.training",
+        server_says="batchTokens must be a multiple of sequenceLength",
+        pydantic_says="batchTokens must be a multiple of sequenceLength",
+    ),
+    "a micro-batch that is given and found": Refusal(
+        changes={"spec__training__microBatchSize": 8, "spec__training__autoMicroBatch": True},
+        field="spec.training",
+        server_says="give either microBatchSize, or autoMicroBatch",
+        pydantic_says="give either microBatchSize, or autoMicroBatch",
+    ),
+    "both a label and labels": Refusal(
+        changes={
+            "spec__data__sources": [
+                {"uri": "s3://corpus/a.jsonl", "fields": {"label": "a", "labels": "b"}}
+            ]
+        },
+        field="spec.data.sources[0].fields",
+        server_says="give either label, one class, or labels",
+        pydantic_says="give either label, one class, or labels",
+    ),
     "more spans than there are tokens for": Refusal(
         changes={
             "spec__model": {"architecture": "t5"},

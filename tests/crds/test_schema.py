@@ -49,8 +49,8 @@ def test_every_field_is_described() -> None:
 
 def test_descriptions_end_in_range_and_default() -> None:
     fields = dict(SPEC_AND_STATUS)
-    assert fields[".spec.training.batchSize"]["description"].endswith(
-        "Allowed: at least 1, at most 1000000. Default: 32."
+    assert fields[".spec.training.sequenceLength"]["description"].endswith(
+        "Allowed: at least 8, at most 1048576. Default: 256."
     )
     assert fields[".spec.data.split.validationFraction"]["description"].endswith(
         "Allowed: more than 0.0, at most 0.5. Default: 0.05."

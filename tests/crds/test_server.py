@@ -157,7 +157,7 @@ def test_two_conditions_of_one_type_are_refused(server: ControlPlane, namespace:
     ("field", "expected"),
     [
         ("spec", "What to train, on what, and with what."),
-        ("spec.training.batchSize", "Default: 32."),
+        ("spec.training.sequenceLength", "Default: 256."),
         ("spec.workers.replicas", "at most 10000"),
         ("spec.model.architecture", "ENUM: gpt2 llama bert t5 lstm"),
         ("spec.storage.credentialsSecret", "accessKey and secretKey"),

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.dataset.document_index import digest_text
@@ -45,11 +45,24 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = " ".join([*words, str(number)])
         lines.append(json.dumps({"text": text, "kind": label, "same": "one"}) + "\n")
     source.write_text("".join(lines), encoding="utf-8")
+    lines = []
+    for number in range(300):
+        kinds = [kind for kind in WORDS if draw.random() < 0.5]
+        words = [draw.choice(["the", "a", "some", "old"]), *(draw.choice(WORDS[k]) for k in kinds)]
+        text = " ".join([*draw.sample(words, len(words)), str(number)])
+        lines.append(json.dumps({"text": text, "kinds": kinds}) + "\n")
+    source.with_name("mixed.jsonl").write_text("".join(lines), encoding="utf-8")
     return root
 
 
 def prepare_labels(
-    root: Path, run: str, *, field: str = "kind", steps: int = 8, **sections: Any
+    root: Path,
+    run: str,
+    *,
+    field: str = "kind",
+    source: dict[str, Any] | None = None,
+    steps: int = 8,
+    **sections: Any,
 ) -> RunConfig:
     training = {
         "objective": "classification",
@@ -62,7 +75,9 @@ def prepare_labels(
         root,
         run=run,
         data={
-            "sources": [{"uri": "s3://tiny-bucket/texts.jsonl", "fields": {"label": field}}],
+            "sources": [
+                source or {"uri": "s3://tiny-bucket/texts.jsonl", "fields": {"label": field}}
+            ],
             "tokenizer": {"kind": "bpe", "vocabularySize": 400},
             "split": {"method": "document", "validationFraction": 0.2},
         },
@@ -103,10 +118,46 @@ def test_a_classifier_learns_and_loads(root: Path) -> None:
     assert [model.config.id2label[int(best)] for best in logits.argmax(dim=1)] == ["fruit", "tool"]
 
 
-def test_labels_keep_their_loss_over_ranks_passes_and_resumption(root: Path) -> None:
-    losses = run_ranks(prepare_labels(root, "alone")).list_facts("loss")
+MIXED = {"uri": "s3://tiny-bucket/mixed.jsonl", "fields": {"labels": "kinds"}}
+
+
+def test_a_document_may_have_several_labels_or_none(root: Path) -> None:
+    model = {"architecture": "llama"}
+    config = prepare_labels(root, "sets", source=MIXED, model=model, steps=100)
+    run_ranks(config)
+    result = run_evaluate(config, RankGroup(), Reporter(0, lambda update: None))
+    folder = find_run_folder(config)
+    report = json.loads((folder / "evaluation" / "report.json").read_text())
+    metrics = report["metrics"]
+    assert result.accuracy == metrics["accuracy"]
+    assert metrics["accuracy"] > 0.8 > metrics["majority.accuracy"]
+    assert min(metrics["f1_macro"], metrics["f1_micro"], metrics["average_precision"]) > 0.9
+    assert metrics["tfidf.f1_macro"] > 0.9
+    assert metrics["loss"] < metrics["unigram.loss"] == pytest.approx(0.69, abs=0.02)
+    assert [row["label"] for row in report["classification"]["labels"]] == ["fruit", "tool"]
+    table = pq.read_table(folder / "evaluation" / "predictions.parquet").to_pylist()
+    assert len(table) * len(WORDS) == report["heldOutTokens"]
+    assert {len(row["labels"]) for row in table} == {0, 1, 2}
+    assert report["samples"][0]["continuation"] == "tool"
+
+    exported: Any = AutoModelForSequenceClassification.from_pretrained(folder / "export").eval()
+    assert exported.config.problem_type == "multi_label_classification"
+    tokenizer = AutoTokenizer.from_pretrained(folder / "export")
+    said: Any = pipeline("text-classification", model=exported, tokenizer=tokenizer, top_k=None)(
+        ["a pear some drill 3", "the old 4"]
+    )
+    named = [{one["label"] for one in text if one["score"] > 0.5} for text in said]
+    assert named == [{"fruit", "tool"}, set()]
+
+
+@pytest.mark.parametrize(("kind", "source"), [("one", None), ("several", MIXED)])
+def test_labels_keep_their_loss_over_ranks_passes_and_resumption(
+    root: Path, kind: str, source: dict[str, Any] | None
+) -> None:
+    losses = run_ranks(prepare_labels(root, f"alone-{kind}", source=source)).list_facts("loss")
     disturbed = prepare_labels(
-        *(root, "disturbed"),
+        *(root, f"disturbed-{kind}"),
+        source=source,
         training={"microBatchSize": 4},
         strategy="fsdp",
         processes_per_worker=2,
@@ -115,7 +166,8 @@ def test_labels_keep_their_loss_over_ranks_passes_and_resumption(root: Path) -> 
     with pytest.raises(PreemptedError):
         ranks.finish()
     told = ranks.logs[0].list_facts("loss")
-    told += run_ranks(prepare_labels(root, "disturbed"), round_number=2).list_facts("loss")
+    alone = prepare_labels(root, f"disturbed-{kind}", source=source)
+    told += run_ranks(alone, round_number=2).list_facts("loss")
     assert told == pytest.approx(losses, rel=LOSS_TOLERANCE, abs=0)
 
 

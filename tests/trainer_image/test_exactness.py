@@ -238,3 +238,45 @@ def test_every_objective_keeps_its_loss_over_a_change_of_ranks(
     rounds = run_through(configs, [Fate(leaves_in_step=3)] * 2)
     losses = [loss for logs in rounds for loss in logs[0].list_facts("loss")]
     assert losses == pytest.approx(log.list_facts("loss"), rel=LOSS_TOLERANCE, abs=0)
+
+
+def prepare_hybrid(root: Path, *, workers: int, ranks: int) -> RunConfig:
+    return prepare_run(root, "hybrid", strategy="hsdp", ranks=ranks, dropout=0.0).model_copy(
+        update={"replicas": workers}
+    )
+
+
+def test_shards_with_copies_keep_the_loss_and_are_saved_once(root: Path, tmp_path: Path) -> None:
+    """Two workers of two ranks, then one from the store, then two, and those from their memory."""
+    alone = run_ranks(prepare_run(root, "lone", strategy="ddp", ranks=1, dropout=0.0))
+    configs = [prepare_hybrid(root, workers=n, ranks=2) for n in (2, 1, 2)]
+    rounds = []
+    for number, config in enumerate(configs, start=1):
+        ranks = RunningRanks(
+            config, round_number=number, staging=tmp_path, fate=Fate(leaves_in_step=3)
+        )
+        with pytest.raises(PreemptedError):
+            ranks.finish()
+        rounds.append(ranks.logs)
+    # What the next round has it has from memory: the store's copy is damaged.
+    [newest] = find_run_folder(configs[-1]).glob("checkpoints/step-00000009/manifest.json")
+    newest.write_text("{}")
+    last = RunningRanks(configs[-1], round_number=len(configs) + 1, staging=tmp_path)
+    last.finish()
+    assert last.logs[0].list_facts("resumed_step") == [9]
+    rounds.append(last.logs)
+    losses = [loss for logs in rounds for loss in logs[0].list_facts("loss")]
+    assert losses == pytest.approx(alone.list_facts("loss"), rel=LOSS_TOLERANCE, abs=0)
+
+    plain = prepare_run(root, "lone", strategy="ddp", ranks=1)
+    [whole], parts = (count_saved(config) for config in (plain, configs[-1]))
+    assert len(parts) == 4
+    assert sum(parts) == whole
+    assert max(parts) < 1.5 * min(parts)
+
+
+def count_saved(config: RunConfig) -> list[int]:
+    """Return how many numbers each part of the last checkpoint has."""
+    folder = find_run_folder(config) / f"checkpoints/step-{STEPS:08d}"
+    paths = sorted(folder.rglob("*.safetensors"))
+    return [sum(tensor.size for tensor in load_file(path).values()) for path in paths]

@@ -35,6 +35,10 @@ from llmtrain_trainer.inspection.checkpoints import (
     prune_checkpoints,
 )
 from llmtrain_trainer.inspection.data_commands import add_data_commands, handle_data
+from llmtrain_trainer.inspection.learning_rate import (
+    add_learning_rate_command,
+    handle_learning_rate,
+)
 from llmtrain_trainer.inspection.run_commands import add_run_commands, handle_compare, handle_next
 from llmtrain_trainer.stages import STAGES, StageEntry
 from llmtrain_trainer.store import open_store
@@ -71,6 +75,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     checkpoints.add_argument("--step", type=int, default=0, help="for pin and unpin")
     add_data_commands(commands)
     add_run_commands(commands)
+    add_learning_rate_command(commands)
     agent = commands.add_parser("agent", help="supervise the ranks of one worker")
     agent.add_argument("--config", type=Path, required=True, help="the RunConfig as JSON")
     agent.add_argument("--stage", type=Stage, choices=list(Stage), required=True)
@@ -112,6 +117,7 @@ LOOKS = {
     "checkpoints": inspect,
     "compare": handle_compare,
     "data": handle_data,
+    "learning-rate": handle_learning_rate,
     "next": handle_next,
 }
 """Commands for people, which no pod runs."""

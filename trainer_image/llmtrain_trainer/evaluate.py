@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import transformers
 from transformers import AutoTokenizer
@@ -31,12 +31,7 @@ from llmtrain_trainer.dataset.loading import Dataset, Split, open_run_dataset
 from llmtrain_trainer.evaluation.answers import SuiteResult
 from llmtrain_trainer.evaluation.asking import Answered, Asking, Scored
 from llmtrain_trainer.evaluation.baseline import read_baseline
-from llmtrain_trainer.evaluation.losses import (
-    compute_unigram_loss,
-    count_targets,
-    count_text_share,
-    describe_loss,
-)
+from llmtrain_trainer.evaluation.losses import compute_baseline_loss, describe_loss
 from llmtrain_trainer.evaluation.measure import Measurement, choose_sequences, measure
 from llmtrain_trainer.evaluation.report import Report, render_report
 from llmtrain_trainer.evaluation.samples import write_samples
@@ -57,6 +52,11 @@ from llmtrain_trainer.parallel import Ranks, count_threads, join_ranks, place_mo
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.store import Store, open_store
+from llmtrain_trainer.training.micro_batch import read_micro_batch, settle_micro_batch
+
+if TYPE_CHECKING:  # they bring scikit-learn, which only classifiers need
+    from llmtrain_trainer.evaluation.classification.record import ClassReport
+    from llmtrain_trainer.evaluation.classification.set_reporting import LabelSetReport
 
 REPORT = "evaluation/report.html"
 
@@ -103,6 +103,8 @@ def run_evaluate(config: RunConfig, group: RankGroup, reporter: Reporter) -> Sta
     reporter.enter(RankPhase.RESTORING)
     baseline = read_baseline(config)
     store = open_store(config.run_uri, config.storage)
+    if config.training.auto_micro_batch:
+        config = settle_micro_batch(config, read_micro_batch(store))
     threads = count_threads(config.threads_per_process, ranks_on_host=group.local_world_size)
     transformers.utils.logging.disable_progress_bar()
     with join_ranks(group, threads=threads) as ranks:
@@ -176,14 +178,14 @@ def examine(config: RunConfig, subject: Subject, ranks: Ranks) -> Findings:
             choose_sequences(available, available if most is None else most),
             ranks,
             sequence_length=sequence_length,
-            batch_size=config.training.micro_batch_size or config.training.batch_size,
+            batch_size=config.training.micro_batch_size or config.training.global_batch,
             logits_bytes=config.training.find_logits_bytes(on_gpu=ranks.device.type == "cuda"),
             num_classes=len(dataset.labels) if objective.reads_documents else 0,
         )
 
     measured = measure_split(subject.held_out)
     errors = {}
-    if measured.probabilities is not None:
+    if measured.probabilities is not None and not config.data.has_label_sets:
         errors = {
             part: count_errors(measure_split(split, MAX_COMPARED))
             for part, split in ((Part.TRAIN, dataset.train), (Part.VALIDATION, dataset.validation))
@@ -212,8 +214,14 @@ def make_report(
     """
     model, tokenizer, dataset = subject.model, subject.tokenizer, subject.dataset
     held_out, objective, measured = subject.held_out, subject.objective, found.measured
-    classes = None
-    if measured.probabilities is not None:
+    classes: ClassReport | LabelSetReport | None = None
+    if measured.probabilities is not None and config.data.has_label_sets:
+        from llmtrain_trainer.evaluation.classification.set_reporting import report_label_sets
+
+        classes = report_label_sets(
+            config, dataset, held_out, measured.probabilities, tokenizer, store
+        )
+    elif measured.probabilities is not None:
         # Seconds for scikit-learn, which nothing else here needs.
         from llmtrain_trainer.evaluation.classification.reporting import report_classification
 
@@ -227,9 +235,7 @@ def make_report(
             zip(config.evaluation.suites, found.asked, strict=True)
         )
     ]
-    unigram_loss = count_text_share(config) * compute_unigram_loss(
-        *count_targets(config, dataset, held_out)
-    )
+    unigram_loss = compute_baseline_loss(config, dataset, held_out)
     # Bytes can be counted where all text is predicted.
     text = held_out if objective.fixed_targets == config.training.sequence_length else None
     metrics = clean_metrics(
@@ -252,7 +258,7 @@ def make_report(
         parameters=count_parameters(model),
         validation_loss=measured.loss,
         perplexity=math.exp(measured.loss),
-        accuracy=measured.accuracy,
+        accuracy=metrics["accuracy"] or 0.0,
         bits_per_byte=metrics.get("bits_per_byte"),
         unigram_loss=unigram_loss,
         held_out_tokens=measured.num_targets,

@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import distributed, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -37,6 +38,9 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 """Longest wait for a peer in a collective. Agents end a round long before, when a rank dies."""
 
 STORE_TIMEOUT = timedelta(minutes=2)
+
+REPLICATE, SHARD = "replicate", "shard"
+"""Dimensions of the ranks' mesh: over one there are copies, over the other parts."""
 
 EMBEDDING_CLASSES = {"BertEmbeddings"}
 """Never sharded as blocks: the output layer is the same matrix, and so belongs with them."""
@@ -82,6 +86,12 @@ class Ranks:
             return None
         return distributed.all_reduce(values, async_op=True)
 
+    def gather(self, value: float) -> list[float]:
+        """Return the number of every rank, in their order."""
+        values = torch.zeros(self.group.world_size, dtype=torch.float64, device=self.device)
+        values[self.group.rank] = value
+        return [float(number) for number in self.sum(values)]
+
     def all_agree(self, agreed: bool) -> bool:
         """Return whether every rank says yes."""
         votes = torch.tensor(float(agreed), device=self.device)
@@ -95,7 +105,7 @@ class Ranks:
             self.store.set(key, json.dumps(value))
         return json.loads(self.store.get(key))
 
-    def gather(self, key: str, value: Any) -> list[Any]:
+    def collect(self, key: str, value: Any) -> list[Any]:
         """Return the JSON-ready values of all ranks, by rank, on every rank; `key` must be new."""
         self.wait()  # with more patience than the store has
         ranks = range(self.group.world_size)
@@ -140,12 +150,14 @@ def spread_model(
     """Put the model on the rank's device and spread it over the ranks by `strategy`.
 
     FSDP keeps fp32 shards, computes in bfloat16 where `arithmetic` says so, and always reduces
-    gradients in fp32. With one rank both strategies are the plain model.
+    gradients in fp32. HSDP does so among the ranks of a host, and sums the shards' gradients over
+    hosts (Zhao et al. 2023, PyTorch FSDP, arXiv:2304.11277, section 3.2.2). With one rank all
+    strategies are the plain model.
     """
     _describe_ranks(ranks.group, threads=torch.get_num_threads())
-    if strategy is Strategy.FSDP and ranks.group.world_size > 1:
+    if strategy is not Strategy.DDP and ranks.group.world_size > 1:
         place_model(model, ranks.device)
-        _shard_model(model, arithmetic)
+        _shard_model(model, arithmetic, _arrange_ranks(ranks, strategy))
         return model
     accelerator = Accelerator(
         cpu=ranks.device.type == "cpu",
@@ -215,7 +227,16 @@ def _connect_store(group: RankGroup) -> distributed.TCPStore:
     )
 
 
-def _shard_model(model: PreTrainedModel, arithmetic: Arithmetic) -> None:
+def _arrange_ranks(ranks: Ranks, strategy: Strategy) -> DeviceMesh:
+    """Return the ranks in a row; for HSDP a row for each host, over which shards are copied."""
+    device, group = ranks.device.type, ranks.group
+    if strategy is Strategy.FSDP:
+        return init_device_mesh(device, (group.world_size,), mesh_dim_names=(SHARD,))
+    shape = (ranks.num_hosts, group.local_world_size)
+    return init_device_mesh(device, shape, mesh_dim_names=(REPLICATE, SHARD))
+
+
+def _shard_model(model: PreTrainedModel, arithmetic: Arithmetic, mesh: DeviceMesh) -> None:
     """Shard each block for itself, and all else as one: embeddings are tied to the output layer.
 
     accelerate would make a unit of the last layers, which T5's three and BERT's two ties reach out
@@ -228,8 +249,8 @@ def _shard_model(model: PreTrainedModel, arithmetic: Arithmetic) -> None:
     names = set(model._no_split_modules or []) - EMBEDDING_CLASSES
     for module in list(model.modules()):
         if type(module).__name__ in names:
-            fully_shard(module, mp_policy=policy)
-    fully_shard(model, mp_policy=policy)
+            fully_shard(module, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
 def _describe_ranks(group: RankGroup, *, threads: int) -> None:

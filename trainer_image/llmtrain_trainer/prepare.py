@@ -79,7 +79,7 @@ from llmtrain_trainer.tokenizer.tokenization import (
 
 logger = logging.getLogger(__name__)
 
-RECIPE_VERSION = 4
+RECIPE_VERSION = 5
 """Raise it with every change after which the same data becomes other objects, or other units."""
 
 FINGERPRINT_CHARACTERS = 32
@@ -280,6 +280,7 @@ def build_dataset(
         validation=splits[Part.VALIDATION],
         test=splits.get(Part.TEST),
         labels=labels,
+        leakage=selection.check_leakage(),
         objects=upload_folder(team.store, output),
     )
     logger.info("makes the report")

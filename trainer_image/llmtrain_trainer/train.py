@@ -190,7 +190,7 @@ def _evaluate(run: TrainingRun) -> None:
     with run.reporter.during(RankPhase.EVALUATING):
         training = run.config.training
         split = run.dataset.validation
-        share = training.batch_size // run.ranks.group.world_size
+        share = training.global_batch // run.ranks.group.world_size
         loss = measure(
             run.model,
             run.objective,
@@ -286,9 +286,9 @@ def _finish(run: TrainingRun) -> StageResult:
 
 
 def _check_batch(config: RunConfig) -> None:
-    if config.training.batch_size % config.world_size:
+    if config.training.global_batch % config.world_size:
         raise ConfigurationError(
-            f"training.batchSize ({config.training.batch_size}) must be a multiple of the number "
+            f"training.batchSize ({config.training.global_batch}) must be a multiple of the number "
             f"of ranks ({config.world_size}: workers.replicas × workers.processesPerWorker)",
             reason="BatchNotDivisible",
             next_step="change training.batchSize or the number of workers",

@@ -119,6 +119,25 @@ def plan(
     )
 
 
+@main.command("learning-rate")
+@click.argument("manifest", type=FILE)
+@store_option
+@click.option(
+    "--steps", type=click.IntRange(min=10), default=100, show_default=True, help="Rates to try."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def learning_rate(manifest: Path, store: Path, steps: int, as_json: bool) -> None:
+    """Try the job of MANIFEST at ever higher learning rates, and suggest one.
+
+    Prepares its data where it is not yet, and takes its first steps on this machine, from 1e-6 to
+    10 in equal ratios, until the loss runs away. Trains nothing that is kept.
+    """
+    from llmtrain_operator.cli.data import try_learning_rates
+    from llmtrain_operator.cli.manifest import load_job
+
+    sys.exit(try_learning_rates(load_job(manifest), store, steps=steps, as_json=as_json))
+
+
 @main.command()
 @click.argument("name")
 @store_option

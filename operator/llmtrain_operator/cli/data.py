@@ -1,7 +1,7 @@
 """`llmtrain data`: datasets made by hand, explained and compared, and who used a source.
 
 Below: the trainer's command of that name, in a process of its own: the operator knows no store.
-Above: `data_commands`.
+Above: `data_commands`, and the command `learning-rate`.
 """
 
 from __future__ import annotations
@@ -81,6 +81,21 @@ def prepare_data(job: LLMTrainingJob, store: Path) -> int:
     Raises:
         click.ClickException: the trainer's packages are not installed.
     """
+    return call_by_hand(job, store, "data", "prepare")
+
+
+def try_learning_rates(job: LLMTrainingJob, store: Path, *, steps: int, as_json: bool) -> int:
+    """Let the trainer do a job's first steps at ever higher rates; return its exit code.
+
+    Raises:
+        click.ClickException: the trainer's packages are not installed.
+    """
+    options = ["--steps", str(steps), *(["--json"] if as_json else [])]
+    return call_by_hand(job, store, "learning-rate", *options)
+
+
+def call_by_hand(job: LLMTrainingJob, store: Path, *command: str) -> int:
+    """Call the trainer for a job that is not run, with a folder as the store."""
     require_packages(TRAINER_MODULES, extra="trainer")
     storage = StorageConfig(uri=job.spec.storage.uri, local_root=str(store.absolute()))
     config = build_run_config(job, storage=storage, rendezvous=Rendezvous(leader_host="127.0.0.1"))
@@ -89,8 +104,8 @@ def prepare_data(job: LLMTrainingJob, store: Path) -> int:
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump(config.dump(), file)
         file.flush()
-        command = [sys.executable, "-m", "llmtrain_trainer", "data", "prepare"]
-        return subprocess.run([*command, "--config", file.name], check=False).returncode
+        called = [sys.executable, "-m", "llmtrain_trainer", *command, "--config", file.name]
+        return subprocess.run(called, check=False).returncode
 
 
 def inspect_dataset(place: Place) -> int:

@@ -243,7 +243,7 @@ def _describe_tokens(training: TrainingSpec, outlook: Outlook) -> tuple[str, str
     steps = training.count_steps()
     if steps is None:
         return format_large(outlook.tokens), f"{training.epochs:g} epochs; {each}"
-    shape = f"{training.batch_size} sequences × {training.sequence_length} tokens"
+    shape = f"{training.global_batch} sequences × {training.sequence_length} tokens"
     return format_large(outlook.tokens), f"{steps:,} steps × {shape}; {each}"
 
 

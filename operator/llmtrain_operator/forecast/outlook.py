@@ -6,6 +6,7 @@ the manifest, but for the time, which needs a speed: that of a known GPU, or a m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llmtrain_api import JobSpec
@@ -18,7 +19,7 @@ from llmtrain_api.workers import Strategy
 from llmtrain_operator.forecast.activations import RankWork
 from llmtrain_operator.forecast.memory import RankMemory, compute_rank_memory
 from llmtrain_operator.forecast.size import ModelSize, compute_size
-from llmtrain_operator.forecast.trained import count_trained
+from llmtrain_operator.forecast.trained import count_token_flops, count_trained
 from llmtrain_operator.quantities import parse_bytes
 
 OBJECTIVE_TOKENS = {
@@ -44,6 +45,9 @@ PROCESS_BYTES = 700 << 20
 ALLOCATOR_SHARE = 1.25
 """glibc's allocator holds up to a quarter more than is in use at the peak (measured: GPT-2 a
 hundredth, Llama 15 to 25 hundredths)."""
+
+USED_SHARE = 0.9
+"""Of a rank's memory, where the trainer looks for the largest micro-batch itself."""
 
 ENOUGH_TOKENS_PER_PARAMETER = 20
 """Hoffmann et al. 2022 (Chinchilla, arXiv:2203.15556): the best use of a compute budget."""
@@ -121,31 +125,41 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
         corruption=training.span_corruption,
     )
     world_size = workers.replicas * workers.processes_per_worker
-    share = max(1, training.batch_size // world_size)
-    micro_batch_size = min(training.micro_batch_size or share, share)
+    share = max(1, training.global_batch // world_size)
     on_gpu = workers.resources.gpu > 0
     trained = count_trained(training, spec.model.resolve(), size)
-    memory = compute_rank_memory(
-        spec.model,
-        size,
-        RankWork(
-            sequences=micro_batch_size,
-            sequence_length=training.sequence_length,
-            vocabulary_size=vocabulary_size,
-            shards=world_size if workers.strategy is Strategy.FSDP else 1,
-            # On a CPU `auto` measures first; fp32 takes the most memory.
-            bf16=training.precision is Precision.BF16
-            or (training.precision is Precision.AUTO and on_gpu),
-            fused_attention=on_gpu,
-            logits_bytes=training.find_logits_bytes(on_gpu=on_gpu),
-        ),
-        training.span_corruption,
-        training.masking,
-        trained=trained,
-    )
+    limit = _find_memory_limit(spec, means)
+
+    def count_memory(sequences: int) -> RankMemory:
+        return compute_rank_memory(
+            spec.model,
+            size,
+            RankWork(
+                sequences=sequences,
+                sequence_length=training.sequence_length,
+                vocabulary_size=vocabulary_size,
+                shards=workers.strategy.count_shards(
+                    workers.replicas, workers.processes_per_worker
+                ),
+                # On a CPU `auto` measures first; fp32 takes the most memory.
+                bf16=training.precision is Precision.BF16
+                or (training.precision is Precision.AUTO and on_gpu),
+                fused_attention=on_gpu,
+                logits_bytes=training.find_logits_bytes(on_gpu=on_gpu),
+            ),
+            training.span_corruption,
+            training.masking,
+            trained=trained,
+        )
+
+    micro_batch_size = min(training.micro_batch_size or share, share)
+    if training.auto_micro_batch and limit is not None:
+        micro_batch_size = _expect_micro_batch(share, limit, count_memory)
+    memory = count_memory(micro_batch_size)
     tokens = count_tokens(spec, means.data_tokens)
     epochs = count_epochs(spec, means.data_tokens)
-    flops = None if tokens is None else tokens * size.flops_per_token
+    of_token = count_token_flops(training, spec.model.resolve(), size, trained)
+    flops = None if tokens is None else tokens * of_token
     seconds = _expect_seconds(tokens, flops, world_size, means, on_gpu=on_gpu)
     gpus = workers.replicas * workers.resources.gpu
     gpu_hours = seconds * gpus / SECONDS_PER_HOUR if seconds is not None and on_gpu else None
@@ -154,7 +168,6 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
         kilowatt_hours = gpus * means.device.watts * seconds / JOULES_PER_KILOWATT_HOUR
     if gpu_hours is not None and means.price_per_gpu_hour is not None:
         cost = gpu_hours * means.price_per_gpu_hour
-    limit = _find_memory_limit(spec, means)
     return Outlook(
         network=spec.model.resolve(),
         learning_rate=training.find_learning_rate(spec.model),
@@ -179,12 +192,19 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
     )
 
 
+def _expect_micro_batch(share: int, limit: int, count_memory: Callable[[int], RankMemory]) -> int:
+    """Return the largest size of equal passes that fits, as the trainer will try them."""
+    sizes = sorted({-(-share // passes) for passes in range(1, share + 1)}, reverse=True)
+    most = USED_SHARE * limit
+    return next((size for size in sizes if count_memory(size).peak <= most), 1)
+
+
 def count_tokens(spec: JobSpec, data_tokens: int | None) -> int | None:
     """Return the training tokens of all steps; None: they follow from data that is not known."""
     training = spec.training
     steps = training.count_steps()
     if steps is not None:
-        return steps * training.batch_size * training.sequence_length
+        return steps * training.global_batch * training.sequence_length
     known = data_tokens or _find_budget(spec)
     if known is None or training.epochs is None or spec.objective in DOCUMENT_OBJECTIVES:
         return None

@@ -35,7 +35,16 @@ class ModelSize:
     """Parameters of the largest part that FSDP gathers at once: a block, or the embedding."""
 
     flops_per_token: float
-    """Floating-point operations of the forward and the backward pass."""
+    """Floating-point operations of the forward and the backward pass, if all is trained."""
+
+    layer_flops: float
+    """Of those, of the matrix products of one layer; of T5 as `layer`."""
+
+    output_flops: float
+    """Of those, of the product with the output layer."""
+
+    attention_flops: float
+    """Of those, of what has no weights."""
 
 
 def compute_size(
@@ -71,6 +80,9 @@ def compute_size(
         embeddings=embedding + positions.get(network.architecture, 0) * network.hidden_size,
         largest_block=max(block, embedding),
         flops_per_token=FLOPS_PER_PARAMETER * products + attention,
+        layer_flops=FLOPS_PER_PARAMETER * matrices,
+        output_flops=FLOPS_PER_PARAMETER * embedding,
+        attention_flops=attention,
     )
 
 
@@ -104,14 +116,19 @@ def _compute_t5_size(
     blocks = layers * (encoder + 2 * width + decoder + 3 * width)
     rest = 2 * width + 2 * RELATIVE_BUCKETS * network.heads
     # Keys and values of what the encoder read are computed for its tokens.
-    read = counts.inputs * layers * (encoder + attention // 2)
-    written = counts.targets * (layers * (decoder - attention // 2) + embedding)
+    read = counts.inputs * (encoder + attention // 2)
+    written = counts.targets * (decoder - attention // 2)
     pairs = counts.inputs**2 + counts.targets**2 + counts.inputs * counts.targets
-    flops = FLOPS_PER_PARAMETER * (read + written) + 12.0 * layers * width * pairs
+    layer_flops = FLOPS_PER_PARAMETER * (read + written) / sequence_length
+    output_flops = FLOPS_PER_PARAMETER * counts.targets * embedding / sequence_length
+    attention_flops = 12.0 * layers * width * pairs / sequence_length
     return ModelSize(
         parameters=embedding + blocks + rest,
         layer=blocks // layers,
         embeddings=embedding,
         largest_block=max(decoder + 3 * width, embedding),
-        flops_per_token=flops / sequence_length,
+        flops_per_token=layers * layer_flops + output_flops + attention_flops,
+        layer_flops=layer_flops,
+        output_flops=output_flops,
+        attention_flops=attention_flops,
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from llmtrain_api.lora import LoraSpec
 from llmtrain_api.network import Architecture, Network
 from llmtrain_api.training import TrainingSpec
-from llmtrain_operator.forecast.size import ModelSize
+from llmtrain_operator.forecast.size import FLOPS_PER_PARAMETER, ModelSize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,31 @@ def count_trained(training: TrainingSpec, network: Network, size: ModelSize) -> 
         return size.parameters
     frozen = min(training.freeze.layers, network.layers) * size.layer
     return size.parameters - frozen - (size.embeddings if training.freeze.embeddings else 0)
+
+
+def count_token_flops(
+    training: TrainingSpec, network: Network, size: ModelSize, trained: int
+) -> float:
+    """Return the operations of a forward and a backward pass for each token.
+
+    A weight that stays as it is takes no gradient of its own, a third of its 6 operations. What is
+    passed back through it is counted, as the trainer's MFU does, also below the last layer that is
+    trained, where it could be left out.
+
+    Args:
+        training: what is trained.
+        network: its shape.
+        size: its counts.
+        trained: parameters that are trained.
+    """
+    if training.lora is not None:
+        frozen = size.flops_per_token - size.attention_flops
+        return size.flops_per_token - frozen / 3.0 + FLOPS_PER_PARAMETER * trained
+    if training.freeze is None:
+        return size.flops_per_token
+    frozen = min(training.freeze.layers, network.layers) * size.layer_flops
+    frozen += size.output_flops if training.freeze.embeddings else 0.0
+    return size.flops_per_token - frozen / 3.0
 
 
 def _count_adapters(spec: LoraSpec, network: Network) -> int:

@@ -15,18 +15,21 @@ from llmtrain_api.failures import CLASS_OF_EXIT_CODE, FATAL_CLASSES, FREE_CLASSE
 from llmtrain_api.records import ExitCode
 from llmtrain_operator.plan.types import ObservedProcess
 
+NODE_LOST = "NodeLost"
+"""`ObservedProcess.ended_by` where nobody is left on its node who could say anything."""
+
 INFRASTRUCTURE_REASONS = {
     "Deleted": "it was deleted",
     "Evicted": "the node needed its room",
     "Interrupted": "the `llmtrain run` that it belonged to was killed",
-    "NodeLost": "its node is gone or does not answer",
+    NODE_LOST: "its node is gone or does not answer",
     "NodeShutdown": "its node shut down",
     "Preempted": "a more important pod took its place",
 }
 """`ObservedProcess.ended_by` values that say nothing against the job itself."""
 
 CLASS_OF_INFRASTRUCTURE = {
-    "NodeLost": FailureClass.NODE_LOST,
+    NODE_LOST: FailureClass.NODE_LOST,
     "NodeShutdown": FailureClass.NODE_LOST,
     "Preempted": FailureClass.PREEMPTED,
 }
@@ -109,7 +112,7 @@ def _judge_preemption(ended: ObservedProcess, spec: JobSpec) -> Verdict | None:
         return None
     where = f" (on {ended.node})" if ended.node else ""
     why = INFRASTRUCTURE_REASONS.get(ended.ended_by, "")
-    if ended.ended_by == "NodeLost":
+    if ended.ended_by == NODE_LOST:
         why = "its node is to be left"  # it was there to say so
     who = f"{ended.process.name}{where} was told to leave{f', since {why}' if why else ''}"
     if record.reason == UNSAVED:

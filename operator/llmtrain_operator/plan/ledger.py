@@ -102,7 +102,7 @@ def _move_lost(
     steps = count_lost_steps(before, record)
     if not steps or before is None or record is None:
         return usage
-    tokens = steps * spec.training.batch_size * spec.training.sequence_length
+    tokens = steps * spec.training.global_batch * spec.training.sequence_length
     speed = before.tokens_per_second or record.tokens_per_second
     seconds = min(usage.training_seconds, tokens / speed) if speed else 0.0
     return usage.model_copy(

@@ -63,7 +63,7 @@ def describe_progress(
         committed_step = record.checkpoint_step or record.resumed_step or 0
     # A run of so many epochs knows its steps once it has opened its data.
     total = record.total_steps or spec.training.count_steps() or max(1, record.step)
-    tokens_left = (total - record.step) * spec.training.batch_size * spec.training.sequence_length
+    tokens_left = (total - record.step) * spec.training.global_batch * spec.training.sequence_length
     speed = record.tokens_per_second
     loss, validation = record.loss, record.validation_loss
     if before is not None:

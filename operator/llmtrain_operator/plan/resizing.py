@@ -118,7 +118,7 @@ def list_allowed_sizes(spec: JobSpec) -> tuple[int, ...]:
     return tuple(
         number
         for number in range(workers.replicas, least - 1, -1)
-        if spec.training.batch_size % (number * workers.processes_per_worker) == 0
+        if spec.training.global_batch % (number * workers.processes_per_worker) == 0
     )
 
 
@@ -240,7 +240,7 @@ def _name_sizes(spec: JobSpec) -> str:
     more = ", …" if len(numbers) > len(named) else ""
     return (
         f"{', '.join(named)}{more} (at least workers.elastic.minReplicas, {least}, and such that "
-        f"the ranks divide training.batchSize, {spec.training.batch_size})"
+        f"the ranks divide training.batchSize, {spec.training.global_batch})"
     )
 
 

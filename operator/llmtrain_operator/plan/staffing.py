@@ -17,6 +17,7 @@ from llmtrain_api import JobStatus, LLMTrainingJob
 from llmtrain_api.records import Stage
 from llmtrain_api.status import AvoidedNode
 from llmtrain_operator.plan.attempts import Toll
+from llmtrain_operator.plan.failures import NODE_LOST
 from llmtrain_operator.plan.holding import Hold, find_hold
 from llmtrain_operator.plan.ladder import delay_replacement
 from llmtrain_operator.plan.nodes import allow_again, avoids_too_much
@@ -153,13 +154,16 @@ def _list_counted(status: JobStatus, observed: Observed) -> tuple[Process, ...]:
     """Return the processes that the stored status has done with.
 
     Live ones whose time is over: they go only once that is written down, so that nobody takes
-    them for lost. And failed ones, but for each worker's last, which is kept for its log.
+    them for lost. And failed ones, but for each worker's last, which is kept for its log. Of a
+    lost node nobody reads it any more; but as long as the API knows a pod there as leaving, peers
+    find its address where they look for who took its place.
     """
     done = []
     for o in observed.processes:
         present = status.incarnations.get(f"{o.process.stage}-{o.process.index}", 0)
         is_over = o.state in UNTOLD_STATES and o.process.incarnation < present
         is_old = o.state is ProcessState.FAILED and o.process.incarnation < present - 1
-        if is_over or is_old:
+        is_lost = o.ended_by == NODE_LOST and o.process.incarnation < present
+        if is_over or is_old or is_lost:
             done.append(o.process)
     return tuple(done)

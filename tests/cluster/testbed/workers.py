@@ -13,6 +13,7 @@ from typing import Any
 
 from llmtrain_api import ProgressRecord
 from llmtrain_api.run import AGENT_PORT
+from testbed.control_plane import KubectlError
 from testbed.operators import Jobs
 from testbed.processes import wait_until
 
@@ -79,13 +80,21 @@ class Workers:
         """The job's status, its pods, and the end of what they wrote."""
         server, namespace = self._jobs.server, self._jobs.namespace
         logs = [
-            server.kubectl("-n", namespace, "logs", name, f"--tail={LOG_LINES}", "--prefix")
+            self._read_log(name)
             for name, pod in self._jobs.list_pods().items()
             if pod["status"]["phase"] != "Pending"
         ]
         status = json.dumps(self._jobs.read(self._name).status.dump(), indent=1)
         pods = server.kubectl("-n", namespace, "get", "pods,events", "-o", "wide")
         return "\n".join([status, pods, *logs])
+
+    def _read_log(self, name: str) -> str:
+        try:
+            return self._jobs.server.kubectl(
+                "-n", self._jobs.namespace, "logs", name, f"--tail={LOG_LINES}", "--prefix"
+            )
+        except KubectlError as error:
+            return f"{name}: {error}"  # its node may be what was lost
 
 
 def ask_agent(pod: dict[str, Any]) -> ProgressRecord | None:

@@ -18,6 +18,7 @@ COMMANDS = (
     "data",
     "demo",
     "doctor",
+    "learning-rate",
     "logs",
     "next",
     "plan",

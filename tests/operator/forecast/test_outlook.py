@@ -144,3 +144,17 @@ def test_nodes_are_labelled_with_their_gpu(label: str, name: str | None) -> None
     device = find_selected_device({"nvidia.com/gpu.product": label})
 
     assert (device.name if device else None) == name
+
+
+def test_the_micro_batch_that_is_expected_to_fit() -> None:
+    gpu = find_device("l4")
+    assert gpu is not None
+    spec = describe(batchTokens=512 * 1024, batchSize=None, autoMicroBatch=True)
+    outlook = forecast_job(spec, Means(device=gpu))
+    share = 512 // 8
+    assert 1 < outlook.micro_batch_size < share
+    assert outlook.memory.peak <= 0.9 * gpu.memory
+    passes = -(-share // outlook.micro_batch_size)
+    larger = describe(microBatchSize=-(-share // (passes - 1)))
+    assert forecast_job(larger, Means(device=gpu)).memory.peak > 0.9 * gpu.memory
+    assert forecast_job(spec, Means()).micro_batch_size == share

@@ -10,10 +10,11 @@ from llmtrain_api.lora import FreezeSpec, LoraSpec
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.training import TrainingSpec
 from llmtrain_operator.forecast.size import compute_size
-from llmtrain_operator.forecast.trained import count_trained
+from llmtrain_operator.forecast.trained import count_token_flops, count_trained
 from llmtrain_trainer.model.adapters import add_adapters
 from llmtrain_trainer.model.freezing import freeze_parts
 from llmtrain_trainer.model.network import build_model, count_parameters
+from llmtrain_trainer.training.utilization import count_token_flops as count_built_flops
 
 VOCABULARY, LENGTH = 300, 64
 
@@ -46,6 +47,9 @@ def test_as_many_as_need_gradients(architecture: Any, part: dict[str, Any]) -> N
     # T5's first layers have the biases of distances, which are not looked at.
     known = pytest.approx(count_parameters(model), rel=2e-3 if architecture == "t5" else 0)
     assert count_trained(training, spec.resolve(), size) == known
+    if architecture != "t5" and not (training.lora is not None and training.lora.dora):
+        counted = count_token_flops(training, spec.resolve(), size, count_parameters(model))
+        assert counted == count_built_flops(model, LENGTH)
 
 
 def test_targets_are_ends_of_names() -> None:

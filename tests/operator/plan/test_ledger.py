@@ -46,7 +46,7 @@ class Story:
         self.now += timedelta(seconds=seconds)
 
     def tell(self, step: int, phase: RankPhase, rounds: int = 1) -> ProgressRecord:
-        tokens = self.job.spec.training.batch_size * self.job.spec.training.sequence_length
+        tokens = self.job.spec.training.global_batch * self.job.spec.training.sequence_length
         return ProgressRecord(
             stage=Stage.TRAIN,
             index=0,

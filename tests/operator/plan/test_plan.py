@@ -99,6 +99,22 @@ def test_a_failed_worker_is_replaced_alone_and_counted_once(
     assert (later.start, later.status.restarts) == ((), 1)
 
 
+@pytest.mark.parametrize(("ended_by", "removed"), [("NodeLost", ["tiny-train-1-0"]), ("", [])])
+def test_what_failed_stays_for_its_log_unless_nobody_can_read_it(
+    job: LLMTrainingJob, now: datetime, ended_by: str, removed: list[str]
+) -> None:
+    job = reach_training(job, now)
+    failed = train(1, 0, FAILED, exit_code=137, ended_by=ended_by)
+    plan = plan_job(job, see(train(0, 0, RUNNING), failed), now)
+    assert plan.remove == ()  # it is not counted yet
+
+    job = with_status(job, plan.status)
+    plan = plan_job(job, see(train(0, 0, RUNNING), failed, train(1, 1, RUNNING)), now)
+
+    assert [process.name for process in plan.remove] == removed
+    assert plan.status.restarts == 1
+
+
 def test_a_worker_that_is_leaving_is_not_doubled(job: LLMTrainingJob, now: datetime) -> None:
     job = reach_training(job, now)
 

@@ -261,7 +261,7 @@ def test_what_is_written_is_what_the_library_writes_of_each_prompt_alone(
 
 def test_ranks_share_batches_and_hear_of_all() -> None:
     class Told(Ranks):
-        def gather(self, key: str, value: Any) -> list[Any]:
+        def collect(self, key: str, value: Any) -> list[Any]:
             told[key][self.group.rank] = value
             return [told[key][0], told[key][1]]
 

@@ -14,7 +14,12 @@ from llmtrain_api.objective import ClassWeights, Objective
 from llmtrain_trainer.dataset.loading import Provenance
 from llmtrain_trainer.model.network import compute_logits, compute_token_losses, create_model
 from llmtrain_trainer.objective.batch import Batch
-from llmtrain_trainer.objective.classes import LabelOfDocument, weigh_classes
+from llmtrain_trainer.objective.classes import (
+    LabelOfDocument,
+    LabelsOfDocument,
+    weigh_classes,
+    weigh_decisions,
+)
 from llmtrain_trainer.tokenizer.marks import Role
 
 CLASSES = ("bad", "fair", "good")
@@ -81,4 +86,52 @@ def test_balanced_classes_weigh_alike() -> None:
     torch.testing.assert_close(
         compute_token_losses(model, weighted),
         compute_token_losses(model, plain) * torch.from_numpy(weights)[plain.targets],
+    )
+
+
+LABEL_SETS: tuple[tuple[str, ...], ...] = (("bad", "good"), (), ("good",))
+MARKS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+
+
+def make_set_batch(*, weights: Any = None) -> Batch:
+    width = max(map(len, TEXTS))
+    sequences = np.array([text + [END] * (width - len(text)) for text in TEXTS])
+    is_text = np.arange(width) < np.array([[len(text)] for text in TEXTS])
+    provenance = Provenance(
+        roles=np.where(is_text, Role.TEXT, Role.PADDING).astype(np.uint8),
+        documents=np.where(is_text, 0, -1),
+        label_sets=LABEL_SETS,
+    )
+    objective = LabelsOfDocument(CLASSES, start=START, padding=PADDING, weights=weights)
+    assert objective.fixed_targets == len(CLASSES)
+    numbers = np.arange(len(TEXTS))
+    return objective.make_batch(sequences, numbers, is_training=True, provenance=provenance)
+
+
+def test_the_loss_of_label_sets_is_that_of_transformers() -> None:
+    model = make_network("bert")
+    model.config.problem_type = "multi_label_classification"
+    batch = make_set_batch()
+    losses = compute_token_losses(model, batch)
+    assert losses.shape == batch.targets.shape == MARKS.shape
+    torch.testing.assert_close(losses.mean(), model(**batch.inputs, labels=MARKS).loss)
+    smoothed = compute_token_losses(model, batch, label_smoothing=0.2)
+    logits = compute_logits(model, batch)[:, 0]
+    expected = functional.binary_cross_entropy_with_logits(
+        logits, MARKS * 0.8 + 0.1, reduction="none"
+    )
+    torch.testing.assert_close(smoothed, expected)
+
+
+def test_balanced_decisions_weigh_alike() -> None:
+    weights = weigh_decisions(LABEL_SETS, CLASSES, ClassWeights.BALANCED)
+    assert weights is not None
+    # "bad" is one of three documents' labels, "good" of two, "fair" of none.
+    np.testing.assert_allclose(weights, [[1.5, 1.5, 0.75], [0.75, 0.5, 1.5]])
+    assert weigh_decisions(LABEL_SETS, CLASSES, ClassWeights.NONE) is None
+    model = make_network("bert")
+    factors = torch.from_numpy(np.where(MARKS == 1, weights[0], weights[1]))
+    torch.testing.assert_close(
+        compute_token_losses(model, make_set_batch(weights=weights)),
+        compute_token_losses(model, make_set_batch()) * factors,
     )

@@ -93,7 +93,7 @@ def test_a_changed_document_leaves_the_others_bit_equal(model_type: str) -> None
     assert not np.array_equal(first[~others], second[~others])
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "llmtrain_lstm"])
 @pytest.mark.parametrize("loss_on", list(LossOn))
 def test_the_loss_is_that_of_each_document_alone(model_type: str, loss_on: LossOn) -> None:
     model = make_network(model_type)

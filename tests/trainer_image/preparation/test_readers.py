@@ -307,3 +307,15 @@ def test_a_rejection_has_what_was_found(
     entries = read_all(tmp_path, name, content)
     (bad,) = [entry for entry in entries if isinstance(entry, Rejection)]
     assert bad.record == record
+
+
+def test_a_record_has_a_list_of_labels(tmp_path: Path) -> None:
+    values: list[Any] = [["b", "a", "b"], [], [7], "a", None, ["a", None], [["a"]]]
+    lines = [json.dumps({"text": "one", "kinds": value}) for value in values]
+    content = "\n".join(lines).encode()
+    entries = read_all(tmp_path, "a.jsonl", content, fields={"labels": "kinds"})
+    read_sets = [entry.facts.labels for entry in entries if isinstance(entry, Document)]
+    assert read_sets == [("a", "b"), (), ("7",)]
+    refused = [entry for entry in entries if isinstance(entry, Rejection)]
+    assert [entry.place.rsplit(":", 1)[-1] for entry in refused] == ["4", "5", "6", "7"]
+    assert "is no list of labels" in refused[0].why

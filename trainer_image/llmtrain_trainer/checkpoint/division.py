@@ -2,7 +2,8 @@
 
 Below: torch. Above: `saving` (what a rank writes) and `restore` (what it needs).
 
-Sharded tensors (FSDP) are divided already. What every rank holds whole (DDP) is one long line of
+Sharded tensors (FSDP) are divided already; where there are copies of shards (HSDP), each of the
+ranks that have one takes some of its rows. What every rank holds whole (DDP) is one long line of
 rows, one tensor after the other, of which rank r of W takes the r-th W-th: so parts differ by a
 row at most, and a tensor is cut only where the line is.
 """
@@ -39,12 +40,38 @@ def find_local(name: str, tensor: torch.Tensor) -> Piece:
     return Piece(name=name, offset=tuple(offset), data=tensor.to_local())
 
 
+def find_copy(tensor: DTensor) -> int:
+    """Return which copy of its shard this rank has, from 0; see `count_copies`."""
+    place = tensor.device_mesh.get_coordinate()
+    assert place is not None
+    return place[0] if tensor.device_mesh.ndim > 1 else 0
+
+
+def count_copies(tensor: DTensor) -> int:
+    """Return how many ranks have this rank's shard of a tensor."""
+    mesh = tensor.device_mesh
+    return mesh.size(0) if mesh.ndim > 1 else 1
+
+
+def divide_shard(name: str, tensor: DTensor, *, copy: int) -> Piece:
+    """Return the rows of this rank's shard that the rank with a copy of it saves."""
+    shard, copies = find_local(name, tensor), count_copies(tensor)
+    rows = shard.data.shape[0]
+    first, last = rows * copy // copies, rows * (copy + 1) // copies
+    offset = (shard.offset[0] + first, *shard.offset[1:])
+    return Piece(name=name, offset=offset, data=shard.data[first:last])
+
+
 def divide_state(tensors: Mapping[str, torch.Tensor], *, rank: int, world_size: int) -> list[Piece]:
     """Return the pieces that `rank` saves; those of all ranks together are the whole state.
 
     Of sharded tensors only this very rank's can be returned: others do not lie here.
     """
-    pieces = [find_local(name, t) for name, t in tensors.items() if isinstance(t, DTensor)]
+    pieces = [
+        divide_shard(name, t, copy=find_copy(t))
+        for name, t in tensors.items()
+        if isinstance(t, DTensor)
+    ]
     whole = {name: t for name, t in tensors.items() if not isinstance(t, DTensor)}
     total = sum(tensor.nbytes for tensor in whole.values())
     begin, end = total * rank // world_size, total * (rank + 1) // world_size

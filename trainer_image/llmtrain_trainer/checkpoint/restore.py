@@ -25,7 +25,13 @@ import torch
 from torch import distributed
 from torch.distributed.tensor import DTensor
 
-from llmtrain_trainer.checkpoint.division import Piece, divide_state, find_local
+from llmtrain_trainer.checkpoint.division import (
+    Piece,
+    count_copies,
+    divide_shard,
+    divide_state,
+    find_local,
+)
 from llmtrain_trainer.checkpoint.manifest import CURVE, MANIFEST, CheckpointManifest
 from llmtrain_trainer.checkpoint.part_file import copy_overlap, name_part, read_part
 from llmtrain_trainer.checkpoint.retention import refuse_checkpoint
@@ -177,8 +183,15 @@ def _is_within(block: Piece, tensor: torch.Tensor) -> bool:
 def _exchange_parts(ranks: Ranks, tensors: Mapping[str, torch.Tensor]) -> None:
     """Give every rank the parts that only other hosts have in memory.
 
-    Of sharded tensors each rank has its own already.
+    Of sharded tensors each rank has its own already, or the rows of it that it has saved.
     """
+    for name, tensor in tensors.items():
+        if isinstance(tensor, DTensor) and count_copies(tensor) > 1:
+            group = tensor.device_mesh.get_group(0)
+            for copy in range(count_copies(tensor)):
+                piece = divide_shard(name, tensor, copy=copy)
+                source = distributed.get_global_rank(group, copy)
+                distributed.broadcast(piece.data, src=source, group=group)
     whole = {name: t for name, t in tensors.items() if not isinstance(t, DTensor)}
     for rank in range(ranks.group.world_size):
         for piece in divide_state(whole, rank=rank, world_size=ranks.group.world_size):

@@ -143,6 +143,7 @@ def make_report(
             for step in manifest.steps
             if step.step in DUPLICATE_STEPS
         },
+        leakage=manifest.leakage,
         personal_data=_count_personal_data(manifest),
         sample_documents=len(sample),
         languages=dict(Counter(languages).most_common()),

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from llmtrain_api.base import Model
+from llmtrain_trainer.dataset.leakage_record import LeakageRecord
 from llmtrain_trainer.dataset.step_record import StepRecord
 
 REPORT = "report.json"
@@ -128,6 +129,10 @@ class DataReport(Model):
     parts: list[PartRecord]
     duplicates: dict[str, int]
     """Documents or paragraphs that were left out, by step."""
+
+    leakage: LeakageRecord | None = None
+    """Near copies between training and what is held out; absent: they were left out, or not looked
+    for."""
 
     personal_data: dict[str, int] | None = None
     """What was found by its kind; absent: it was not looked for."""

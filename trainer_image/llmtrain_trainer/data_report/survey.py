@@ -58,13 +58,15 @@ class Survey:
                 self._sample(document)
             last = document
             self.characters[document.source] += len(piece.text)
-            if label := self.read_label(document):
-                counts = self.labels[piece.part]
+            counts = self.labels[piece.part]
+            for label in document.facts.labels or filter(None, [self.read_label(document)]):
                 counts[label if label in counts or len(counts) < MAX_LABELS else OTHER_LABELS] += 1
             yield piece
 
     def read_label(self, document: Document) -> str:
-        """Return the label of a document; empty: it has none."""
+        """Return the label of a document, or its labels as one text; empty: it has none."""
+        if document.facts.labels:
+            return ", ".join(document.facts.labels)
         is_split_by = self._data.split.method is SplitMethod.STRATIFIED
         return document.facts.label or (document.key if is_split_by else "")
 

@@ -60,6 +60,9 @@ class Provenance:
     labels: tuple[str, ...] = ()
     """Of the document of each sequence [n], where sequences are documents."""
 
+    label_sets: tuple[tuple[str, ...], ...] = ()
+    """The same where documents have any number of labels."""
+
 
 def describe_document(length: int) -> Provenance:
     """Return where the tokens of a single text come from [1, length]."""
@@ -138,9 +141,10 @@ class Split:
         self._read(self._shards, start, tokens)
         return tokens
 
-    def count_document_tokens(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return how many tokens are stored of documents [n], ends and padding included."""
-        return self._offsets[indices + 1] - self._offsets[indices]
+    @property
+    def document_lengths(self) -> NDArray[np.int64]:
+        """Tokens of each document, with its end of text and padding [documents]."""
+        return np.diff(self._offsets)
 
     def read_document(self, index: int) -> NDArray[np.int64]:
         """Return the tokens of a document, without its end of text and padding."""
@@ -169,8 +173,12 @@ class Split:
         if self.has_roles:
             for row, index, text in zip(roles, indices, texts, strict=True):
                 row[: len(text)] = self.read_roles(int(index))[:kept]
-        labels = tuple(self.labels[int(index)] for index in indices)
-        return rows, Provenance(roles=roles, documents=documents, labels=labels)
+        return rows, Provenance(
+            roles=roles,
+            documents=documents,
+            labels=tuple(self.labels[int(index)] for index in indices),
+            label_sets=tuple(self.label_sets[int(index)] for index in indices),
+        )
 
     @cached_property
     def labels(self) -> list[str]:
@@ -179,11 +187,18 @@ class Split:
             return [""] * self.num_documents
         return [facts["label"] for facts in self._iterate_facts()]
 
+    @cached_property
+    def label_sets(self) -> list[tuple[str, ...]]:
+        """The labels of each document, where it may have several; none where none are stored."""
+        if not self._facts:
+            return [()] * self.num_documents
+        return [tuple(facts.get("labels", ())) for facts in self._iterate_facts()]
+
     def read_facts(self) -> list[Facts]:
         """Return what is stored of each document; nothing where nothing is."""
         if not self._facts:
             return [NO_FACTS] * self.num_documents
-        return [Facts(**facts) for facts in self._iterate_facts()]
+        return [Facts.load(facts) for facts in self._iterate_facts()]
 
     def read_roles(self, index: int) -> NDArray[np.uint8]:
         """Return whose words the tokens of a document are, those of `read_document`."""

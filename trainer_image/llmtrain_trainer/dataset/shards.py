@@ -38,6 +38,7 @@ from llmtrain_api.base import Model
 from llmtrain_api.data import DataSpec
 from llmtrain_trainer.dataset.facts import NO_FACTS, Facts
 from llmtrain_trainer.dataset.input_pins import InputPins
+from llmtrain_trainer.dataset.leakage_record import LeakageRecord
 from llmtrain_trainer.dataset.step_record import StepRecord
 from llmtrain_trainer.store.described import ManifestObject
 from llmtrain_trainer.tokenizer.arrays import RoleArray, TokenArray
@@ -188,6 +189,10 @@ class DatasetManifest(Model):
     labels: list[str] = Field(default_factory=list)
     """Of the documents that are trained on, sorted; empty: they have none."""
 
+    leakage: LeakageRecord | None = None
+    """Of near copies between training and what is held out; absent: they were left out, or not
+    looked for."""
+
     objects: list[ManifestObject]
     """Every object but this one, keys relative to the dataset."""
 
@@ -323,7 +328,10 @@ class ShardWriter:
 
 
 def _write_facts(facts: Facts) -> str:
-    return json.dumps(asdict(facts), ensure_ascii=False) + "\n"
+    known = asdict(facts)
+    if not facts.labels:  # most datasets have none of these
+        del known["labels"]
+    return json.dumps(known, ensure_ascii=False) + "\n"
 
 
 def count_tokens(

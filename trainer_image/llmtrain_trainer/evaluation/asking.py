@@ -79,7 +79,7 @@ class Asking:
         self._tokenizer = tokenizer
         self._ranks = ranks
         self._end_of_text = end_of_text
-        self._batch_size = config.training.micro_batch_size or config.training.batch_size
+        self._batch_size = config.training.micro_batch_size or config.training.global_batch
         self._context = config.training.sequence_length
 
     def ask(self, suite: Suite, index: int) -> Answered | Scored:

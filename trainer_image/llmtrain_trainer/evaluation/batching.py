@@ -49,7 +49,7 @@ def divide_work(
         work: makes something that JSON can hold of each item of a batch.
     """
     world_size = ranks.group.world_size
-    told = ranks.gather(key, [work(batch) for batch in batches[ranks.group.rank :: world_size]])
+    told = ranks.collect(key, [work(batch) for batch in batches[ranks.group.rank :: world_size]])
     made: dict[int, Any] = {}
     for number, batch in enumerate(batches):
         made.update(zip(batch, told[number % world_size][number // world_size], strict=True))

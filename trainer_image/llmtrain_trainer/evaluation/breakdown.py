@@ -187,7 +187,7 @@ def _list_slices(
     facts = split.read_facts()
     origins = np.array([item.source for item in facts])
     languages = np.array([item.language for item in facts])
-    lengths = split.count_document_tokens(np.arange(split.num_documents))
+    lengths = split.document_lengths
     edges = np.unique(np.quantile(lengths, np.linspace(0.0, 1.0, NUM_LENGTHS + 1)[1:-1]))
     quarters = np.searchsorted(edges, lengths, side="left")
     found = [

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from llmtrain_api.objective import Objective, count_spans
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.dataset.loading import Dataset, Split
-from llmtrain_trainer.objective.classes import count_classes
+from llmtrain_trainer.objective.classes import count_classes, mark_labels
 from llmtrain_trainer.objective.documents import LEARNED
 from llmtrain_trainer.tokenizer.marks import Role
 
@@ -39,6 +39,18 @@ def convert_to_bits_per_byte(loss: float, *, num_tokens: int, num_bytes: int) ->
     return loss / math.log(2.0) * num_tokens / num_bytes
 
 
+def compute_baseline_loss(config: RunConfig, dataset: Dataset, held_out: Split) -> float:
+    """Return the held-out loss of a model that knows only how common tokens, or labels, are."""
+    if config.objective is Objective.CLASSIFICATION and config.data.has_label_sets:
+        return compute_base_rate_loss(
+            mark_labels(dataset.train.label_sets, dataset.labels),
+            mark_labels(held_out.label_sets, dataset.labels),
+        )
+    return count_text_share(config) * compute_unigram_loss(
+        *count_targets(config, dataset, held_out)
+    )
+
+
 def compute_unigram_loss(
     train_counts: NDArray[np.int64], validation_counts: NDArray[np.int64]
 ) -> float:
@@ -52,6 +64,23 @@ def compute_unigram_loss(
     """
     probabilities = (train_counts + 1.0) / (train_counts.sum() + len(train_counts))
     return float(-(validation_counts @ np.log(probabilities)) / validation_counts.sum())
+
+
+def compute_base_rate_loss(
+    train_marks: NDArray[np.int64], held_out_marks: NDArray[np.int64]
+) -> float:
+    """Return the held-out loss of a model that knows only how common each label is.
+
+    Args:
+        train_marks: 1 where a training document has a label [documents, labels].
+        held_out_marks: the same of the held-out split.
+
+    Returns:
+        Nats for each decision; shares are smoothed by one, as those of tokens.
+    """
+    shares = (train_marks.sum(axis=0) + 1.0) / (len(train_marks) + 2.0)
+    losses = np.where(held_out_marks == 1, -np.log(shares), -np.log1p(-shares))
+    return float(losses.mean())
 
 
 def count_text_share(config: RunConfig) -> float:

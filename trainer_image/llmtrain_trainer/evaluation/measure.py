@@ -19,7 +19,7 @@ from torch import nn
 
 from llmtrain_trainer.dataset.loading import Split
 from llmtrain_trainer.model.losses import judge_batch
-from llmtrain_trainer.model.network import compute_logits, compute_losses
+from llmtrain_trainer.model.network import judge_labels
 from llmtrain_trainer.objective.batch import NOT_A_TARGET, Objective, read_batch
 from llmtrain_trainer.parallel import Ranks
 
@@ -40,7 +40,8 @@ class Measurement:
     num_targets: int
 
     probabilities: NDArray[np.float64] | None
-    """Of each class for each sequence, where documents are classified [sequences, classes]."""
+    """Of each class for each sequence, where documents are classified [sequences, classes]; of
+    those that have any number of classes the sum is not 1."""
 
 
 def choose_sequences(num_sequences: int, max_sequences: int) -> NDArray[np.int64]:
@@ -84,7 +85,7 @@ def measure(
     if (
         objective.reads_documents
     ):  # those of like lengths together, so that rows have little padding
-        places = np.argsort(-split.count_document_tokens(indices), kind="stable")
+        places = np.argsort(-split.document_lengths[indices], kind="stable")
     places = np.concatenate([places, np.full(-len(indices) % width, places[0])])
     counts = np.arange(len(places)) < len(indices)
     totals = torch.zeros(4, dtype=torch.int64, device=ranks.device)
@@ -105,10 +106,9 @@ def measure(
             ).move(ranks.device)
             is_new = torch.from_numpy(counts[part]).to(ranks.device)
             if num_classes:
-                logits = compute_logits(model, batch)
-                losses, best = compute_losses(logits, batch), logits.argmax(dim=2)
+                losses, best, probabilities = judge_labels(model, batch)
                 own = torch.from_numpy(places[part]).to(ranks.device)[is_new]
-                said[own] = logits[is_new, 0].double().softmax(dim=1)
+                said[own] = probabilities[is_new]
             else:
                 losses, best = judge_batch(model, batch, logits_bytes=logits_bytes)
             is_target = (batch.targets != NOT_A_TARGET) & is_new[:, None]

@@ -24,6 +24,7 @@ from llmtrain_trainer.training.curve import smooth
 
 if TYPE_CHECKING:  # it brings scikit-learn, which only reports on classifiers need
     from llmtrain_trainer.evaluation.classification.record import ClassReport
+    from llmtrain_trainer.evaluation.classification.set_reporting import LabelSetReport
 
 TRAIN_COLOUR = "#9db8d6"
 SMOOTH_COLOUR = "#1f5fa8"
@@ -49,7 +50,8 @@ class Report:
     validation_loss: float
     perplexity: float
     accuracy: float
-    """Share of the targets that the model holds for the most probable."""
+    """Share of the targets that the model holds for the most probable; with label sets, of the
+    documents whose labels are all right."""
 
     bits_per_byte: float | None
     """Where every token is predicted."""
@@ -64,8 +66,8 @@ class Report:
     gates: Sequence[JudgedGate]
     suites: Sequence[SuiteResult]
 
-    classes: ClassReport | None
-    """Where documents are classified."""
+    classes: ClassReport | LabelSetReport | None
+    """Where documents are classified: the second, where each has any number of classes."""
 
     curve: Sequence[dict[str, float]]
     """Points {step, loss, learningRate, gradientNorm} and {step, validationLoss}."""
@@ -110,7 +112,7 @@ def render_report(report: Report) -> str:
         report=report,
         config=report.config,
         shape=report.shape,
-        trained_tokens=report.step * training.batch_size * training.sequence_length,
+        trained_tokens=report.step * training.global_batch * training.sequence_length,
         curve_svg=draw_curve(report.curve, report.unigram_loss),
         steps_svg=draw_steps(report.curve, report.pace),
     )

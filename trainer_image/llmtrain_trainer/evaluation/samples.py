@@ -123,7 +123,7 @@ def classify_texts(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[Sample]:
-    """Name the class of the manifest's prompts, or of starts of held-out documents."""
+    """Name the class, or the classes, of the manifest's prompts or starts of held-out documents."""
     samples = []
     for ids in _find_prompts(config, dataset, held_out, tokenizer):
         text = str(tokenizer.decode(list(ids), skip_special_tokens=True))
@@ -135,8 +135,12 @@ def classify_texts(
             return_token_type_ids=False,
         ).to(model.device)
         with torch.no_grad():
-            best = int(model(**read).logits.argmax())
-        samples.append(Sample(prompt=f"{text}\n", continuation=dataset.labels[best]))
+            logits = model(**read).logits[0]
+        named = [int(logits.argmax())]
+        if config.data.has_label_sets:
+            named = (logits > 0).nonzero()[:, 0].tolist()
+        labels = [dataset.labels[number] for number in named]
+        samples.append(Sample(prompt=f"{text}\n", continuation=", ".join(labels) or "none"))
     return samples
 
 

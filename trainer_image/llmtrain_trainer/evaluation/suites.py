@@ -58,7 +58,7 @@ class Judging:
         self._config = config
         self._model = model
         self._tokenizer = tokenizer
-        self._batch_size = config.training.micro_batch_size or config.training.batch_size
+        self._batch_size = config.training.micro_batch_size or config.training.global_batch
 
     def judge(self, suite: Suite, index: int, asked: Answered | Scored) -> SuiteResult:
         """Measure what was made of a suite; `index` is its place in spec.evaluation.suites.

@@ -67,6 +67,14 @@ def print_dataset(store: Store, console: Console) -> int:
         splits.add_row(name, str(split.num_documents), str(split.num_tokens), size)
     for table in (sources, steps, splits):
         console.print(table, "")
+    if manifest.leakage is not None:
+        leakage = manifest.leakage
+        console.print(
+            f"{leakage.near_copies} of {leakage.documents} held-out documents have a near copy in"
+            " training",
+            highlight=False,
+            soft_wrap=True,
+        )
     if manifest.tokenizer is not None:
         console.print(
             f"{manifest.recipe.tokenizer.kind.value} tokenizer of"

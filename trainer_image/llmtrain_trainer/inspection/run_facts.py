@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from llmtrain_api.run import RUN_RECORD, RunPlace
+from llmtrain_api.training import DEFAULT_BATCH_SIZE
 from llmtrain_trainer.checkpoint.manifest import CURVES
 from llmtrain_trainer.dataset.shards import DATASET
 from llmtrain_trainer.evaluation.verdict import REPORT_DATA
@@ -64,8 +65,12 @@ class RunFacts:
     def tokens_per_step(self) -> int | None:
         """Tokens of a batch."""
         training = self.spec.get("training", {})
-        batch, length = training.get("batchSize"), training.get("sequenceLength")
-        return batch * length if batch and length else None
+        length = training.get("sequenceLength")
+        if length is None:
+            return None
+        if "batchTokens" in training:
+            return int(training["batchTokens"])
+        return int(training.get("batchSize", DEFAULT_BATCH_SIZE) * length)
 
     @property
     def tokens(self) -> int | None:

@@ -214,7 +214,11 @@ def _name_classes(configuration: PreTrainedConfig, config: RunConfig, dataset: D
         return
     configuration.id2label = dict(enumerate(dataset.labels))
     configuration.label2id = {label: number for number, label in enumerate(dataset.labels)}
-    configuration.problem_type = "single_label_classification"
+    configuration.problem_type = (
+        "multi_label_classification"
+        if config.data.has_label_sets
+        else "single_label_classification"
+    )
     configuration.pad_token_id = dataset.special.padding
 
 

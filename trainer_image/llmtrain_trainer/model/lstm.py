@@ -4,17 +4,22 @@ Below: torch's LSTM, `transformers` for saving, loading and generating. Above: `
 
 Each block is a residual one, x + LSTM(norm(x)), as of a transformer, so that any number of them
 trains alike; the output layer is the embedding (Press and Wolf 2017, arXiv:1608.05859).
+Where documents share a row, each is read from an empty state: they are handed to the LSTM one by
+one, as a packed sequence, so that it computes of a document what it would compute of it alone.
+
 Importing this module makes `AutoModelForCausalLM` load what was exported: there is no code in an
 export.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -50,6 +55,45 @@ class LstmConfig(PreTrainedConfig):
     """There is one matrix only, so that there is nothing to tie."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packing:
+    """Where the documents of rows are, for an LSTM that reads each by itself."""
+
+    order: torch.Tensor
+    """The places, of n × t, of the first tokens of all documents, the longest first; then of the
+    second ones; and so on, int64 [n × t]."""
+
+    counts: torch.Tensor
+    """How many documents have a first token, a second one, …; int64, on the CPU."""
+
+    def pack(self, states: torch.Tensor) -> PackedSequence:
+        """Return states [n, t, width] as the LSTM takes documents."""
+        return PackedSequence(states.flatten(0, 1)[self.order], self.counts)
+
+    def unpack(self, packed: PackedSequence, shape: torch.Size) -> torch.Tensor:
+        """Return what the LSTM has written of them in the places of the tokens [n, t, width]."""
+        written = torch.empty_like(packed.data)
+        written[self.order] = packed.data
+        return written.view(shape)
+
+
+def pack_documents(positions: torch.Tensor) -> Packing | None:
+    """Return where documents are, by the place of each token in its own [n, t].
+
+    None where each row is one document, from its beginning.
+    """
+    places = positions.flatten().cpu()
+    is_first = places == 0
+    if int(is_first.sum()) == len(positions):
+        return None
+    document = is_first.cumsum(0) - 1
+    lengths = document.bincount()
+    rank = torch.empty_like(lengths)
+    rank[lengths.argsort(descending=True, stable=True)] = torch.arange(len(lengths))
+    order = (places * len(lengths) + rank[document]).argsort()
+    return Packing(order=order.to(positions.device), counts=places.bincount())
+
+
 class LstmBlock(nn.Module):
     """One layer."""
 
@@ -60,11 +104,16 @@ class LstmBlock(nn.Module):
         self.lstm = nn.LSTM(config.hidden_size, config.hidden_size, batch_first=True)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
+    def forward(self, states: torch.Tensor, packing: Packing | None = None) -> torch.Tensor:
         """Map states [n, t, width] to states of the same shape."""
         # oneDNN has no LSTM in bfloat16 on many CPUs; cuDNN has one.
         with torch.autocast("cpu", enabled=False):
-            written, _ = self.lstm(self.norm(states))
+            normed = self.norm(states)
+            if packing is None:
+                written, _ = self.lstm(normed)
+            else:
+                packed, _ = self.lstm(packing.pack(normed))
+                written = packing.unpack(packed, states.shape)
         dropped: torch.Tensor = self.dropout(written)
         return states + dropped
 
@@ -91,12 +140,20 @@ class LstmForCausalLM(PreTrainedModel, GenerationMixin):
         return self.embeddings
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        **_: Any,
     ) -> CausalLMOutput:
-        """Map token ids [n, t] to logits [n, t, vocabulary]; texts begin at the left."""
+        """Map token ids [n, t] to logits [n, t, vocabulary]; texts begin at the left.
+
+        Where `position_ids` [n, t] begin anew within a row, another document does.
+        """
+        packing = None if position_ids is None else pack_documents(position_ids)
         states = self.dropout(self.embeddings(input_ids))
         for block in self.blocks:
-            states = block(states)
+            states = block(states, packing)
         return CausalLMOutput(logits=self.compute_logits(self.norm(states)))
 
     def compute_logits(self, states: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,7 @@ from transformers.modeling_utils import PreTrainedModel
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import OBJECTIVES, Objective
 from llmtrain_trainer.model.configurations import configure_network
+from llmtrain_trainer.model.lstm import MODEL_TYPE as LSTM
 from llmtrain_trainer.objective.batch import NOT_A_TARGET, Batch
 
 AUTO_CLASSES: dict[Objective, Any] = {
@@ -41,9 +42,9 @@ AUTO_CLASSES: dict[Objective, Any] = {
 TOKEN_DIMENSIONS = 3
 """Of logits that are about tokens."""
 
-ISOLATING = {"gpt2", "llama", "bert", "mistral", "qwen2", "qwen3"}
-"""Types of models that take a mask for each sequence, so that documents can be kept apart in them.
-A test holds each of them to it."""
+ISOLATING = {"gpt2", "llama", "bert", "mistral", "qwen2", "qwen3", LSTM}
+"""Types of models in which documents of a row can be kept apart: they take a mask for each
+sequence, or go by positions that begin anew, as an LSTM. A test holds each of them to it."""
 
 
 def build_model(
@@ -126,6 +127,9 @@ def compute_losses(
     logits: torch.Tensor, batch: Batch, label_smoothing: float = 0.0
 ) -> torch.Tensor:
     """Return the losses of a batch's targets from the model's logits."""
+    if batch.multi_label:
+        losses = _compute_decision_losses(logits[:, 0].float(), batch.targets, label_smoothing)
+        return losses if batch.weights is None else losses * batch.weights
     losses = functional.cross_entropy(
         logits.flatten(0, 1).float(),
         batch.targets.flatten(),
@@ -134,3 +138,28 @@ def compute_losses(
         label_smoothing=label_smoothing,
     ).view(batch.targets.shape)
     return losses if batch.weights is None else losses * batch.weights
+
+
+def judge_labels(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return what a classifier says of a batch of documents.
+
+    Returns:
+        The loss of each target, float32 [n, t], in nats; what it holds for the most probable,
+        int64 [n, t]; the probability of each class, float64 [n, classes]. Where a document has one
+        class, t is 1, and probabilities have the sum 1; else t is the number of classes.
+    """
+    logits = compute_logits(model, batch)
+    losses, said = compute_losses(logits, batch), logits[:, 0].double()
+    if batch.multi_label:
+        return losses, (said > 0).long(), said.sigmoid()
+    return losses, logits.argmax(dim=2), said.softmax(dim=1)
+
+
+def _compute_decision_losses(
+    logits: torch.Tensor, targets: torch.Tensor, label_smoothing: float
+) -> torch.Tensor:
+    """Return the binary cross-entropy of each decision [n, classes]; of two answers."""
+    wanted = targets * (1.0 - label_smoothing) + label_smoothing / 2.0
+    return functional.binary_cross_entropy_with_logits(
+        logits, wanted.to(logits.dtype), reduction="none"
+    )

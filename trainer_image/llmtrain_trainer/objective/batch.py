@@ -29,6 +29,10 @@ class Batch:
     targets: torch.Tensor
     """Token ids, int64 [n, t], or `NOT_A_TARGET`."""
 
+    multi_label: bool = False
+    """Targets say of each class whether it is one of a document's, 0 or 1 [n, classes]; each of
+    them is a decision by itself."""
+
     weights: torch.Tensor | None = None
     """How much the loss of each target counts, float32 [n, t]. None: all alike."""
 

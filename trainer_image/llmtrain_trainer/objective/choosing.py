@@ -13,7 +13,12 @@ from llmtrain_trainer.dataset.loading import Dataset
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.objective.answers import AnswerOfText
 from llmtrain_trainer.objective.batch import NextToken, Objective
-from llmtrain_trainer.objective.classes import LabelOfDocument, weigh_classes
+from llmtrain_trainer.objective.classes import (
+    LabelOfDocument,
+    LabelsOfDocument,
+    weigh_classes,
+    weigh_decisions,
+)
 from llmtrain_trainer.objective.documents import NextInDocument
 from llmtrain_trainer.objective.masking import HiddenTokens
 from llmtrain_trainer.objective.spans import CutSpans
@@ -21,6 +26,7 @@ from llmtrain_trainer.objective.words import WordTable, read_word_table
 from llmtrain_trainer.tokenizer.special_tokens import SpecialTokens
 
 MIN_CLASSES = 2
+"""Of which a document has one; where it may have several, one class is a question already."""
 
 
 def choose_objective(config: RunConfig, dataset: Dataset, *, isolates: bool = True) -> Objective:
@@ -59,15 +65,22 @@ def _classify(config: RunConfig, dataset: Dataset) -> Objective:
     start, padding, classes = dataset.special.start, dataset.special.padding, dataset.labels
     if start is None or padding is None:
         raise _explain_lack(config, dataset)
-    if len(classes) < MIN_CLASSES:
+    has_sets = config.data.has_label_sets
+    least = 1 if has_sets else MIN_CLASSES
+    if len(classes) < least:
         raise DataError(
-            f"training.objective: classification needs at least {MIN_CLASSES} labels, and at most "
+            f"training.objective: classification needs at least {least} labels, and at most "
             f"as many as are told from names: the training documents of dataset "
             f"{dataset.fingerprint} have {len(classes)}",
             reason="LabelsInvalid",
-            next_step="name the field with the class by data.sources[].fields.label",
+            next_step="name the field with the class by data.sources[].fields.label, or the one "
+            "with a list of classes by fields.labels",
         )
-    weights = weigh_classes(dataset.train.labels, classes, config.training.class_weights)
+    kind = config.training.class_weights
+    if has_sets:
+        weights = weigh_decisions(dataset.train.label_sets, classes, kind)
+        return LabelsOfDocument(classes, start=start, padding=padding, weights=weights)
+    weights = weigh_classes(dataset.train.labels, classes, kind)
     return LabelOfDocument(classes, start=start, padding=padding, weights=weights)
 
 

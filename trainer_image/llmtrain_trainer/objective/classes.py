@@ -1,4 +1,4 @@
-"""Documents and the class that each belongs to.
+"""Documents and the class that each belongs to, or the classes.
 
 Below: `batch`. Above: `choosing`.
 
@@ -26,6 +26,7 @@ class LabelOfDocument(Objective):
     """Predicts the class of a document."""
 
     reads_documents: ClassVar[bool] = True
+    is_multi_label: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class LabelOfDocument(Objective):
             padding: the token that fills rows.
             weights: how much each class counts in training [classes]; None: all alike.
         """
+        self._classes = tuple(classes)
         self._numbers = {label: number for number, label in enumerate(classes)}
         self._start = start
         self._padding = padding
@@ -73,18 +75,53 @@ class LabelOfDocument(Objective):
         texts = np.where(is_padding, self._padding, sequences)
         ids = np.concatenate([np.full((len(texts), 1), self._start), texts], axis=1)
         is_read = np.concatenate([np.ones((len(texts), 1), dtype=np.bool_), ~is_padding], axis=1)
-        targets = np.array([[self._numbers[label]] for label in provenance.labels])
-        weights = None
-        if self._weights is not None and is_training:
-            weights = torch.from_numpy(self._weights[targets])
+        targets = self._find_targets(provenance)
+        weights = self._weigh(targets) if is_training else None
         return Batch(
             inputs={
                 "input_ids": torch.from_numpy(ids),
                 "attention_mask": torch.from_numpy(is_read.astype(np.int64)),
             },
             targets=torch.from_numpy(targets),
-            weights=weights,
+            multi_label=self.is_multi_label,
+            weights=None if weights is None else torch.from_numpy(weights),
         )
+
+    def _find_targets(self, provenance: Provenance) -> NDArray[np.int64]:
+        """Return the number of the class of each document [n, 1]."""
+        return np.array([[self._numbers[label]] for label in provenance.labels])
+
+    def _weigh(self, targets: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """Return how much each target counts, in its shape."""
+        return None if self._weights is None else self._weights[targets]
+
+
+class LabelsOfDocument(LabelOfDocument):
+    """Predicts of each class whether it is one of a document's: any number of them may be.
+
+    The loss is binary cross-entropy of each decision (Tsoumakas and Katakis 2007, Multi-Label
+    Classification: An Overview: binary relevance, by one network), as `transformers` has it for
+    `problem_type: multi_label_classification`.
+    """
+
+    is_multi_label: ClassVar[bool] = True
+
+    @property
+    def fixed_targets(self) -> int | None:
+        """A document is decided of for every class."""
+        return len(self._classes)
+
+    def _find_targets(self, provenance: Provenance) -> NDArray[np.int64]:
+        """Return for each document and class 1 or 0 [n, classes]."""
+        return mark_labels(provenance.label_sets, self._classes)
+
+    def _weigh(self, targets: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """Return how much each decision counts; `weights` are of yes and of no [2, classes]."""
+        if self._weights is None:
+            return None
+        of_yes, of_no = self._weights[0], self._weights[1]
+        counted: NDArray[np.float32] = np.where(targets == 1, of_yes, of_no)
+        return counted
 
 
 def weigh_classes(
@@ -104,3 +141,27 @@ def weigh_classes(
 def count_classes(labels: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
     """Return how many of `labels` are each of the sorted `classes`."""
     return np.bincount(np.searchsorted(list(classes), list(labels)), minlength=len(classes))
+
+
+def weigh_decisions(
+    label_sets: Sequence[Sequence[str]], classes: Sequence[str], kind: ClassWeights
+) -> NDArray[np.float32] | None:
+    """Return how much it counts that a document has a class, and has it not [2, classes].
+
+    Each decision is a question of two classes, whose balanced weights these are.
+    """
+    if kind is ClassWeights.NONE:
+        return None
+    has_it = mark_labels(label_sets, classes).sum(axis=0)
+    counts = np.stack([has_it, len(label_sets) - has_it])
+    weights: NDArray[np.float32] = len(label_sets) / (2.0 * np.maximum(counts, 1))
+    return weights.astype(np.float32)
+
+
+def mark_labels(label_sets: Sequence[Sequence[str]], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return 1 where a document has one of the `classes`, else 0 [documents, classes]."""
+    numbers = {label: number for number, label in enumerate(classes)}
+    marks = np.zeros((len(label_sets), len(classes)), dtype=np.int64)
+    for row, labels in zip(marks, label_sets, strict=True):
+        row[[numbers[label] for label in labels]] = 1
+    return marks

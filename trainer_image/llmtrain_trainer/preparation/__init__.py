@@ -20,6 +20,7 @@
     reading      all of this as the first pass, by units that several tasks divide among them
     spool        documents on the local disk between two passes
     duplicates   documents that were there before, exactly or nearly, by the keys of `minhash`
+    leakage      near copies between training and what is held out
     contamination  documents that give away a set to evaluate on
     reduce       at most so much of a source
     prune        documents unlike the others, and those that say nothing new

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from llmtrain_api.data import DataSpec
 from llmtrain_api.sources import Invalid
+from llmtrain_trainer.dataset.leakage_record import LeakageRecord
 from llmtrain_trainer.dataset.shards import SourceObject
 from llmtrain_trainer.dataset.step_record import StepRecord
 from llmtrain_trainer.failures import DataError
@@ -28,7 +29,8 @@ from llmtrain_trainer.preparation.collect import Collection, check_reading
 from llmtrain_trainer.preparation.contamination import Contamination, drop_contaminated
 from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.duplicates import drop_exact_duplicates, drop_near_duplicates
-from llmtrain_trainer.preparation.minhash import SCHEMES, Scheme
+from llmtrain_trainer.preparation.leakage import find_leaks
+from llmtrain_trainer.preparation.minhash import LEAKAGE_SCHEME, SCHEMES, Scheme, checks_leakage
 from llmtrain_trainer.preparation.paragraphs import RepeatedParagraphs
 from llmtrain_trainer.preparation.portions import shift_place, take_whole
 from llmtrain_trainer.preparation.prune import drop_familiar, drop_unusual
@@ -41,6 +43,8 @@ from llmtrain_trainer.preparation.reading import (
 from llmtrain_trainer.preparation.reduce import drop_surplus
 from llmtrain_trainer.preparation.refine import choose_steps, divide_documents, refine_documents
 from llmtrain_trainer.preparation.sources import Inputs, SourceFile
+from llmtrain_trainer.preparation.splits import Part as SplitPart
+from llmtrain_trainer.preparation.splits import Parts
 from llmtrain_trainer.preparation.spool import Spool
 from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.preparation.words import Hashes
@@ -60,13 +64,18 @@ class Corpus:
         paragraphs: RepeatedParagraphs | None,
         tallies: list[Tally],
         sources: list[SourceObject],
+        leakage_keys: Hashes | None = None,
     ) -> None:
-        """Take the documents of these `numbers`, without repeated `paragraphs`."""
+        """Take the documents of these `numbers`, without repeated `paragraphs`.
+
+        `leakage_keys`, of all spooled documents, are there where leakage is looked for.
+        """
         self._spool = spool
         self._numbers = numbers
         self._paragraphs = paragraphs
         self._tallies = tallies
         self._paragraph_tally = Tally("paragraphs")
+        self._leakage_keys = leakage_keys
         self.sources = sources
 
     def read(self) -> Iterator[Document]:
@@ -82,6 +91,22 @@ class Corpus:
     def count_characters(self) -> int:
         """Return how long the documents are together, repeated paragraphs included."""
         return int(self._spool.lengths[self._numbers].sum())
+
+    def __len__(self) -> int:
+        """Return how many documents `read` yields at most."""
+        return len(self._numbers)
+
+    def check_leakage(self, parts: Parts) -> LeakageRecord | None:
+        """Return how far held-out documents are known from training; None: it is not looked for.
+
+        Args:
+            parts: of each document of `read`, or another number where it is in none [documents].
+        """
+        if self._leakage_keys is None:
+            return None
+        trained = self._numbers[parts == SplitPart.TRAIN]
+        held_out = self._numbers[np.isin(parts, (SplitPart.VALIDATION, SplitPart.TEST))]
+        return find_leaks(self._spool, self._leakage_keys, trained, held_out)
 
     def record_steps(self) -> list[StepRecord]:
         """Return what each step did; the last ones once the documents were read."""
@@ -150,7 +175,8 @@ def open_corpus(
             report()
             shortest = data.deduplicate.paragraph_characters
             paragraphs = RepeatedParagraphs(spool.read(numbers), shortest)
-        yield Corpus(spool, numbers, paragraphs, tallies, sources)
+        leakage_keys = map_keys(keys_file, LEAKAGE_SCHEME) if checks_leakage(data) else None
+        yield Corpus(spool, numbers, paragraphs, tallies, sources, leakage_keys)
 
 
 def choose_pruning(data: DataSpec) -> list[Prune]:

@@ -47,7 +47,7 @@ def drop_near_duplicates(
         keys: of all spooled documents [documents, bands].
         scheme: by which the keys were made.
     """
-    count_common = _make_comparison(spool, scheme)
+    measure = make_comparison(spool, scheme)
     originals = numbers.copy()
     for place, candidates in _list_candidates(numbers, keys):
         tried = set()
@@ -56,7 +56,7 @@ def drop_near_duplicates(
             if original in tried:
                 continue
             tried.add(original)
-            if count_common(int(original), int(numbers[place])) >= scheme.similarity:
+            if measure(int(original), int(numbers[place])) >= scheme.similarity:
                 originals[place] = original
                 break
     return _drop(spool, numbers, originals, "near duplicates")
@@ -94,7 +94,7 @@ def _list_candidates(numbers: Numbers, keys: Hashes) -> Iterator[tuple[int, Numb
         yield int(place), part
 
 
-def _make_comparison(spool: Spool, scheme: Scheme) -> Callable[[int, int], float]:
+def make_comparison(spool: Spool, scheme: Scheme) -> Callable[[int, int], float]:
     """Return what measures how alike two spooled documents are."""
 
     @lru_cache(maxsize=COMPARED_DOCUMENTS)

@@ -32,7 +32,8 @@ def choose_maker(source: Source, index: int, field: str) -> tuple[MakeDocument, 
     """
     make, names = _choose_text_maker(source, index, field)
     values = _list_values(source)
-    if not values:
+    set_field = source.fields.labels if source.fields is not None else None
+    if not values and set_field is None:
         return make, names
 
     def make_with_values(record: Any, place: str) -> Document | Rejection:
@@ -45,12 +46,19 @@ def choose_maker(source: Source, index: int, field: str) -> tuple[MakeDocument, 
             if isinstance(value, Rejection):
                 return value
             read[use] = value
+        labels = () if set_field is None else _read_labels(record, set_field, place)
+        if isinstance(labels, Rejection):
+            return labels
         facts = Facts(
-            label=read.get("label", ""), language=read.get("language", ""), id=read.get("id", "")
+            label=read.get("label", ""),
+            labels=labels,
+            language=read.get("language", ""),
+            id=read.get("id", ""),
         )
         return replace(document, key=read.get("splitField", ""), facts=facts)
 
-    return make_with_values, [*dict.fromkeys([*names, *values.values()])]
+    needed = [*names, *values.values(), *([] if set_field is None else [set_field])]
+    return make_with_values, [*dict.fromkeys(needed)]
 
 
 def _list_values(source: Source) -> dict[str, str]:
@@ -117,6 +125,21 @@ def _read_value(record: Record, field: str, place: str, use: str) -> str | Rejec
             + (use if use == "splitField" else f"fields.{use}"),
         )
     return str(value)
+
+
+def _read_labels(record: Record, field: str, place: str) -> tuple[str, ...] | Rejection:
+    """Return the labels of a record, sorted, each once."""
+    value = record.get(field)
+    if not isinstance(value, list) or any(
+        label is None or label == "" or isinstance(label, list | dict) for label in value
+    ):
+        return Rejection(
+            place,
+            f"field {field!r} is no list of labels",
+            'write it as ["one", "another"], or [] for none; a single class without a list is '
+            "what data.sources[].fields.label is for",
+        )
+    return tuple(sorted({str(label) for label in value}))
 
 
 def _list_names(template: str, field: str) -> list[str]:

@@ -29,7 +29,7 @@ from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.preparation.collect import Collection
 from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.erasure import Erasures, read_erasures
-from llmtrain_trainer.preparation.minhash import SCHEMES
+from llmtrain_trainer.preparation.minhash import choose_scheme
 from llmtrain_trainer.preparation.portions import Portion, divide_files, shift_place
 from llmtrain_trainer.preparation.refine import (
     BATCH_CHARACTERS,
@@ -81,7 +81,7 @@ class Part:
 
     @property
     def keys(self) -> Path:
-        """For finding near-duplicates; empty where they are not looked for."""
+        """For finding near-duplicates and near copies; empty where neither is looked for."""
         return self.folder / "keys"
 
     @property
@@ -215,7 +215,7 @@ def read_part(
         portions, data.invalid, data.privacy, folder, part.rejected, erasures, relabels
     )
     steps = choose_steps(data)
-    refine = partial(refine_documents, steps=steps, scheme=SCHEMES.get(data.deduplicate.near))
+    refine = partial(refine_documents, steps=steps, scheme=choose_scheme(data))
     batches = divide_documents(collection.read(report))
     tallies = [Tally(step.name) for step in steps]
     with part.documents.open("w", encoding="utf-8") as documents, part.keys.open("wb") as keys:
@@ -251,7 +251,7 @@ def iterate_documents(part: Part, lines_before: int) -> Iterator[Document]:
         for line in lines:
             record = json.loads(line)
             place = shift_place(record["place"], lines_before)
-            yield Document(**record | {"facts": Facts(**record["facts"]), "place": place})
+            yield Document(**record | {"facts": Facts.load(record["facts"]), "place": place})
 
 
 def iterate_rejected(part: Part, lines_before: int) -> Iterator[str]:

@@ -54,6 +54,9 @@ class Piece:
     copies: int = 1
     """How often it is written."""
 
+    place: int = 0
+    """Of its document in the corpus."""
+
 
 def choose_held_out(documents: Iterable[Document], split: Split) -> Parts | None:
     """Return the part of each document [documents]; None where that follows from each alone.
@@ -101,6 +104,7 @@ def split_documents(
                 part=part,
                 document=document,
                 copies=copies if part is Part.TRAIN else 1,
+                place=number,
             )
 
 

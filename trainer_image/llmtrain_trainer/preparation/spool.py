@@ -12,7 +12,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class Spool:
         """Add a document."""
         text = document.text.encode()
         # Most have no facts, so that they take no place.
-        facts = "" if document.facts == NO_FACTS else json.dumps(astuple(document.facts))
+        facts = "" if document.facts == NO_FACTS else json.dumps(asdict(document.facts))
         origin = f"{document.digest} {document.place}"
         for data in (origin.encode(), document.key.encode(), facts.encode(), text):
             self._file.write(data)
@@ -88,7 +88,7 @@ class Spool:
                 origin, key, facts, text = (
                     file.read(end - start).decode() for start, end in pairwise(ends)
                 )
-                said = Facts(*json.loads(facts)) if facts else NO_FACTS
+                said = Facts.load(json.loads(facts)) if facts else NO_FACTS
                 digest, _, place = origin.partition(" ")
                 yield Document(text, place, self._sources[number], key, said, digest)
 

@@ -16,6 +16,7 @@ from llmtrain_api.data import DataSpec
 from llmtrain_api.recipe import PersonalData
 from llmtrain_trainer.data_report.survey import OTHER_LABELS, Survey
 from llmtrain_trainer.dataset.document_index import DocumentIndex
+from llmtrain_trainer.dataset.leakage_record import LeakageRecord
 from llmtrain_trainer.dataset.shards import (
     COUNT_TYPE,
     TRAIN_COUNTS,
@@ -41,6 +42,9 @@ MEBIBYTE = 1024 * 1024
 
 SHOWN_LABEL_CHARACTERS = 40
 
+NO_PART = 255
+"""Of documents that are not written: a weight or a budget left them out."""
+
 
 def choose_parts(data: DataSpec) -> list[Part]:
     """Return the parts of the split that a dataset has."""
@@ -60,7 +64,7 @@ def open_writer(
         output,
         part.name.lower(),
         with_roles=keeps_roles(data),
-        with_facts=any(f.label or f.language or f.id for f in fields),
+        with_facts=any(f.label or f.labels or f.language or f.id for f in fields),
         **size,
     )
     if data.pack is None or part is not Part.TRAIN:
@@ -192,6 +196,8 @@ class Selection:
         self._budget = budget
         self.survey = Survey(data)
         self._augmented = Tally("augment")
+        self._parts = bytearray()
+        """Of each document of the corpus: its part, or `NO_PART`."""
 
     def __iter__(self) -> Iterator[Piece]:
         """Yield the pieces, and begin to count anew."""
@@ -199,7 +205,17 @@ class Selection:
         pieces = list_pieces(self._corpus, self._data, self._held_out, self._augmented)
         if self._budget is not None:
             pieces = self._budget.choose(pieces)
-        return self.survey.watch(pieces)
+        return self._note_parts(self.survey.watch(pieces))
+
+    def check_leakage(self) -> LeakageRecord | None:
+        """Return how far held-out documents are known from training, once all was written."""
+        return self._corpus.check_leakage(np.frombuffer(self._parts, dtype=np.uint8))
+
+    def _note_parts(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
+        self._parts = bytearray([NO_PART]) * len(self._corpus)
+        for piece in pieces:
+            self._parts[piece.place] = piece.part
+            yield piece
 
     def record_steps(self) -> list[StepRecord]:
         """Return what each step did, those of the corpus first; once all was written."""

@@ -74,7 +74,8 @@ class AdamW:
         sharded = next((g for g in gradients if isinstance(g, DTensor)), None)
         if sharded is not None:
             squared = norm.square()
-            torch.distributed.all_reduce(squared, group=sharded.device_mesh.get_group())
+            # The last dimension of the mesh has the parts; over a first one there are copies.
+            torch.distributed.all_reduce(squared, group=sharded.device_mesh.get_group(-1))
             norm = squared.sqrt()
         return norm
 

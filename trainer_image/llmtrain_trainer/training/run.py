@@ -58,6 +58,13 @@ from llmtrain_trainer.store.probe import probe_conditional_create
 from llmtrain_trainer.training.curve import Curve, list_newest_losses
 from llmtrain_trainer.training.divergence import LossWatch, RollbackHistory, read_history
 from llmtrain_trainer.training.event_file import EventFile
+from llmtrain_trainer.training.micro_batch import (
+    MICRO_BATCH,
+    MicroBatch,
+    find_micro_batch,
+    read_micro_batch,
+    settle_micro_batch,
+)
 from llmtrain_trainer.training.optim import AdamW
 from llmtrain_trainer.training.stragglers import StepClock, StragglerWatch
 from llmtrain_trainer.training.utilization import find_peak_speed
@@ -188,6 +195,14 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
         )
         model = spread_model(plain_model, ranks, config.strategy, arithmetic)
         model.train()
+        optimizer = AdamW(find_plain_model(model).named_parameters(), config.training.optimizer)
+        if config.training.auto_micro_batch:
+            found = _share_micro_batch(store, ranks)
+            if found is None:
+                found = find_micro_batch(config, model, objective, optimizer, dataset.train, ranks)
+                if ranks.is_first:
+                    store.write_bytes(MICRO_BATCH, found.model_dump_json(by_alias=True).encode())
+            config = settle_micro_batch(config, found)
         run = TrainingRun(
             config=config,
             ranks=ranks,
@@ -197,7 +212,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             objective=objective,
             blueprint=blueprint,
             model=model,
-            optimizer=AdamW(find_plain_model(model).named_parameters(), config.training.optimizer),
+            optimizer=optimizer,
             checkpointer=Checkpointer(
                 store,
                 ranks,
@@ -272,6 +287,13 @@ def load_weights(run: TrainingRun, step: int) -> bool:
     remove_folder(checkpoint, run.ranks)
     forget_gathered(run.model)
     return True
+
+
+def _share_micro_batch(store: Store, ranks: Ranks) -> MicroBatch | None:
+    """Return what was found before for this run, as rank 0 reads it."""
+    told = read_micro_batch(store) if ranks.is_first else None
+    known = ranks.share("micro-batch", told and told.model_dump(mode="json"), source=0)
+    return None if known is None else MicroBatch.model_validate(known)
 
 
 def _read_history(

@@ -53,8 +53,13 @@ class Agreed:
     """Each rank's own time of the step before, see `stragglers`."""
 
 
-def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
-    """Do optimizer step `step` (counted from 1) and begin to sum its numbers."""
+def take_step(
+    run: TrainingRun, step: int, wishes_to_stop: bool, *, learning_rate: float | None = None
+) -> StepNumbers:
+    """Do optimizer step `step` (counted from 1) and begin to sum its numbers.
+
+    `learning_rate` takes the place of the schedule's, where it is given.
+    """
     training = run.config.training
     ranks, device = run.ranks, run.ranks.device
     own_seconds = torch.zeros(ranks.group.world_size, dtype=torch.float64)
@@ -62,7 +67,7 @@ def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
     run.clock.begin()
     if run.config.model.dropout > 0 or run.config.model.pretrained is not None:
         _seed_dropout(training.seed, step, ranks.group.rank)
-    share = training.batch_size // ranks.group.world_size
+    share = training.global_batch // ranks.group.world_size
     micro = min(training.micro_batch_size or share, share)
     batches = _make_batches(run, step, share, micro)
     fixed = run.objective.fixed_targets
@@ -73,7 +78,7 @@ def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
         own_targets = sum(int(batch.count_targets().sum()) for batch in waiting)
         num_targets = max(1.0, _count_over_ranks(ranks, own_targets))
     else:
-        own_targets, num_targets = share * fixed, float(training.batch_size * fixed)
+        own_targets, num_targets = share * fixed, float(training.global_batch * fixed)
     # DDP and FSDP divide gradients by the number of ranks; this undoes it.
     scale = ranks.group.world_size / num_targets
 
@@ -96,9 +101,10 @@ def take_step(run: TrainingRun, step: int, wishes_to_stop: bool) -> StepNumbers:
             (loss * scale).backward()
         loss_sum += loss.detach()
     gradient_norm = run.optimizer.compute_gradient_norm()
-    learning_rate = compute_learning_rate(
-        step, training.optimizer, run.total_steps, peak=run.config.learning_rate
-    )
+    if learning_rate is None:
+        learning_rate = compute_learning_rate(
+            step, training.optimizer, run.total_steps, peak=run.config.learning_rate
+        )
     run.optimizer.step(learning_rate, gradient_norm)
 
     wishes_to_save = ranks.is_first and run.schedule.is_time_due()
@@ -138,7 +144,7 @@ def read_numbers(run: TrainingRun, numbers: StepNumbers) -> Agreed:
 
 def count_step_tokens(config: RunConfig) -> int:
     """Return the tokens of the global batch."""
-    return config.training.batch_size * config.training.sequence_length
+    return config.training.global_batch * config.training.sequence_length
 
 
 def _count_over_ranks(ranks: Ranks, own: int) -> float:
@@ -154,11 +160,11 @@ def _make_batches(run: TrainingRun, step: int, share: int, micro: int) -> Iterat
     number = run.history.find_batch(step)
     samples = select_samples(
         number,
-        training.batch_size,
+        training.global_batch,
         count_samples(run.objective, run.dataset.train, training.sequence_length),
         training.seed,
     )
-    numbers = np.arange(number * training.batch_size, (number + 1) * training.batch_size)
+    numbers = np.arange(number * training.global_batch, (number + 1) * training.global_batch)
     for start in range(rank * share, (rank + 1) * share, micro):
         part = slice(start, min(start + micro, (rank + 1) * share))
         with run.clock.reading():

@@ -8,10 +8,8 @@ Above: `llmtrain plan --measure` runs it as a process of its own, whose memory i
 
 from __future__ import annotations
 
-import re
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,15 +26,12 @@ from llmtrain_trainer.parallel import place_model
 from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
 from llmtrain_trainer.tokenizer.special_tokens import SENTINELS, SpecialTokens
 from llmtrain_trainer.training.optim import AdamW
+from llmtrain_trainer.training.peak_memory import begin_peak, read_peak
 
 WARM_STEPS = 1
 TIMED_STEPS = 3
 LEARNING_RATE = 1e-4
 MADE_UP = SpecialTokens(mask=1, padding=2, sentinels=list(range(3, 3 + len(SENTINELS))))
-
-KIBIBYTE = 1024
-FORGET_PEAK = "5"
-"""Written to /proc/self/clear_refs it sets the peak back to what is resident now (proc(5))."""
 
 
 class TrialRequest(Model):
@@ -77,11 +72,11 @@ def run_trial(request: TrialRequest) -> TrialResult:
         update={"model": _shrink(request.model.architecture), "sequences": 1}
     )
     _time_steps(smallest, device, arithmetic)
-    before = _begin_peak(device)
+    before = begin_peak(device)
     seconds = _time_steps(request, device, arithmetic)
     return TrialResult(
         tokens_per_second=request.sequences * request.training.sequence_length / seconds,
-        peak_bytes=_read_peak(device) - before,
+        peak_bytes=read_peak(device) - before,
         bf16=arithmetic.autocast,
     )
 
@@ -135,24 +130,6 @@ def _time_steps(request: TrialRequest, device: torch.device, arithmetic: Arithme
         loss.item()  # on a GPU all of the above has only been queued
         seconds.append(time.perf_counter() - began)
     return min(seconds[WARM_STEPS:])
-
-
-def _begin_peak(device: torch.device) -> int:
-    """Forget the highest memory so far; return what is used now, in bytes."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    Path("/proc/self/clear_refs").write_text(FORGET_PEAK)
-    return _read_peak(device)
-
-
-def _read_peak(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    kibibytes = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
-    assert kibibytes is not None
-    return int(kibibytes[1]) * KIBIBYTE
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def test_confusions_are_the_commonest() -> None:
 def test_calibration_error_is_the_worked_one() -> None:
     """Two documents at 0.9, of which one is right; two at 0.6, which both are right."""
     predictions = make_predictions([0, 1, 0, 0], [[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
-    bins = measure_calibration(predictions)
+    bins = measure_calibration(predictions.confidence, predictions.is_right)
     assert [(item.documents, item.accuracy) for item in bins] == [(2, 1.0), (2, 0.5)]
     assert bins[0].low < 0.6 <= bins[0].high
     assert compute_calibration_error(bins) == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)

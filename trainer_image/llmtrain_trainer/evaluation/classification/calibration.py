@@ -1,6 +1,6 @@
 """Whether a model is as often right as it says.
 
-Below: `predictions`. Above: `metrics`, `reporting`; `charts` draws it.
+Below: numpy. Above: `metrics`, `reporting`, and those of label sets; `charts` draws it.
 
 Documents are put into bins by how probable the model holds the label that it predicts. In each bin
 the share that is right should be as large as that. The expected calibration error is the mean
@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from llmtrain_trainer.evaluation.classification.predictions import Predictions
+from numpy.typing import NDArray
 
 NUM_BINS = 15
 
@@ -38,9 +37,15 @@ class ReliabilityBin:
     """Share of the documents for which it is right."""
 
 
-def measure_calibration(predictions: Predictions) -> list[ReliabilityBin]:
-    """Return the bins that have documents, from the least confidence on."""
-    confidence, is_right = predictions.confidence, predictions.is_right
+def measure_calibration(
+    confidence: NDArray[np.float64], is_right: NDArray[np.bool_]
+) -> list[ReliabilityBin]:
+    """Return the bins that have documents, from the least confidence on.
+
+    Args:
+        confidence: how probable what is said of each document is held [documents].
+        is_right: whether it is so [documents].
+    """
     places = np.clip(np.ceil(confidence * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
     return [
         ReliabilityBin(

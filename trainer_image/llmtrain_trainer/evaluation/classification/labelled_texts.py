@@ -64,14 +64,20 @@ def read_labelled_texts(
     """
     stored = split.read_facts()
     facts = [stored[index] for index in indices]
-    documents = [split.read_document(int(index)) for index in indices]
-    texts = tokenizer.batch_decode(
-        [document[:MAX_TOKENS].tolist() for document in documents], skip_special_tokens=True
-    )
+    lengths = [len(split.read_document(int(index))) for index in indices]
     return LabelledTexts(
-        texts=[replace_personal_data(str(text), list(PersonalData), Counter()) for text in texts],
+        texts=read_texts(split, tokenizer, indices),
         labels=tuple(labels),
         true=np.searchsorted(list(labels), [item.label for item in facts]),
         facts=facts,
-        lengths=np.array([len(document) for document in documents], dtype=np.int64),
+        lengths=np.array(lengths, dtype=np.int64),
     )
+
+
+def read_texts(
+    split: Split, tokenizer: PreTrainedTokenizerBase, indices: NDArray[np.int64]
+) -> list[str]:
+    """Return the texts of the documents at `indices`, as `LabelledTexts` has them."""
+    documents = [split.read_document(int(index))[:MAX_TOKENS] for index in indices]
+    texts = tokenizer.batch_decode([d.tolist() for d in documents], skip_special_tokens=True)
+    return [replace_personal_data(str(text), list(PersonalData), Counter()) for text in texts]

@@ -7,6 +7,7 @@ compared with; gates name the metrics.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -45,7 +46,9 @@ def compute_metrics(predictions: Predictions) -> dict[str, float | None]:
     known = np.array([pair for pair in ranked if pair is not None])
     metrics["roc_auc"] = float(known[:, 0].mean()) if len(known) else None
     metrics["average_precision"] = float(known[:, 1].mean()) if len(known) else None
-    metrics["ece"] = compute_calibration_error(measure_calibration(predictions))
+    metrics["ece"] = compute_calibration_error(
+        measure_calibration(predictions.confidence, predictions.is_right)
+    )
     return metrics
 
 
@@ -75,9 +78,20 @@ def score_labels(predictions: Predictions) -> list[LabelScore]:
 
 
 def _rank_label(predictions: Predictions, number: int) -> tuple[float, float] | None:
-    """Return ROC AUC and average precision of a label against all others."""
-    has_it = predictions.true == number
+    return rank_documents(predictions.true == number, predictions.probabilities[:, number])
+
+
+def rank_documents(
+    has_it: NDArray[np.bool_], scores: NDArray[np.float64]
+) -> tuple[float, float] | None:
+    """Return ROC AUC and average precision of a label against all others.
+
+    None where no document has it, or all have.
+
+    Args:
+        has_it: whether a document has the label [documents].
+        scores: how probable the model holds that [documents].
+    """
     if has_it.all() or not has_it.any():
         return None
-    scores = predictions.probabilities[:, number]
     return float(roc_auc_score(has_it, scores)), float(average_precision_score(has_it, scores))

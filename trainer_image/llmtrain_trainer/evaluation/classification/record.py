@@ -41,6 +41,19 @@ class LabelScore:
     average_precision: float | None
     """The same; the area below precision over recall, by steps."""
 
+    def dump(self) -> dict[str, Any]:
+        """Return JSON-ready camelCase data."""
+        return {
+            "label": self.label,
+            "documents": self.documents,
+            "predicted": self.predicted,
+            "precision": self.precision,
+            "recall": self.recall,
+            "f1": self.f1,
+            "rocAuc": self.roc_auc,
+            "averagePrecision": self.average_precision,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassReport:
@@ -82,19 +95,7 @@ class ClassReport:
     def dump(self) -> dict[str, Any]:
         """Return JSON-ready camelCase data."""
         return {
-            "labels": [
-                {
-                    "label": score.label,
-                    "documents": score.documents,
-                    "predicted": score.predicted,
-                    "precision": score.precision,
-                    "recall": score.recall,
-                    "f1": score.f1,
-                    "rocAuc": score.roc_auc,
-                    "averagePrecision": score.average_precision,
-                }
-                for score in self.scores
-            ],
+            "labels": [score.dump() for score in self.scores],
             "intervals": {name: list(interval) for name, interval in self.intervals.items()},
             "confusion": self.confusion.tolist(),
             "calibration": [asdict(item) for item in self.calibration],

@@ -106,7 +106,7 @@ def report_classification(
         intervals=estimate_intervals(predictions.confusion, seed=config.training.seed),
         scores=score_labels(predictions),
         confusion=predictions.confusion,
-        calibration=measure_calibration(predictions),
+        calibration=measure_calibration(predictions.confidence, predictions.is_right),
         explanation=explanation,
     )
 

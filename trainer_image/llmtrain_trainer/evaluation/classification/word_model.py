@@ -37,13 +37,15 @@ MIN_TEXTS = 5
 
 def make_word_model(num_texts: int) -> Pipeline:
     """Return the classifier for so many texts; the same ones always give the same weights."""
-    model: Pipeline = make_pipeline(
-        TfidfVectorizer(
-            token_pattern=r"\w+", ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_WORDS
-        ),
-        make_regression(num_texts),
-    )
+    model: Pipeline = make_pipeline(make_word_weights(), make_regression(num_texts))
     return model
+
+
+def make_word_weights() -> TfidfVectorizer:
+    """Return what makes weights of words and pairs of words of texts."""
+    return TfidfVectorizer(
+        token_pattern=r"\w+", ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_WORDS
+    )
 
 
 def make_regression(num_texts: int) -> SGDClassifier:
