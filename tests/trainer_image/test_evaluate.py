@@ -102,6 +102,12 @@ def test_export_loads_and_measures_as_training_did(trained: RunConfig) -> None:
     assert "fails 1 of" in html
 
     if trained.model.architecture in CAUSAL:
+        places = report["positions"]
+        assert [item["last"] for item in places] == [1, 3, 7, 15, 31, 32]
+        targets = [item["targets"] for item in places]
+        assert sum(targets) == report["heldOutTokens"]
+        mean = np.average([item["loss"] for item in places], weights=targets)
+        assert mean == pytest.approx(result["validationLoss"], abs=1e-9)
         (asked, chosen, swapped, exposed) = report["suites"]
         assert (asked["metrics"]["toxic_rate"], asked["metrics"]["longest_overlap"]) == (0.0, 0.0)
         gap = swapped["metrics"]["likelihood_gap"]

@@ -1,7 +1,7 @@
 """Suites are asked: every rank asks its share of the questions, and all hear every answer.
 
 Below: `suite_data` (the questions), `generating` and `choices` (the model), `probing` (the secrets
-that a secret is held against). Above: `evaluate`; what the answers are worth, rank 0 finds out in
+that a secret is held against). Above: `examining`; what the answers are worth, rank 0 finds out in
 `suites`, when the others have left.
 """
 

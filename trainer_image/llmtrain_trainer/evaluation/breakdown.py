@@ -1,6 +1,6 @@
 """Where in its context, and on which documents, a causal model predicts badly.
 
-Below: `dataset`, `parallel`. Above: `measure` adds up the losses, `evaluate` has them told.
+Below: `dataset`, `parallel`. Above: `measure` adds up the losses, `reporting` tells them.
 
 Losses are whole numbers of `LOSS_UNIT`, so that sums are the same however they are divided among
 ranks. Slices are all documents of one source, of one language, or of a quarter of the lengths.

@@ -1,6 +1,6 @@
 """What a loss on held-out text comes to, and what a model that knows frequencies only would have.
 
-Below: `dataset`, `objective`. Above: `evaluate`.
+Below: `dataset`, `objective`. Above: `reporting`.
 """
 
 from __future__ import annotations

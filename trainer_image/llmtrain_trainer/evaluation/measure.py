@@ -1,7 +1,7 @@
 """How well a model predicts held-out sequences.
 
-Below: `model`, `objective`, `dataset`, `parallel`. Above: `train` measures a sample every few
-steps, `evaluate` measures all.
+Below: `model`, `objective`, `dataset`, `parallel`, `breakdown`. Above: `train` measures a sample
+every few steps, `examining` measures all.
 
 Losses are summed as whole numbers of `LOSS_UNIT`: such a sum is the same in whatever order and on
 however many ranks, where one of fractions would differ in its last digits.
@@ -18,13 +18,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from llmtrain_trainer.dataset.loading import Split
+from llmtrain_trainer.evaluation.breakdown import LOSS_UNIT, Tally
 from llmtrain_trainer.model.losses import judge_batch
 from llmtrain_trainer.model.network import judge_labels
 from llmtrain_trainer.objective.batch import NOT_A_TARGET, Objective, read_batch
 from llmtrain_trainer.parallel import Ranks
-
-LOSS_UNIT = 2.0**-24
-"""Nats. Single losses, in fp32, are no more exact; 10^10 tokens of 10 nats fit in 64 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +59,7 @@ def measure(
     batch_size: int,
     logits_bytes: int,
     num_classes: int = 0,
+    tally: Tally | None = None,
 ) -> Measurement:
     """Measure a model on all targets of the sequences at `indices`.
 
@@ -79,6 +78,7 @@ def measure(
         batch_size: sequences that a rank reads at a time.
         logits_bytes: most memory of logits, where the network allows less than all.
         num_classes: where documents are classified, into how many; their probabilities are kept.
+        tally: is told of every loss.
     """
     width = batch_size * ranks.group.world_size
     places = np.arange(len(indices))
@@ -112,11 +112,13 @@ def measure(
             else:
                 losses, best = judge_batch(model, batch, logits_bytes=logits_bytes)
             is_target = (batch.targets != NOT_A_TARGET) & is_new[:, None]
-            measured = losses[is_target].double()
-            is_number = measured.isfinite()
-            units = (measured[is_number] / LOSS_UNIT).round().long()
-            hits = (best == batch.targets)[is_target]
-            totals += torch.stack([units.sum(), hits.sum(), is_target.sum(), (~is_number).sum()])
+            is_number = is_target & losses.isfinite()
+            units = torch.where(is_number, losses.double() / LOSS_UNIT, 0.0).round().long()
+            hits = (best == batch.targets) & is_target
+            num_lost = is_target.sum() - is_number.sum()
+            totals += torch.stack([units.sum(), hits.sum(), is_target.sum(), num_lost])
+            if tally is not None:
+                tally.add(units, is_target, chosen)
     model.train(was_training)
     units, num_right, count, num_lost = ranks.sum(totals).tolist()
     return Measurement(

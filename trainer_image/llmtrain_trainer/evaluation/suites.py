@@ -1,8 +1,8 @@
 """What the answers to suites are worth: their metrics, the worst and the best of them.
 
 Below: `asking` (what was answered), `answers`, `scoring`, `text_metrics`, `similarity`,
-`consistency`, `entailment`, `verbatim`, `lexicon`, `choices`, `probing`. Above: `evaluate`, on
-rank 0; `report` shows it.
+`consistency`, `entailment`, `verbatim`, `lexicon`, `choices`, `probing`. Above: `reporting`,
+on rank 0; `report` shows it.
 """
 
 from __future__ import annotations
