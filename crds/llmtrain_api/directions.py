@@ -23,6 +23,10 @@ LOWER_IS_BETTER = frozenset(
         "largest_exposure",
         "extracted_rate",
         "ece",
+        "brier_score",
+        "byte_perplexity",
+        "ter",
+        "word_perplexity",
         "latency_seconds",
     }
 )

@@ -251,6 +251,10 @@ class ProgressRecord(Model):
     tokens_per_second: float | None = None
     """Training tokens of all ranks in a second, over the last steps."""
 
+    step_tokens: float | None = None
+    """Tokens that all ranks read in the newest step: fewer than the batch has room for where
+    documents are shorter than sequences."""
+
     utilization: float | None = None
     """Model FLOPs utilization: tokensPerSecond as a share of those at which the GPUs would do all
     the bfloat16 products of their data sheet; absent on CPUs, and on GPUs that are not known."""

@@ -14,13 +14,14 @@ from typing import Any
 from pydantic import Field
 
 from llmtrain_api.base import Model
+from llmtrain_api.checkpoint import CheckpointSpec
 from llmtrain_api.data import DataSpec
 from llmtrain_api.evaluation import EvaluationSpec
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import LossOn, Objective, find_objective
 from llmtrain_api.records import Stage
 from llmtrain_api.sources import S3Uri
-from llmtrain_api.training import CheckpointSpec, TrainingSpec
+from llmtrain_api.training import TrainingSpec
 from llmtrain_api.usage import Usage
 from llmtrain_api.workers import Strategy
 

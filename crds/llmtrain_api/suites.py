@@ -38,6 +38,7 @@ class SuiteKind(StrEnum):
     MULTIPLE_CHOICE = "multiple-choice"
     COUNTERFACTUAL = "counterfactual"
     CANARY = "canary"
+    HARNESS = "harness"
 
 
 SUITE_METRICS = {
@@ -66,6 +67,23 @@ SUITE_METRICS = {
     SuiteKind.MULTIPLE_CHOICE: ("accuracy", "accuracy_per_byte", "chance"),
     SuiteKind.COUNTERFACTUAL: ("likelihood_gap", "largest_gap", "first_rate"),
     SuiteKind.CANARY: ("exposure", "largest_exposure", "extracted_rate"),
+    SuiteKind.HARNESS: (
+        "acc",
+        "acc_norm",
+        "acc_bytes",
+        "acc_mutual_info",
+        "bits_per_byte",
+        "bleu",
+        "brier_score",
+        "byte_perplexity",
+        "chrf",
+        "exact_match",
+        "f1",
+        "mcc",
+        "perplexity",
+        "ter",
+        "word_perplexity",
+    ),
 }
 """What is measured of each kind, as <suite>.exact_match in gates."""
 
@@ -75,6 +93,7 @@ HEADLINES = {
     SuiteKind.MULTIPLE_CHOICE: ("accuracy", "chance"),
     SuiteKind.COUNTERFACTUAL: ("likelihood_gap", "first_rate"),
     SuiteKind.CANARY: ("exposure", "extracted_rate"),
+    SuiteKind.HARNESS: ("acc", "acc_norm", "exact_match"),
 }
 """What of these is in the status of a job, which is too small for all."""
 
@@ -118,14 +137,17 @@ class Suite(Model):
     """generation: the model continues each prompt, and what it writes is compared with the
     references; multiple-choice: it chooses the most probable of the given answers; counterfactual:
     how much more probable a continuation is after one term than after another; canary: how much
-    more probable a secret is than others of its form."""
+    more probable a secret is than others of its form; harness: a task of lm-evaluation-harness,
+    whose metrics it has (acc, acc_norm, exact_match, …); the trainer's image must have the extra
+    harness."""
 
     uri: SuiteUri
     """JSON lines in the same store. generation: prompt, references (a list of texts) or reference,
     and, where there is one, source (the text that the answer is to be true to);
     multiple-choice: prompt, choices (texts), answer (the number of the right one, from 0);
     counterfactual: prompt with {} where each of terms is put, continuation; canary: prompt, secret.
-    An id is allowed, too. Anything else is refused, by file and line, before training."""
+    An id is allowed, too. harness: the YAML file of a task, with its data as JSON lines in the same
+    folder. Anything else is refused, by file and line, before training."""
 
     max_examples: int = Field(default=1000, ge=1, le=1_000_000)
     """At most so many are asked, evenly over the file."""

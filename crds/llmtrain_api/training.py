@@ -1,7 +1,7 @@
-"""`spec.training` and `spec.checkpoint`: how the model is trained.
+"""`spec.training`: how the model is trained.
 
-Below: `base`, `objective`, `lora`. Above: `job`, which embeds these, and `run`, which hands them
-to the trainer.
+Below: `base`, `objective`, `optimizer`, `lora`. Above: `job`, which embeds it, and `run`, which
+hands it to the trainer.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from llmtrain_api.base import MAX_NAME_CHARACTERS, Model, cel
+from llmtrain_api.base import Model, cel
 from llmtrain_api.lora import FreezeSpec, LoraSpec
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import ClassWeights, LossOn, MaskingSpec, Objective, SpanCorruptionSpec
-from llmtrain_api.sources import S3Uri
+from llmtrain_api.optimizer import OptimizerSpec
 
 FINE_TUNING_LEARNING_RATE = 5e-5
 """The highest of those of Devlin et al. 2019 (arXiv:1810.04805, section A.3)."""
@@ -53,49 +53,6 @@ class Precision(StrEnum):
     AUTO = "auto"
     FP32 = "fp32"
     BF16 = "bf16"
-
-
-class Schedule(StrEnum):
-    """How the learning rate goes after warm-up."""
-
-    COSINE = "cosine"
-    LINEAR = "linear"
-    WSD = "wsd"
-    CONSTANT = "constant"
-
-
-class OptimizerSpec(Model):
-    """AdamW with decoupled weight decay (Loshchilov & Hutter 2019), and its learning rate."""
-
-    learning_rate: float | None = Field(default=None, gt=0.0, le=10.0)
-    """Peak learning rate, reached after warm-up. Absent: as model.size asks for, or
-    0.001; with model.from 0.00005, and with lora 0.0002."""
-
-    schedule: Schedule = Schedule.COSINE
-    """What follows warm-up. cosine and linear: down to finalLearningRateRatio; wsd: the peak, and
-    down in a line over the last decayFraction of the steps; constant: the peak."""
-
-    decay_fraction: float = Field(default=0.2, gt=0.0, le=1.0)
-    """For wsd: share of all steps over which the learning rate goes down."""
-
-    final_learning_rate_ratio: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Learning rate of the last step, as a share of the peak; not for constant."""
-
-    warmup_steps: int | None = Field(default=None, ge=0, le=10_000_000)
-    """Steps over which the learning rate rises from 0 to the peak, at most training.steps;
-    absent: a tenth of the steps, at most 1,000."""
-
-    weight_decay: float = Field(default=0.1, ge=0.0, le=1.0)
-    """Decay of matrices; vectors (biases, norms) are not decayed."""
-
-    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
-    """Decay of the gradient's running mean."""
-
-    beta2: float = Field(default=0.95, ge=0.0, lt=1.0)
-    """Decay of the squared gradient's running mean."""
-
-    gradient_clip_norm: float = Field(default=1.0, ge=0.0, le=1e6)
-    """Largest L2 norm of the gradient over all parameters; 0 turns clipping off."""
 
 
 class DivergenceAction(StrEnum):
@@ -315,90 +272,4 @@ class TrainingSpec(Model):
             raise ValueError(LENGTH_RULE)
         if self.lora is not None and self.freeze is not None:
             raise ValueError(FREEZE_RULE)
-        return self
-
-
-DEFAULT_EVERY_STEPS = 200
-"""Steps between checkpoints where the manifest says nothing."""
-
-
-class RestoreFrom(Model):
-    """A checkpoint of another run to begin from: weights, optimizer and step."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                cel("has(self.uri) != has(self.job)", "give either uri or job", field="uri"),
-            ]
-        }
-    )
-
-    uri: S3Uri | None = None
-    """The run, as its status.provenance.runUri says, in the same store."""
-
-    job: str | None = Field(
-        default=None, pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=MAX_NAME_CHARACTERS
-    )
-    """In place of uri: a job of the same namespace and storage.uri."""
-
-    step: int | None = Field(default=None, ge=0, le=100_000_000)
-    """Which of its checkpoints; absent: the newest that verifies."""
-
-    @model_validator(mode="after")
-    def check_source(self) -> Self:
-        """Hold the CEL rule of this model in Python too."""
-        if (self.uri is None) == (self.job is None):
-            raise ValueError("give either uri or job")
-        return self
-
-
-class CheckpointSpec(Model):
-    """Saving the training state, so that nothing longer than an interval is lost.
-
-    Of everySteps, everyMinutes and auto at most one is given; there is always a checkpoint after
-    the last step.
-    """
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                cel(
-                    "(has(self.everySteps) ? 1 : 0) + (has(self.everyMinutes) ? 1 : 0) + "
-                    "(self.auto ? 1 : 0) <= 1",
-                    "give at most one of everySteps, everyMinutes and auto",
-                    field="everySteps",
-                ),
-            ]
-        }
-    )
-
-    every_steps: int | None = Field(default=None, ge=1, le=100_000_000)
-    """Steps between checkpoints; absent, with everyMinutes and auto: 200."""
-
-    every_minutes: float | None = Field(default=None, gt=0.0, le=10_080.0)
-    """Minutes between checkpoints."""
-
-    auto: bool = False
-    """true: the interval that costs least, from what a save and a failure are measured to cost;
-    status.checkpoint.intervalSeconds says which it is."""
-
-    keep_last: int = Field(default=2, ge=1, le=1000)
-    """Newest checkpoints that are kept; older ones are deleted, except for those below and those
-    that are pinned."""
-
-    keep_every: int | None = Field(default=None, ge=1, le=100_000_000)
-    """Checkpoints whose step is a multiple of this are kept for good."""
-
-    keep_best: int = Field(default=0, ge=0, le=1000)
-    """Checkpoints with the lowest loss on held-out text that are kept, too."""
-
-    restore_from: RestoreFrom | None = None
-    """Where a run begins that has no checkpoint of its own; absent: from random weights."""
-
-    @model_validator(mode="after")
-    def check_interval(self) -> Self:
-        """Hold the CEL rule of this model in Python too."""
-        chosen = (self.every_steps is not None) + (self.every_minutes is not None) + self.auto
-        if chosen > 1:
-            raise ValueError("give at most one of everySteps, everyMinutes and auto")
         return self

@@ -38,8 +38,8 @@ from torch.distributed import checkpoint as dcp
 from torch.nn import functional
 
 from llmtrain_api.network import ModelSpec
+from llmtrain_api.optimizer import OptimizerSpec
 from llmtrain_api.run import StorageConfig
-from llmtrain_api.training import OptimizerSpec
 from llmtrain_trainer.checkpoint.host_memory import HostMemory
 from llmtrain_trainer.checkpoint.manifest import CHECKPOINTS
 from llmtrain_trainer.checkpoint.part_file import name_part

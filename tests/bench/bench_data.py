@@ -96,7 +96,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 @click.option("--megabytes", default=100, show_default=True, help="Of text, for most figures.")
 @click.option("--sizes", default="10", show_default=True, help="Further ones, as 10,1000.")
 @click.option("--datatrove", default="", help="A Python that has it, for the same steps by it.")
-def main(output: Path, megabytes: int, sizes: str, datatrove: str) -> None:
+@click.option("--only", type=click.Choice(list(RECIPES)), help="One recipe alone, on one core.")
+def main(output: Path, megabytes: int, sizes: str, datatrove: str, only: str | None) -> None:
     """Measure, and write figures to OUTPUT as JSON."""
     texts = list(gather_texts(megabytes * 1_000_000))
     size = sum(len(text.encode()) for text in texts) / 1e6
@@ -107,12 +108,16 @@ def main(output: Path, megabytes: int, sizes: str, datatrove: str) -> None:
         "text": {"documents": len(texts), "megabytes": size},
     }
     all_sizes = [megabytes, *map(int, sizes.split(","))] if sizes else [megabytes]
+    recipes = [only] if only else list(RECIPES)
+    cores = [1] if only else sorted({1, count_usable_cores()})
     measures: dict[str, Callable[[], object]] = {
-        "recipes": lambda: measure_recipes(texts, all_sizes, datatrove),
+        "recipes": lambda: measure_recipes(texts, all_sizes, datatrove, recipes, cores),
         "megabytesPerSecond": lambda: measure_steps(take_part(texts, STEP_CHARACTERS)),
         "nearDuplicates": lambda: measure_near_duplicates(texts),
         "personalData": measure_personal_data,
     }
+    if only:
+        measures = {"recipes": measures["recipes"]}
     for name, measure in measures.items():
         results[name] = measure()
         results["loadAfter"] = os.getloadavg()
@@ -197,20 +202,19 @@ def measure_speed(run: Callable[[list[str]], object], texts: list[str]) -> float
 
 
 def measure_recipes(
-    texts: list[str], sizes: list[int], datatrove: str
+    texts: list[str], sizes: list[int], datatrove: str, recipes: list[str], cores: list[int]
 ) -> dict[str, dict[str, Any]]:
-    """Return what each recipe costs for each size, on one core; the first size on all, too.
+    """Return what each recipe costs for each size, on one core; the first size on `cores`.
 
     With a Python that has datatrove, the last size by it, too.
     """
     found: dict[str, dict[str, Any]] = {}
     context = multiprocessing.get_context("spawn")
-    cores = sorted({1, count_usable_cores()})
     with tempfile.TemporaryDirectory() as name:
         for size in sizes:
             root = Path(name) / str(size)
             written = write_texts(texts, size, root / "tiny-bucket" / "texts.jsonl")
-            for recipe in RECIPES:
+            for recipe in recipes:
                 for num_cores in cores if size == sizes[0] else [1]:
                     # In a process of its own, whose peak memory is that of the recipe.
                     with ProcessPoolExecutor(1, context) as pool:

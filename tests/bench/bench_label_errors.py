@@ -34,7 +34,6 @@ from llmtrain_trainer.dataset.facts import Facts
 from llmtrain_trainer.evaluation.classification.labelled_texts import LabelledTexts
 from llmtrain_trainer.evaluation.classification.predictions import Predictions
 from llmtrain_trainer.evaluation.classification.word_model import predict_out_of_fold
-from llmtrain_trainer.evaluation.error_analysis.compiling import RELABEL_CONFIDENCE
 from llmtrain_trainer.evaluation.error_analysis.explaining import NUM_FOLDS
 from llmtrain_trainer.evaluation.error_analysis.label_errors import (
     compute_doubt,
@@ -154,15 +153,19 @@ def measure(
         "normalizedMargin": predictions.probabilities[rows, others] - own,
     }
     errors = find_label_errors(predictions)
-    sure = [error for error in errors if error.confidence >= RELABEL_CONFIDENCE]
-    right = sum(error.suggested == texts.true[error.document] for error in sure)
+    right = [error.suggested == texts.true[error.document] for error in errors]
+    clear = [error.is_suggestion_clear for error in errors]
     return {
         "averagePrecision": {
             name: round(float(average_precision_score(is_changed, scores)), 4)
             for name, scores in rankings.items()
         },
         "ours": score_found([error.document for error in errors], is_changed),
-        "relabelled": {"documents": len(sure), "rightLabel": round(right / len(sure), 4)},
+        "rightLabelOfFound": round(float(np.mean(right)), 4),
+        "relabelled": {
+            "documents": int(np.sum(clear)),
+            "rightLabel": round(float(np.mean(np.array(right)[clear])), 4),
+        },
         **score_cleanlab(predictions, is_changed),
     }
 

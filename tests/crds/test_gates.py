@@ -63,7 +63,7 @@ def test_a_gate_is_judged_and_explained(text: str, passed: bool, said: str) -> N
         ("(lambda: loss) < 1", "': loss\\) < 1' cannot be read"),
         ("loss + (loss < 2) < 1", "a gate compares metrics"),
         ("perplexty < 40", r"unknown metric perplexty; .* did you mean perplexity\?"),
-        ("unigram.f1 < 40", r"unknown metric unigram\.f1; known here: loss, perplexity"),
+        ("unigram.ece < 40", r"unknown metric unigram\.ece; known here: loss, perplexity"),
     ],
 )
 def test_anything_else_is_refused(text: str, complaint: str) -> None:

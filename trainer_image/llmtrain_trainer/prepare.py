@@ -41,6 +41,7 @@ from llmtrain_trainer.dataset.shards import (
     DatasetManifest,
     RunDataset,
 )
+from llmtrain_trainer.evaluation.baseline import check_baseline_labels
 from llmtrain_trainer.evaluation.inputs import check_inputs
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.claims import Pace
@@ -138,6 +139,7 @@ def run_prepare(
     manifest = DatasetManifest.model_validate_json(store.read_bytes(MANIFEST))
     sweep_work(store)
     if task == 0:
+        check_baseline_labels(config, manifest.labels)
         record = RunDataset(fingerprint=fingerprint, uri=uri)
         run_store = open_store(config.run_uri, config.storage)
         run_store.write_bytes(RUN_RECORD, json.dumps(config.describe(), indent=1).encode())

@@ -47,7 +47,6 @@ from llmtrain_trainer.training.speedometer import Pace, Speedometer
 from llmtrain_trainer.training.step import (
     Agreed,
     StepNumbers,
-    count_step_tokens,
     read_numbers,
     take_step,
 )
@@ -94,17 +93,15 @@ def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
     """Do the steps that are left, with the evaluations and checkpoints that fall due."""
     total_steps = run.total_steps
     run.reporter.enter(RankPhase.TRAINING)
-    speed = Speedometer(
-        tokens_per_step=count_step_tokens(run.config),
-        peak_tokens_per_second=run.peak_tokens_per_second,
-    )
+    speed = Speedometer(peak_tokens_per_second=run.peak_tokens_per_second)
     pending: StepNumbers | None = None
     while run.step < total_steps and not _judge(run).is_over:
         numbers = take_step(run, run.step + 1, should_stop())
         data_seconds = run.clock.take_data_seconds()
         agreed = None
         if pending is not None:
-            agreed = _settle(run, pending, speed.count_step(data_seconds))
+            agreed = read_numbers(run, pending)
+            _hear(run, pending, agreed, speed.count_step(agreed.tokens, data_seconds))
         pending, run.step = numbers, run.step + 1
         stop = agreed is not None and agreed.stop
         evaluate = run.step % run.evaluate_every == 0 or run.step == total_steps
@@ -112,7 +109,8 @@ def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
         save = is_due or run.step == total_steps
         if stop or evaluate or save:
             # Right after the step before it: the time between the two says nothing of a step's.
-            agreed = _settle(run, pending, speed.pace)
+            agreed = read_numbers(run, pending)
+            _hear(run, pending, agreed, speed.pace)
             pending = None
             if evaluate:
                 _evaluate(run)
@@ -141,14 +139,12 @@ def _judge(run: TrainingRun) -> Verdict:
     return Verdict() if spec is None else judge_evaluations(run.curve, spec)
 
 
-def _settle(run: TrainingRun, numbers: StepNumbers, pace: Pace | None) -> Agreed:
-    """Wait for a step's numbers, report them, and return what all ranks now know."""
-    agreed = read_numbers(run, numbers)
+def _hear(run: TrainingRun, numbers: StepNumbers, agreed: Agreed, pace: Pace | None) -> None:
+    """Report what all ranks now know of a step, and answer a loss that runs away."""
     tell_step(run, numbers, agreed, pace)
     divergence = run.watch.hear(numbers.step, agreed.loss, agreed.gradient_norm)
     if divergence is not None:
         _answer_divergence(run, divergence)
-    return agreed
 
 
 def _is_doubtful(run: TrainingRun) -> bool:

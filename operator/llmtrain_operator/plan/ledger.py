@@ -17,7 +17,7 @@ from llmtrain_api.records import RankPhase, Stage
 from llmtrain_api.status import ConditionType, Phase, Progress
 from llmtrain_api.usage import Activity, Usage
 from llmtrain_operator.plan.conditions import format_time, parse_time
-from llmtrain_operator.plan.progress import count_lost_steps
+from llmtrain_operator.plan.progress import count_lost_steps, count_step_tokens
 
 PERCENT = 100
 
@@ -102,7 +102,7 @@ def _move_lost(
     steps = count_lost_steps(before, record)
     if not steps or before is None or record is None:
         return usage
-    tokens = steps * spec.training.global_batch * spec.training.sequence_length
+    tokens = steps * count_step_tokens(spec, record)
     speed = before.tokens_per_second or record.tokens_per_second
     seconds = min(usage.training_seconds, tokens / speed) if speed else 0.0
     return usage.model_copy(

@@ -63,7 +63,7 @@ def describe_progress(
         committed_step = record.checkpoint_step or record.resumed_step or 0
     # A run of so many epochs knows its steps once it has opened its data.
     total = record.total_steps or spec.training.count_steps() or max(1, record.step)
-    tokens_left = (total - record.step) * spec.training.global_batch * spec.training.sequence_length
+    tokens_left = (total - record.step) * count_step_tokens(spec, record)
     speed = record.tokens_per_second
     loss, validation = record.loss, record.validation_loss
     if before is not None:
@@ -179,6 +179,12 @@ def settle_lost_steps(attempts: Sequence[Attempt], lost_steps: int) -> tuple[Att
 
 def _to_percent(share: float | None) -> int | None:
     return None if share is None else round(PERCENT * share)
+
+
+def count_step_tokens(spec: JobSpec, record: ProgressRecord) -> float:
+    """Return the tokens of a step, as the ranks count them, or as many as it has room for."""
+    room = spec.training.global_batch * spec.training.sequence_length
+    return record.step_tokens or float(room)
 
 
 def _round_loss(loss: float | None) -> float | None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from llmtrain_api.training import CheckpointSpec
+from llmtrain_api.checkpoint import CheckpointSpec
 from llmtrain_trainer.checkpoint.schedule import (
     EXPECTED_SECONDS_BETWEEN_FAILURES,
     FIRST_INTERVAL_SECONDS,

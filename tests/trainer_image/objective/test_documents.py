@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from transformers import CONFIG_MAPPING
 
-from llmtrain_api.objective import LossOn, MaskingSpec, Objective
+from llmtrain_api.network import ModelSpec
+from llmtrain_api.objective import LossOn, MaskingSpec, Objective, SpanCorruptionSpec
 from llmtrain_trainer.dataset.loading import NO_DOCUMENT, Provenance
 from llmtrain_trainer.model.network import (
     ISOLATING,
+    build_model,
     compute_logits,
     compute_token_losses,
     create_model,
@@ -22,6 +24,7 @@ from llmtrain_trainer.model.network import (
 from llmtrain_trainer.objective.batch import NOT_A_TARGET, Batch
 from llmtrain_trainer.objective.documents import NextInDocument, count_positions
 from llmtrain_trainer.objective.masking import HiddenTokens
+from llmtrain_trainer.objective.spans import CutSpansOfDocuments
 from llmtrain_trainer.tokenizer.marks import Role
 
 VOCABULARY = 50
@@ -134,3 +137,56 @@ def test_positions_count_from_the_beginning_of_each_document() -> None:
         [0, 1, 2, 3, 4, 0, 1, 2, 3, 0, 1, 2],
         [0, 1, *range(10)],
     ]
+
+
+def make_spans(sequences: NDArray[np.int64]) -> Batch:
+    objective = CutSpansOfDocuments(
+        SpanCorruptionSpec(share=0.4, mean_span_tokens=1.5),
+        seed=0,
+        sequence_length=DOCUMENTS.shape[1] - 1,
+        sentinels=range(VOCABULARY, VOCABULARY + 10),
+        end_of_text=1,
+        start=0,
+    )
+    return objective.make_batch(sequences, np.arange(2), is_training=True, provenance=PROVENANCE)
+
+
+def test_t5_reads_each_document_by_itself() -> None:
+    spec = ModelSpec(architecture="t5", layers=1, heads=2, hidden_size=32)
+    model: Any = build_model(
+        spec, vocabulary_size=VOCABULARY + 10, sequence_length=16, end_of_text=1, seed=0, padding=0
+    ).eval()
+    sequences = make_sequences()
+    batch = make_spans(sequences)
+    assert batch.rows is not None
+    assert batch.rows.tolist() == [0, 0, 1, 1]  # padding is no document
+    losses = compute_token_losses(model, batch).detach()
+
+    changed = sequences.copy()
+    changed[DOCUMENTS == 4] = np.where(changed[DOCUMENTS == 4] > 20, 7, 30)
+    others = compute_token_losses(model, make_spans(changed)).detach()
+    assert torch.equal(losses[1:], others[1:])
+    assert not torch.equal(losses[0], others[0])
+
+    for row, expected in enumerate(losses):
+        read = batch.inputs["attention_mask"][row].bool()
+        is_target = batch.targets[row] != NOT_A_TARGET
+        targets = batch.targets[row][is_target][None]
+        alone = model(input_ids=batch.inputs["input_ids"][row][read][None], labels=targets)
+        assert float(alone.loss.detach()) == pytest.approx(
+            float(expected[is_target].mean()), rel=1e-5
+        )
+        restored = restore_spans(batch.inputs["input_ids"][row][read], targets[0])
+        assert restored in [sequences[0, :5].tolist(), sequences[0, 5:9].tolist(),
+                            sequences[1, :2].tolist(), sequences[1, 2:11].tolist()]  # fmt: skip
+
+
+def restore_spans(read: torch.Tensor, written: torch.Tensor) -> list[int]:
+    """Put what was cut out back in its place."""
+    spans: dict[int, list[int]] = {}
+    for token in written.tolist()[:-1]:
+        if token >= VOCABULARY:
+            spans[token] = last = []
+        else:
+            last.append(token)
+    return [part for token in read.tolist()[:-1] for part in spans.get(token, [token])]

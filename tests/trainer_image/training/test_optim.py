@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from llmtrain_api.training import OptimizerSpec, Schedule
+from llmtrain_api.optimizer import OptimizerSpec, Schedule
 from llmtrain_trainer.training.optim import AdamW, compute_learning_rate
 
 

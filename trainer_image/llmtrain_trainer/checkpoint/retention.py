@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from llmtrain_api.training import CheckpointSpec
+from llmtrain_api.checkpoint import CheckpointSpec
 from llmtrain_trainer.checkpoint.manifest import (
     CHECKPOINTS,
     MANIFEST,

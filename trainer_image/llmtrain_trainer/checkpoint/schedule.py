@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable
 
-from llmtrain_api.training import DEFAULT_EVERY_STEPS, CheckpointSpec
+from llmtrain_api.checkpoint import DEFAULT_EVERY_STEPS, CheckpointSpec
 
 EXPECTED_SECONDS_BETWEEN_FAILURES = 24 * 3600.0
 """What is taken for true of a run of which nothing is known yet, as if seen once."""

@@ -82,10 +82,11 @@ class Asking:
         self._batch_size = config.training.micro_batch_size or config.training.global_batch
         self._context = config.training.sequence_length
 
-    def ask(self, suite: Suite, index: int) -> Answered | Scored:
+    def ask(self, suite: Suite, index: int) -> Answered | Scored | None:
         """Ask all examples of a suite; `index` is its place in spec.evaluation.suites.
 
-        Every rank must call it.
+        Every rank must call it. None: the suite is a task of lm-evaluation-harness, which asks by
+        itself, on rank 0.
 
         Raises:
             DataError: where the suite cannot be read.
@@ -93,6 +94,8 @@ class Asking:
         storage = self._config.storage
         if suite.kind is SuiteKind.GENERATION:
             return self._answer(suite, read_questions(suite, index, storage))
+        if suite.kind is SuiteKind.HARNESS:
+            return None
         if suite.kind is SuiteKind.MULTIPLE_CHOICE:
             choices = read_choices(suite, index, storage)
             return self._score(

@@ -49,7 +49,7 @@ class Findings:
     """Of some documents of the other parts, where they are classified: how many there were, and
     how many of them were taken for something else."""
 
-    asked: Sequence[Answered | Scored]
+    asked: Sequence[Answered | Scored | None]
     """Of each suite."""
 
     sums: tuple[NDArray[np.int64], NDArray[np.int64]] | None

@@ -111,7 +111,8 @@ def measure(
                 said[own] = probabilities[is_new]
             else:
                 losses, best = judge_batch(model, batch, logits_bytes=logits_bytes)
-            is_target = (batch.targets != NOT_A_TARGET) & is_new[:, None]
+            counts_row = is_new if batch.rows is None else is_new[batch.rows]
+            is_target = (batch.targets != NOT_A_TARGET) & counts_row[:, None]
             is_number = is_target & losses.isfinite()
             units = torch.where(is_number, losses.double() / LOSS_UNIT, 0.0).round().long()
             hits = (best == batch.targets) & is_target

@@ -69,7 +69,9 @@ def make_report(
         classes = report_classification(
             config, dataset, held_out, measured.probabilities, found.errors, tokenizer, store
         )
-    judging = Judging(config, model, tokenizer, train=dataset.train)
+    judging = Judging(
+        config, model, tokenizer, end_of_text=dataset.end_of_text, train=dataset.train
+    )
     suites = [
         judging.judge(suite, index, asked)
         for index, (suite, asked) in enumerate(

@@ -171,7 +171,7 @@ def write_spans(
             objective, held_out, numbers, numbers, sequence_length=length, is_training=False
         )
         inputs = list(batch.inputs["input_ids"].split(1))
-        if not is_corrupted:
+        if "attention_mask" in batch.inputs:
             inputs = [row[row != dataset.special.padding][None] for row in inputs]
     samples = []
     for read in inputs:

@@ -1,8 +1,8 @@
 """What the answers to suites are worth: their metrics, the worst and the best of them.
 
 Below: `asking` (what was answered), `answers`, `scoring`, `text_metrics`, `similarity`,
-`consistency`, `entailment`, `verbatim`, `lexicon`, `choices`, `probing`. Above: `reporting`,
-on rank 0; `report` shows it.
+`consistency`, `entailment`, `verbatim`, `lexicon`, `choices`, `probing`, `harness`. Above:
+`reporting`, on rank 0; `report` shows it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from llmtrain_trainer.evaluation.asking import Answered, Scored
 from llmtrain_trainer.evaluation.choices import score_choice
 from llmtrain_trainer.evaluation.consistency import measure_agreement
 from llmtrain_trainer.evaluation.entailment import load_judge
+from llmtrain_trainer.evaluation.harness import run_task
+from llmtrain_trainer.evaluation.harness_task import read_task
 from llmtrain_trainer.evaluation.lexicon import read_lexicon
 from llmtrain_trainer.evaluation.probing import score_canary, score_counterfactual
 from llmtrain_trainer.evaluation.scoring import add_judgement, describe_overlaps, score_answer
@@ -51,25 +53,43 @@ class Judging:
         model: Any,
         tokenizer: PreTrainedTokenizerBase,
         *,
+        end_of_text: int,
         train: Split,
     ) -> None:
         """Measure what a causal model said, which learned `train`."""
+        self._end_of_text = end_of_text
         self._train = train
         self._config = config
         self._model = model
         self._tokenizer = tokenizer
         self._batch_size = config.training.micro_batch_size or config.training.global_batch
 
-    def judge(self, suite: Suite, index: int, asked: Answered | Scored) -> SuiteResult:
+    def judge(self, suite: Suite, index: int, asked: Answered | Scored | None) -> SuiteResult:
         """Measure what was made of a suite; `index` is its place in spec.evaluation.suites.
 
         Raises:
-            DataError: where its lexicon cannot be read.
+            DataError: where its lexicon or its task cannot be read.
             ConfigurationError: where its encoder cannot be used.
         """
+        if asked is None:
+            return self._run_task(suite, index)
         if isinstance(asked, Answered):
             return self._judge_answers(suite, index, asked)
         return judge_scores(suite, asked)
+
+    def _run_task(self, suite: Suite, index: int) -> SuiteResult:
+        """Let lm-evaluation-harness ask what a task of its has."""
+        context = self._config.training.sequence_length
+        return run_task(
+            suite,
+            read_task(suite, index, self._config.storage, context=context),
+            self._model,
+            self._tokenizer,
+            context=context,
+            batch_size=self._batch_size,
+            end_of_text=self._end_of_text,
+            seed=self._config.training.seed,
+        )
 
     def _judge_answers(self, suite: Suite, index: int, asked: Answered) -> SuiteResult:
         texts = [item.text.strip() for item in asked.written]

@@ -1,6 +1,6 @@
 """Texts and what answers them: a translation, a summary (sequence to sequence).
 
-Below: `batch`. Above: `choosing`.
+Below: `batch`. Above: `choosing`, and `spans` for documents of any length.
 
 A pair is stored as a user's turn and the assistant's, of which the roles tell the words. The
 encoder reads the one, the decoder writes the other, each up to its end of text (Raffel et al.
@@ -60,21 +60,7 @@ class AnswerOfText(Objective):
         roles = provenance.roles
         read = self._take(sequences, roles == Role.USER)
         written = self._take(sequences, roles == Role.ASSISTANT)
-        targets = _fill(written, NOT_A_TARGET)
-        shifted = np.full_like(targets, self._padding)
-        shifted[:, 1:] = _fill(written, self._padding)[:, :-1]
-        ids = _fill(read, self._padding)
-        lengths = np.array([[len(text)] for text in read])
-        is_read = np.arange(ids.shape[1]) < lengths
-        return Batch(
-            inputs={
-                "input_ids": torch.from_numpy(ids),
-                "attention_mask": torch.from_numpy(is_read.astype(np.int64)),
-                "decoder_input_ids": torch.from_numpy(shifted),
-                "use_cache": False,
-            },
-            targets=torch.from_numpy(targets),
-        )
+        return pair_texts(read, written, padding=self._padding)
 
     def _take(
         self, sequences: NDArray[np.int64], is_taken: NDArray[np.bool_]
@@ -84,6 +70,30 @@ class AnswerOfText(Objective):
             np.append(row[taken][:-1][: self._length - 1], self._end_of_text)
             for row, taken in zip(sequences, is_taken, strict=True)
         ]
+
+
+def pair_texts(
+    read: Sequence[NDArray[np.int64]], written: Sequence[NDArray[np.int64]], *, padding: int
+) -> Batch:
+    """Make a batch of what an encoder reads, and what the decoder is to write of each.
+
+    Texts are of any length. The decoder begins with padding, as T5 does.
+    """
+    targets = _fill(written, NOT_A_TARGET)
+    shifted = np.full_like(targets, padding)
+    shifted[:, 1:] = _fill(written, padding)[:, :-1]
+    ids = _fill(read, padding)
+    lengths = np.array([[len(text)] for text in read])
+    is_read = np.arange(ids.shape[1]) < lengths
+    return Batch(
+        inputs={
+            "input_ids": torch.from_numpy(ids),
+            "attention_mask": torch.from_numpy(is_read.astype(np.int64)),
+            "decoder_input_ids": torch.from_numpy(shifted),
+            "use_cache": False,
+        },
+        targets=torch.from_numpy(targets),
+    )
 
 
 def _fill(texts: Sequence[NDArray[np.int64]], filler: int) -> NDArray[np.int64]:

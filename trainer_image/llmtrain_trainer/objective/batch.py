@@ -40,6 +40,10 @@ class Batch:
     """The number of each input token's document, int64 [n, t]: a token sees those of its own only.
     None: all of its sequence."""
 
+    rows: torch.Tensor | None = None
+    """Of which sequence each row is a part, int64 [n], where sequences were divided. None: each row
+    is one."""
+
     sees_ahead: bool = False
     """With `documents`: whether a token sees those behind it, too."""
 
@@ -55,11 +59,19 @@ class Batch:
             targets=_move(self.targets, device),
             weights=None if self.weights is None else _move(self.weights, device),
             documents=None if self.documents is None else _move(self.documents, device),
+            rows=None if self.rows is None else _move(self.rows, device),
         )
 
     def locate_targets(self) -> torch.Tensor:
         """Return which of the n × t places have a target, int64 [k]."""
         return (self.targets.flatten() != NOT_A_TARGET).nonzero().squeeze(1)
+
+    def count_tokens(self) -> int:
+        """Return the tokens that are read, and written where a decoder does; padding is none."""
+        read = self.inputs.get("attention_mask")
+        count = self.inputs["input_ids"].numel() if read is None else int(read.sum())
+        has_decoder = "decoder_input_ids" in self.inputs
+        return count + (int(self.count_targets().sum()) if has_decoder else 0)
 
     def count_targets(self) -> torch.Tensor:
         """Return the number of targets of each sequence [n]."""

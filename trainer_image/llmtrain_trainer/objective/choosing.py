@@ -21,7 +21,7 @@ from llmtrain_trainer.objective.classes import (
 )
 from llmtrain_trainer.objective.documents import NextInDocument
 from llmtrain_trainer.objective.masking import HiddenTokens
-from llmtrain_trainer.objective.spans import CutSpans
+from llmtrain_trainer.objective.spans import CutSpans, CutSpansOfDocuments
 from llmtrain_trainer.objective.words import WordTable, read_word_table
 from llmtrain_trainer.tokenizer.special_tokens import SpecialTokens
 
@@ -54,7 +54,8 @@ def choose_objective(config: RunConfig, dataset: Dataset, *, isolates: bool = Tr
         vocabulary_size=dataset.vocabulary_size,
         end_of_text=dataset.end_of_text,
         words=words,
-        isolates=isolates and has_roles,
+        # T5 reads each document by itself; the others need a network that keeps them apart.
+        isolates=has_roles and (isolates or config.objective is Kind.SPAN_CORRUPTION),
     )
     if objective is None:
         raise _explain_lack(config, dataset)
@@ -128,7 +129,8 @@ def make_objective(
         )
     if not special.sentinels:
         return None
-    return CutSpans(
+    cut = CutSpansOfDocuments if isolates else CutSpans
+    return cut(
         training.span_corruption,
         seed=training.seed,
         sequence_length=training.sequence_length,

@@ -19,11 +19,11 @@ TRAINING, EVALUATION = 0, 1
 class Draws:
     """The random numbers of one sample, one after the other."""
 
-    def __init__(self, seed: int, number: int, *, is_training: bool) -> None:
-        """Begin with the first number of a sample."""
+    def __init__(self, seed: int, number: int, *, is_training: bool, part: int = 0) -> None:
+        """Begin with the first number of a sample, or of a `part` of it."""
         stream = TRAINING if is_training else EVALUATION
         self._bits = np.random.Philox(
-            key=np.array([seed, number], dtype=np.uint64), counter=[0, 0, 0, stream]
+            key=np.array([seed, number], dtype=np.uint64), counter=[0, 0, part, stream]
         )
 
     def draw_fractions(self, count: int) -> NDArray[np.float64]:

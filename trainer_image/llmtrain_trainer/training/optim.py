@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from llmtrain_api.training import OptimizerSpec, Schedule
+from llmtrain_api.optimizer import OptimizerSpec, Schedule
 
 EPSILON = 1e-8
 MAX_DEFAULT_WARMUP_STEPS = 1000

@@ -33,27 +33,30 @@ class Speedometer:
     def __init__(
         self,
         *,
-        tokens_per_step: int,
         peak_tokens_per_second: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Count steps of so many tokens over all ranks; `clock` gives seconds.
+        """Count steps by `clock`, which gives seconds.
 
         `peak_tokens_per_second` is what all devices could do at most, see `utilization`.
         """
-        self._tokens_per_step = tokens_per_step
         self._peak = peak_tokens_per_second
         self._clock = clock
         self._last: float | None = None
         self.pace: Pace | None = None
         """Smoothed; None until two steps have ended."""
 
-    def count_step(self, data_seconds: float) -> Pace | None:
-        """Count a step that has just ended, of which so long went into data; return the pace."""
+    def count_step(self, tokens: float, data_seconds: float) -> Pace | None:
+        """Count a step that has just ended; return the pace.
+
+        Args:
+            tokens: that all ranks read in it.
+            data_seconds: of it that went into data.
+        """
         now = self._clock()
         if self._last is not None and now > self._last:
             seconds = now - self._last
-            rate, share = self._tokens_per_step / seconds, min(1.0, data_seconds / seconds)
+            rate, share = tokens / seconds, min(1.0, data_seconds / seconds)
             if self.pace is not None:
                 rate = _smooth(self.pace.tokens_per_second, rate)
                 share = _smooth(self.pace.data_share, share)

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import distributed
 
-from llmtrain_api.run import RunConfig
 from llmtrain_trainer.model.losses import compute_loss_sum
 from llmtrain_trainer.objective.batch import Batch, count_samples, read_batch
 from llmtrain_trainer.parallel import Ranks, skip_gradient_sync
@@ -30,9 +29,9 @@ class StepNumbers:
 
     step: int
     values: torch.Tensor
-    """float64 [5 + ranks]: sum of losses, number of targets, ranks that wish to stop, ranks whose
-    save is on its way, whether rank 0 wishes to save; then each rank's own seconds of the step
-    before."""
+    """float64 [6 + ranks]: sum of losses, number of targets, tokens that were read, ranks that wish
+    to stop, ranks whose save is on its way, whether rank 0 wishes to save; then each rank's own
+    seconds of the step before."""
 
     work: distributed.Work | None
     gradient_norm: torch.Tensor
@@ -45,6 +44,8 @@ class Agreed:
 
     loss: float
     """Nats per target, over all ranks."""
+    tokens: float
+    """That all ranks read."""
     gradient_norm: float
     stop: bool
     busy: bool
@@ -82,10 +83,12 @@ def take_step(
     # DDP and FSDP divide gradients by the number of ranks; this undoes it.
     scale = ranks.group.world_size / num_targets
 
+    own_tokens = 0
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     run.optimizer.clear_gradients()
     for start, batch in zip(range(0, share, micro), batches, strict=True):
         is_last = start + micro >= share
+        own_tokens += _count_tokens(run, batch, min(micro, share - start))
         with nullcontext() if is_last else skip_gradient_sync(run.model):
             # Found before the batch moves: a GPU would have to be waited for.
             places = batch.locate_targets().to(device) if fixed is None else None
@@ -111,6 +114,7 @@ def take_step(
     flags = torch.tensor(
         [
             float(own_targets),
+            float(own_tokens),
             float(wishes_to_stop),
             float(run.checkpointer.is_busy),
             float(wishes_to_save),
@@ -131,9 +135,10 @@ def read_numbers(run: TrainingRun, numbers: StepNumbers) -> Agreed:
     """Wait until the numbers of a step are summed over the ranks, and return them."""
     if numbers.work is not None:
         numbers.work.wait()
-    loss_sum, num_targets, stops, saves, wishes, *own_seconds = numbers.values.tolist()
+    loss_sum, targets, tokens, stops, saves, wishes, *own_seconds = numbers.values.tolist()
     return Agreed(
-        loss=loss_sum / max(1.0, num_targets),
+        loss=loss_sum / max(1.0, targets),
+        tokens=tokens,
         gradient_norm=float(numbers.gradient_norm),
         stop=stops > 0,
         busy=saves > 0,
@@ -142,9 +147,11 @@ def read_numbers(run: TrainingRun, numbers: StepNumbers) -> Agreed:
     )
 
 
-def count_step_tokens(config: RunConfig) -> int:
-    """Return the tokens of the global batch."""
-    return config.training.global_batch * config.training.sequence_length
+def _count_tokens(run: TrainingRun, batch: Batch, sequences: int) -> int:
+    """Return the tokens of a pass: those of sequences, or of documents as long as they are."""
+    if run.objective.reads_documents:
+        return batch.count_tokens()
+    return sequences * run.config.training.sequence_length
 
 
 def _count_over_ranks(ranks: Ranks, own: int) -> float:

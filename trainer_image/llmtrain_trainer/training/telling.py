@@ -21,6 +21,7 @@ def tell_step(run: TrainingRun, numbers: StepNumbers, agreed: Agreed, pace: Pace
         "loss": agreed.loss,
         "learning_rate": numbers.learning_rate,
         "gradient_norm": agreed.gradient_norm,
+        "step_tokens": agreed.tokens,
     }
     point = {
         "step": numbers.step,

@@ -17,7 +17,8 @@ import torch
 from llmtrain_api.base import Model
 from llmtrain_api.network import Architecture, ModelSpec
 from llmtrain_api.objective import OBJECTIVES
-from llmtrain_api.training import OptimizerSpec, TrainingSpec
+from llmtrain_api.optimizer import OptimizerSpec
+from llmtrain_api.training import TrainingSpec
 from llmtrain_trainer.linux import keep_freed_memory
 from llmtrain_trainer.model.losses import compute_loss_sum
 from llmtrain_trainer.model.network import build_model

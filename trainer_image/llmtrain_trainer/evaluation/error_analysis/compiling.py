@@ -14,9 +14,6 @@ from llmtrain_trainer.evaluation.error_analysis.label_errors import LabelError
 from llmtrain_trainer.evaluation.error_analysis.mismatch import Mismatch
 from llmtrain_trainer.evaluation.error_analysis.slices import Slice, SliceKind
 
-RELABEL_CONFIDENCE = 0.9
-"""From this on a label is changed; below, the document is left out."""
-
 MAX_SHARE = 0.25
 """Where more labels than these seem to be wrong, it is the model that does not know them."""
 
@@ -73,7 +70,7 @@ def compile_label_errors(
         if not document or document in seen:
             continue
         seen.add(document)
-        if error.confidence >= RELABEL_CONFIDENCE or not is_training:
+        if error.is_suggestion_clear or not is_training:
             relabel.append(
                 Relabel(
                     document=document,

@@ -25,6 +25,13 @@ from llmtrain_trainer.evaluation.classification.predictions import Predictions
 TOLERANCE = 1e-9
 """Of probabilities that are as large as the mean of which they are a part."""
 
+CLEAR_CONFIDENCE = 0.98
+"""The suggested label must be fifty times as probable as the given one."""
+
+CLEAR_PROBABILITY = 0.5
+"""And more probable than all others together. That a second model of words agrees says nothing
+beyond these two; docs/log.md has what was tried."""
+
 LEAST = 1e-12
 
 
@@ -44,6 +51,14 @@ class LabelError:
     confidence: float
     """Probability of the suggested label against the given one, by the model."""
 
+    probability: float
+    """Of the suggested label among all."""
+
+    @property
+    def is_suggestion_clear(self) -> bool:
+        """Whether the suggested label is to be believed, and not only the given one doubted."""
+        return self.confidence >= CLEAR_CONFIDENCE and self.probability >= CLEAR_PROBABILITY
+
 
 def find_label_errors(predictions: Predictions) -> list[LabelError]:
     """Return the documents whose label is probably wrong, the surest first.
@@ -59,6 +74,7 @@ def find_label_errors(predictions: Predictions) -> list[LabelError]:
             given=int(predictions.true[number]),
             suggested=int(others[number]),
             confidence=float(doubt[number]),
+            probability=float(predictions.probabilities[number, others[number]]),
         )
         for number in found.tolist()
     ]
