@@ -18,6 +18,7 @@ from llmtrain_operator.plan.run_config import build_run_config
 from llmtrain_trainer.evaluate import run_evaluate
 from llmtrain_trainer.prepare import run_prepare
 from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.rank_group import RankGroup
 from testbed.example_jobs import (
     CORPUS_BUCKET,
     PARENTS,
@@ -53,7 +54,7 @@ class Examples:
         results = [
             run_prepare(config, QUIET),
             run_ranks(config).result,
-            run_evaluate(config, QUIET),
+            run_evaluate(config, RankGroup(), QUIET),
         ]
         merged = StageResult()
         for result in results:

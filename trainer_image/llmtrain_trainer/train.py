@@ -42,7 +42,8 @@ from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.training.curve import divide_curve
 from llmtrain_trainer.training.divergence import ADVICE, LOSS_SPIKE, Divergence, roll_back
 from llmtrain_trainer.training.early_stopping import Verdict, judge_evaluations
-from llmtrain_trainer.training.run import TrainingRun, load_weights, open_run
+from llmtrain_trainer.training.opening import open_run
+from llmtrain_trainer.training.run import TrainingRun, load_weights
 from llmtrain_trainer.training.speedometer import Pace, Speedometer
 from llmtrain_trainer.training.step import (
     Agreed,

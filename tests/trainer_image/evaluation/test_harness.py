@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -23,6 +24,8 @@ from llmtrain_trainer.evaluation.inputs import check_inputs
 from llmtrain_trainer.evaluation.suite_data import Choice
 from llmtrain_trainer.failures import ConfigurationError, DataError
 from llmtrain_trainer.model.network import build_model
+from llmtrain_trainer.parallel import Ranks
+from llmtrain_trainer.rank_group import RankGroup
 from testbed.tiny_run import configure_tiny_run
 
 URI = "s3://tiny-bucket/tasks/tiny.yaml"
@@ -162,7 +165,14 @@ def test_the_harness_measures_what_our_own_suite_does(tmp_path: Path) -> None:
     ]
     pairs = [(example.prompt, choice) for example in examples for choice in example.choices]
     scores = score_continuations(
-        model, tokenizer, pairs, context=CONTEXT, end_of_text=tokenizer.eos_token_id, batch_size=3
+        model,
+        tokenizer,
+        Ranks(group=RankGroup(), device=torch.device("cpu"), store=None),
+        pairs,
+        key="test",
+        context=CONTEXT,
+        end_of_text=tokenizer.eos_token_id,
+        batch_size=3,
     )
     right = [
         score_choice(example, scores[2 * i : 2 * i + 2]).scores["accuracy"]

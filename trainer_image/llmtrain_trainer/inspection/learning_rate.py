@@ -46,8 +46,8 @@ def handle_learning_rate(arguments: argparse.Namespace, console: Console) -> int
     from llmtrain_trainer.prepare import run_prepare
     from llmtrain_trainer.progress import Reporter
     from llmtrain_trainer.rank_group import RankGroup
+    from llmtrain_trainer.training.opening import open_run
     from llmtrain_trainer.training.range_test import try_rates
-    from llmtrain_trainer.training.run import open_run
 
     aside = Console(stderr=True)
     logging.basicConfig(
