@@ -234,6 +234,10 @@ class EvaluationSpec(Model):
     max_sequences: int = Field(default=256, ge=1, le=10_000_000)
     """Held-out sequences of an evaluation while training; the final one takes all of them."""
 
+    workers: int = Field(default=1, ge=1, le=1000)
+    """Workers that share the final evaluation, each with workers.processesPerWorker ranks and the
+    whole model in each rank. What comes out is the same for any number."""
+
     gates: list[Gate] = Field(default=[], max_length=MAX_GATES)
     """What the model must satisfy, as "perplexity <= 40 && bits_per_byte < baseline.bits_per_byte".
     The job ends as failed (GateFailed) where one does not hold; docs/evaluation.md lists the

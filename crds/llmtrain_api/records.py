@@ -20,6 +20,9 @@ MAX_EXIT_RECORD_BYTES = 4096
 MAX_MESSAGE_CHARACTERS = 900
 """Keeps the record within its bytes, even where every character takes three."""
 
+MAX_SUITE_METRICS = 24
+"""Three of each of eight suites."""
+
 
 class Stage(StrEnum):
     """The stages of a job, in order."""
@@ -131,6 +134,10 @@ class StageResult(Model):
 
     bits_per_byte: float | None = None
     """Held-out loss in bits for each byte of UTF-8: comparable over tokenizers (evaluate)."""
+
+    suites: dict[str, float] | None = Field(default=None, max_length=MAX_SUITE_METRICS)
+    """The most telling metrics of each suite, by their names in gates; the report has all of them
+    (evaluate)."""
 
     gates: list[GateResult] | None = Field(default=None, max_length=16)
     """What came of spec.evaluation.gates, in their order (evaluate)."""

@@ -60,16 +60,24 @@ class StorageConfig(Model):
 
 
 class Rendezvous(Model):
-    """Where the workers of the training stage meet."""
+    """Where the workers of a stage meet."""
 
     leader_host: str
     """Stable host name (or address) of worker 0."""
+
+    evaluation_leader_host: str | None = None
+    """The same of the workers that share an evaluation; absent: leaderHost."""
 
     port: int = Field(default=AGENT_PORT, ge=1, le=65535)
     """Port of worker 0's agent. In a local run worker i listens on port + i."""
 
     port_per_worker: bool = False
     """true where workers share a host (a local run)."""
+
+    def find_leader(self, stage: Stage) -> str:
+        """Return the host of worker 0 of a stage."""
+        own = self.evaluation_leader_host if stage is Stage.EVALUATE else None
+        return own or self.leader_host
 
     def find_port(self, index: int) -> int:
         """Return the port that worker `index` listens on."""
@@ -117,21 +125,34 @@ class RunConfig(Model):
     """How the store is reached."""
 
     rendezvous: Rendezvous
-    """Where the workers of the training stage meet."""
+    """Where the workers of a stage meet."""
 
     def find_port(self, stage: Stage, index: int) -> int:
         """Return the port that a worker's agent listens on.
 
-        Where workers share a host, those of training may start while tasks of preparation that
-        have nothing to do any more still end: all but task 0 have ports of their own.
+        Where workers share a host, those of a stage may start while others of the stage before,
+        which have nothing to do any more, still end: all but worker 0 of the stages beside
+        training have ports of their own.
         """
-        is_late = stage is Stage.PREPARE and index > 0
+        is_late = stage is not Stage.TRAIN and index > 0
         return self.rendezvous.find_port(self.replicas - 1 + index if is_late else index)
 
     def describe(self) -> dict[str, Any]:
         """Return JSON-ready data of all but where this run's processes find store and leader."""
         told = self.dump()
         return {key: told[key] for key in told if key not in ("storage", "rendezvous")}
+
+    def count_workers(self, stage: Stage) -> int:
+        """Return how many workers of a stage run rounds together.
+
+        A task of preparation is alone, so that the end of one ends no other.
+        """
+        together = {Stage.TRAIN: self.replicas, Stage.EVALUATE: self.evaluation.workers}
+        return together.get(stage, 1)
+
+    def count_local_ranks(self, stage: Stage) -> int:
+        """Return how many ranks each worker of a stage has."""
+        return 1 if stage is Stage.PREPARE else self.processes_per_worker
 
     @property
     def world_size(self) -> int:

@@ -88,6 +88,15 @@ SUITE_METRICS = {
 """What is measured of each kind, as <suite>.exact_match in gates."""
 
 
+HEADLINES = {
+    SuiteKind.GENERATION: ("exact_match", "token_f1", "chrf"),
+    SuiteKind.MULTIPLE_CHOICE: ("accuracy", "chance"),
+    SuiteKind.COUNTERFACTUAL: ("likelihood_gap", "first_rate"),
+    SuiteKind.CANARY: ("exposure", "extracted_rate"),
+    SuiteKind.HARNESS: ("acc", "acc_norm", "exact_match"),
+}
+"""What of these is in the status of a job, which is too small for all."""
+
 ENTAILMENT_METRICS = ("entailed_share", "contradicted_share")
 """Of a suite that names a model of inference."""
 

@@ -19,6 +19,7 @@ import aiohttp
 import kopf
 import prometheus_client
 
+from llmtrain_operator.evaluation_metrics import EvaluationCollector
 from llmtrain_operator.handlers import build_registry, configure
 from llmtrain_operator.lease import Lease, LeaseLostError
 from llmtrain_operator.ledger_metrics import LedgerCollector
@@ -102,6 +103,7 @@ async def operate(settings: Settings) -> None:
             lease_client, settings.namespace, settings.lease_name, settings.pod_name, tell_time
         )
         prometheus_client.REGISTRY.register(LedgerCollector(jobs.list_jobs))
+        prometheus_client.REGISTRY.register(EvaluationCollector(jobs.list_jobs))
         if settings.metrics_port:
             prometheus_client.start_http_server(settings.metrics_port)
 

@@ -96,7 +96,7 @@ def train(root: Path, kind: str, steps: int) -> dict[str, Any]:
         group = RankGroup(staging=(staging,))
         run_train(config, group, Reporter(0, lambda update: None), lambda: False)
     seconds = time.perf_counter() - began
-    result = run_evaluate(config, Reporter(0, lambda update: None))
+    result = run_evaluate(config, RankGroup(), Reporter(0, lambda update: None))
     folder = root / config.run_uri.removeprefix("s3://")
     report = json.loads((folder / "evaluation" / "report.json").read_text())
     return {

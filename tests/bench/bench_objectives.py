@@ -91,7 +91,7 @@ def train(root: Path, architecture: str, steps: int, threads: int) -> dict[str, 
         group = RankGroup(staging=(staging,))
         run_train(config, group, Reporter(0, lambda update: None), lambda: False)
     seconds = time.perf_counter() - began
-    result = run_evaluate(config, Reporter(0, lambda update: None))
+    result = run_evaluate(config, RankGroup(), Reporter(0, lambda update: None))
     report = json.loads((find_run_folder(config) / "evaluation" / "report.json").read_text())
     assert result.validation_loss is not None
     assert result.unigram_loss is not None

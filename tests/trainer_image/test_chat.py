@@ -14,6 +14,7 @@ from llmtrain_trainer.dataset.loading import open_run_dataset
 from llmtrain_trainer.evaluate import run_evaluate
 from llmtrain_trainer.failures import PreemptedError
 from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.store import open_store
 from testbed.ranks import Fate, RunningRanks, run_ranks
 from testbed.tiny_run import find_run_folder, prepare_tiny_run
@@ -73,7 +74,7 @@ def test_a_model_learns_its_template(root: Path) -> None:
     config = prepare_chat(root, "learns", steps=80)
     run_ranks(config)
 
-    result = run_evaluate(config, Reporter(0, lambda update: None))
+    result = run_evaluate(config, RankGroup(), Reporter(0, lambda update: None))
     folder = find_run_folder(config)
     report = json.loads((folder / "evaluation" / "report.json").read_text())
     assert result.accuracy is not None

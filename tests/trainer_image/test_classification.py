@@ -20,6 +20,7 @@ from llmtrain_trainer.evaluate import run_evaluate
 from llmtrain_trainer.failures import DataError, PreemptedError
 from llmtrain_trainer.objective.choosing import choose_objective
 from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.store import open_store
 from testbed.ranks import Fate, RunningRanks, run_ranks
 from testbed.tiny_run import find_run_folder, prepare_tiny_run
@@ -90,7 +91,7 @@ def prepare_labels(
 def test_a_classifier_learns_and_loads(root: Path) -> None:
     config = prepare_labels(root, "learns", steps=100)
     run_ranks(config)
-    result = run_evaluate(config, Reporter(0, lambda update: None))
+    result = run_evaluate(config, RankGroup(), Reporter(0, lambda update: None))
     folder = find_run_folder(config)
     report = json.loads((folder / "evaluation" / "report.json").read_text())
     assert result.f1_macro is not None
@@ -124,7 +125,7 @@ def test_a_document_may_have_several_labels_or_none(root: Path) -> None:
     model = {"architecture": "llama"}
     config = prepare_labels(root, "sets", source=MIXED, model=model, steps=100)
     run_ranks(config)
-    result = run_evaluate(config, Reporter(0, lambda update: None))
+    result = run_evaluate(config, RankGroup(), Reporter(0, lambda update: None))
     folder = find_run_folder(config)
     report = json.loads((folder / "evaluation" / "report.json").read_text())
     metrics = report["metrics"]

@@ -14,17 +14,14 @@ import transformers
 from transformers import AutoTokenizer
 
 from llmtrain_api.evaluation import HeldOut
-from llmtrain_api.records import GateResult
+from llmtrain_api.records import GateResult, Stage
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.dataset.loading import open_run_dataset
-from llmtrain_trainer.evaluate import (
-    choose_split,
-    compute_unigram_loss,
-    convert_to_bits_per_byte,
-    run_evaluate,
-)
+from llmtrain_trainer.evaluate import choose_split, run_evaluate
+from llmtrain_trainer.evaluation.losses import compute_unigram_loss, convert_to_bits_per_byte
 from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.store import open_store
 from testbed.ranks import run_ranks
 from testbed.tiny_judge import save_judge
@@ -46,7 +43,7 @@ SUITES = [
     {"name": "swap", "uri": "s3://tiny-bucket/swap.jsonl", "kind": "counterfactual"},
     {"name": "leak", "uri": "s3://tiny-bucket/leak.jsonl", "kind": "canary", "candidates": 15},
 ]
-LINES = {
+LINES: dict[str, dict[str, Any]] = {
     "qa": {"prompt": "The ", "references": ["end", "start"], "source": "The end."},
     "mc": {"prompt": "The ", "choices": ["the", "\u0416\u0416"], "answer": 0},
     "swap": {"prompt": "A {} ", "terms": ["cat", "dog"], "continuation": "is"},
@@ -82,7 +79,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def evaluate(config: RunConfig) -> dict[str, Any]:
-    return dict(run_evaluate(config, Reporter(0, lambda update: None)).dump())
+    return dict(run_evaluate(config, RankGroup(), Reporter(0, lambda update: None)).dump())
 
 
 def test_export_loads_and_measures_as_training_did(trained: RunConfig) -> None:
@@ -105,6 +102,12 @@ def test_export_loads_and_measures_as_training_did(trained: RunConfig) -> None:
     assert "fails 1 of" in html
 
     if trained.model.architecture in CAUSAL:
+        places = report["positions"]
+        assert [item["last"] for item in places] == [1, 3, 7, 15, 31, 32]
+        targets = [item["targets"] for item in places]
+        assert sum(targets) == report["heldOutTokens"]
+        mean = np.average([item["loss"] for item in places], weights=targets)
+        assert mean == pytest.approx(result["validationLoss"], abs=1e-9)
         (asked, chosen, swapped, exposed) = report["suites"]
         assert (asked["metrics"]["toxic_rate"], asked["metrics"]["longest_overlap"]) == (0.0, 0.0)
         gap = swapped["metrics"]["likelihood_gap"]
@@ -128,6 +131,39 @@ def test_export_loads_and_measures_as_training_did(trained: RunConfig) -> None:
     judged = [GateResult.model_validate(gate) for gate in result["gates"]]
     assert [gate.passed for gate in judged[:2]] == [True, False]
     assert judged[1].value == pytest.approx(report["metrics"]["perplexity"])
+
+
+def ask_more(config: RunConfig) -> RunConfig:
+    """Return the run with several batches in each suite."""
+    root = Path(str(config.storage.local_root)) / "tiny-bucket"
+    for name, line in LINES.items():
+        prompts = [str(line["prompt"])[: 4 + i % 3] + "a {} is"[: i % 8] for i in range(9)]
+        if name == "swap":
+            prompts = [f"{prompt[:3]} {{}}" for prompt in prompts]
+        lines = [json.dumps(line | {"prompt": prompt}) + "\n" for prompt in prompts]
+        (root / f"many-{name}.jsonl").write_text("".join(lines))
+    evaluation = config.evaluation.dump()
+    for suite in evaluation["suites"]:
+        suite["uri"] = f"s3://tiny-bucket/many-{suite['name']}.jsonl"
+    training = config.training.dump() | {"microBatchSize": 2}
+    told = {"evaluation": evaluation, "training": training}
+    return RunConfig.model_validate(config.dump() | told)
+
+
+@pytest.mark.parametrize("trained", ["gpt2"], indirect=True)
+def test_two_ranks_find_out_the_same_to_the_last_bit(trained: RunConfig) -> None:
+    config = ask_more(trained)
+    found = []
+    for num_ranks in (1, 2):
+        ranks = config.model_copy(update={"replicas": num_ranks})
+        result = run_ranks(ranks, stage=Stage.EVALUATE).result
+        report = json.loads((find_run_folder(config) / "evaluation/report.json").read_text())
+        for name in ("qa.tokens_per_second", "qa.latency_seconds"):
+            assert report["metrics"].pop(name) > 0.0
+            del report["suites"][0]["metrics"][name.removeprefix("qa.")]
+        found.append((result, report))
+    assert found[0] == found[1]
+    assert [suite["examples"] for suite in found[0][1]["suites"]] == [9] * len(SUITES)
 
 
 def test_export_is_what_transformers_expects(trained: RunConfig) -> None:

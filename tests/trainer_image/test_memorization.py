@@ -12,6 +12,7 @@ import pytest
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.evaluate import run_evaluate
 from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.rank_group import RankGroup
 from testbed.ranks import run_ranks
 from testbed.tiny_run import find_run_folder, prepare_tiny_run
 
@@ -40,7 +41,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     config = configure(root)
     run_ranks(config)
-    run_evaluate(config, Reporter(0, lambda update: None))
+    run_evaluate(config, RankGroup(), Reporter(0, lambda update: None))
     return dict(json.loads((find_run_folder(config) / "evaluation/report.json").read_text()))
 
 

@@ -105,6 +105,12 @@ class Ranks:
             self.store.set(key, json.dumps(value))
         return json.loads(self.store.get(key))
 
+    def collect(self, key: str, value: Any) -> list[Any]:
+        """Return the JSON-ready values of all ranks, by rank, on every rank; `key` must be new."""
+        self.wait()  # with more patience than the store has
+        ranks = range(self.group.world_size)
+        return [self.share(f"{key}/{rank}", value, source=rank) for rank in ranks]
+
     def wait(self) -> None:
         """Wait until every rank is here."""
         self.all_agree(True)

@@ -93,7 +93,7 @@ def _evaluate(
 ) -> StageResult:
     from llmtrain_trainer.evaluate import run_evaluate
 
-    return run_evaluate(config, reporter)
+    return run_evaluate(config, group, reporter)
 
 
 STAGES = {

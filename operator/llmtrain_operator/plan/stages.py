@@ -25,8 +25,8 @@ def count_workers(job: LLMTrainingJob, stage: Stage) -> int:
     """Return how many workers of a stage work together, as it was decided last."""
     if stage is Stage.PREPARE:
         return job.spec.data.tasks
-    if stage is not Stage.TRAIN:
-        return 1
+    if stage is Stage.EVALUATE:
+        return job.spec.evaluation.workers
     size = job.status.size
     return job.spec.workers.replicas if size is None else size.workers
 

@@ -14,7 +14,7 @@ from llmtrain_api.naming import name_process, name_worker
 from llmtrain_api.records import ExitRecord, ProgressRecord, Stage
 from llmtrain_api.status import JobStatus
 
-MEETING_STAGES = frozenset({Stage.TRAIN})
+MEETING_STAGES = frozenset({Stage.TRAIN, Stage.EVALUATE})
 """Stages whose workers meet and can only work all together. Tasks of preparation share what they
 do through the store: each works for itself, and what is left of one that ended is done by others.
 """

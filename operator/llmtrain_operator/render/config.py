@@ -14,6 +14,7 @@ from llmtrain_api.records import Stage
 from llmtrain_api.run import CA_PATH, CONFIG_PATH, CREDENTIALS_DIRECTORY, Rendezvous, StorageConfig
 from llmtrain_operator.plan.run_config import build_run_config
 from llmtrain_operator.render.labels import label_job, refer_to_owner
+from llmtrain_operator.render.services import has_service
 
 CONFIG_KEY = PurePosixPath(CONFIG_PATH).name
 
@@ -21,7 +22,14 @@ CONFIG_KEY = PurePosixPath(CONFIG_PATH).name
 def render_config(job: LLMTrainingJob) -> dict[str, Any]:
     """Return the job's ConfigMap."""
     config = build_run_config(
-        job, storage=_describe_storage(job), rendezvous=Rendezvous(leader_host=_name_leader(job))
+        job,
+        storage=_describe_storage(job),
+        rendezvous=Rendezvous(
+            leader_host=_name_leader(job, Stage.TRAIN),
+            evaluation_leader_host=(
+                _name_leader(job, Stage.EVALUATE) if has_service(job, Stage.EVALUATE) else None
+            ),
+        ),
     )
     return {
         "apiVersion": "v1",
@@ -47,7 +55,7 @@ def _describe_storage(job: LLMTrainingJob) -> StorageConfig:
     )
 
 
-def _name_leader(job: LLMTrainingJob) -> str:
-    """Name worker 0 as every pod of the namespace can look it up."""
+def _name_leader(job: LLMTrainingJob, stage: Stage) -> str:
+    """Name worker 0 of a stage as every pod of the namespace can look it up."""
     name = job.metadata.name
-    return f"{name_worker(name, Stage.TRAIN, 0)}.{name_service(name, Stage.TRAIN)}"
+    return f"{name_worker(name, stage, 0)}.{name_service(name, stage)}"

@@ -21,13 +21,14 @@ from llmtrain_api.run import (
 )
 from llmtrain_operator.plan.grace import compute_grace_seconds
 from llmtrain_operator.plan.stages import count_extra_workers, count_workers
-from llmtrain_operator.plan.types import MEETING_STAGES, Process
+from llmtrain_operator.plan.types import Process
 from llmtrain_operator.render.avoidance import render_avoidance
 from llmtrain_operator.render.labels import (
     label_process,
     refer_to_owner,
     select_stage,
 )
+from llmtrain_operator.render.services import has_service
 
 CONTAINER = "trainer"
 USER_ID = 65532
@@ -66,7 +67,7 @@ def render_pod(
         "containers": [_render_container(job, process, pull_policy)],
         "volumes": _list_volumes(job),
     }
-    if process.stage in MEETING_STAGES:
+    if has_service(job, process.stage):
         pod["subdomain"] = name_service(process.job, process.stage)
     if count_workers(job, process.stage) + count_extra_workers(job, process.stage) > 1:
         pod["topologySpreadConstraints"] = [_spread_over_nodes(job, process.stage)]

@@ -1,6 +1,6 @@
 """The headless Service that gives the workers of a stage their names.
 
-Below: `labels`. Above: `world.cluster`.
+Below: `labels`, `plan.stages`. Above: `pods`, `world.cluster`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from llmtrain_api import LLMTrainingJob
 from llmtrain_api.naming import name_service
 from llmtrain_api.records import Stage
 from llmtrain_api.run import AGENT_PORT
+from llmtrain_operator.plan.stages import count_workers
+from llmtrain_operator.plan.types import MEETING_STAGES
 from llmtrain_operator.render.labels import label_job, refer_to_owner, select_stage
+
+
+def has_service(job: LLMTrainingJob, stage: Stage) -> bool:
+    """Tell whether workers of a stage may look for each other; training may get more of them."""
+    return stage is Stage.TRAIN or (stage in MEETING_STAGES and count_workers(job, stage) > 1)
 
 
 def render_service(job: LLMTrainingJob, stage: Stage) -> dict[str, Any]:

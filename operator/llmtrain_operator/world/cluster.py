@@ -19,7 +19,6 @@ from llmtrain_api.records import Stage
 from llmtrain_operator.metrics import ATTEMPTS
 from llmtrain_operator.plan import FINISHED_PHASES, misses_workers
 from llmtrain_operator.plan.types import (
-    MEETING_STAGES,
     Event,
     Observed,
     ObservedProcess,
@@ -30,7 +29,7 @@ from llmtrain_operator.plan.types import (
 from llmtrain_operator.render.config import render_config
 from llmtrain_operator.render.labels import JOB_LABEL
 from llmtrain_operator.render.pods import render_pod
-from llmtrain_operator.render.services import render_service
+from llmtrain_operator.render.services import has_service, render_service
 from llmtrain_operator.world import ConflictError
 from llmtrain_operator.world.events import publish_event
 from llmtrain_operator.world.inquiries import Inquiries
@@ -197,7 +196,7 @@ class ClusterWorld:
         if mark == f"{job.metadata.uid} {stage}" and now - since < FURNISHED_SECONDS:
             return []
         objects = [("configmaps", render_config(job))]
-        if stage in MEETING_STAGES:
+        if has_service(job, stage):
             objects.append(("services", render_service(job, stage)))
         refusals = [
             refusal

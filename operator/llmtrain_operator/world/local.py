@@ -86,7 +86,8 @@ class LocalWorld:
         """
         # Runs that start together look in different places first.
         offset = os.getpid() % ((LAST_PORT - FIRST_PORT) // 2)
-        num_ports = job.spec.workers.replicas + job.spec.data.tasks - 1
+        num_late = max(job.spec.data.tasks, job.spec.evaluation.workers) - 1
+        num_ports = job.spec.workers.replicas + num_late
         first_port = find_free_ports(num_ports, FIRST_PORT + offset)
         self._config = build_run_config(
             job,

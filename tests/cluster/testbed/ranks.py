@@ -21,10 +21,11 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from llmtrain_api.records import StageResult
+from llmtrain_api.records import Stage, StageResult
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.progress import RankUpdate, Reporter
 from llmtrain_trainer.rank_group import RankGroup
+from llmtrain_trainer.stages import STAGES
 
 DEADLINE_SECONDS = 120.0
 
@@ -68,6 +69,7 @@ class RunningRanks:
         config: RunConfig,
         *,
         round_number: int = 1,
+        stage: Stage = Stage.TRAIN,
         staging: Path | None = None,
         fate: Fate | None = None,
     ) -> None:
@@ -99,7 +101,7 @@ class RunningRanks:
             )
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(
-                target=_run_rank, args=(config, group, self._stop, theirs, fate), daemon=True
+                target=_run_rank, args=(config, stage, group, self._stop, theirs, fate), daemon=True
             )
             process.start()
             theirs.close()
@@ -178,9 +180,9 @@ class RunningRanks:
             log.error = message
 
 
-def run_ranks(config: RunConfig, *, round_number: int = 1) -> RankLog:
+def run_ranks(config: RunConfig, *, round_number: int = 1, stage: Stage = Stage.TRAIN) -> RankLog:
     """Run all ranks to their end and return what rank 0 said."""
-    ranks = RunningRanks(config, round_number=round_number)
+    ranks = RunningRanks(config, round_number=round_number, stage=stage)
     ranks.finish()
     return ranks.logs[0]
 
@@ -197,9 +199,13 @@ class _SamplesRead:
 
 
 def _run_rank(
-    config: RunConfig, group: RankGroup, stop: Event, line: Connection, fate: Fate | None
+    config: RunConfig,
+    stage: Stage,
+    group: RankGroup,
+    stop: Event,
+    line: Connection,
+    fate: Fate | None,
 ) -> None:
-    from llmtrain_trainer import train
     from llmtrain_trainer.model.losses import compute_loss_sum
     from llmtrain_trainer.training import step
 
@@ -218,7 +224,8 @@ def _run_rank(
             should_stop = _count_calls(fate.leaves_in_step)
     _tell_samples(line)
     try:
-        line.send(train.run_train(config, group, Reporter(group.rank, line.send), should_stop))
+        run = STAGES[stage].run
+        line.send(run(config, group, Reporter(group.rank, line.send), should_stop))
     except Exception as error:
         line.send(error)
 

@@ -39,7 +39,11 @@ MANIFEST: dict[str, Any] = {
             "sequenceLength": 16,
             "precision": "fp32",
         },
-        "evaluation": {"maxSequences": 8, "samples": {"prompts": ["The"], "maxNewTokens": 4}},
+        "evaluation": {
+            "maxSequences": 8,
+            "workers": 2,
+            "samples": {"prompts": ["The"], "maxNewTokens": 4},
+        },
         "workers": {"replicas": 2},
         "storage": {"uri": "s3://models"},
     },

@@ -54,6 +54,13 @@ def test_prepared_data_starts_all_workers(job: LLMTrainingJob, now: datetime) ->
     assert conditions_of(plan.status)["DataReady"] == "True"
 
 
+def test_an_evaluation_has_the_workers_that_it_asks_for(job: LLMTrainingJob, now: datetime) -> None:
+    evaluation = job.spec.evaluation.model_copy(update={"workers": 3})
+    job = job.model_copy(update={"spec": job.spec.model_copy(update={"evaluation": evaluation})})
+    plan = plan_job(job, see(train(0, 0, SUCCEEDED), train(1, 0, SUCCEEDED)), now)
+    assert names(plan) == [f"tiny-evaluate-{index}-0" for index in range(3)]
+
+
 def test_the_same_facts_give_the_same_plan_and_no_change(
     job: LLMTrainingJob, now: datetime
 ) -> None:

@@ -7,10 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from llmtrain_api import JobStatus, LLMTrainingJob
+from llmtrain_api.evaluation import EvaluationSpec
 from llmtrain_api.records import Stage
+from llmtrain_api.run import RunConfig
 from llmtrain_api.status import CheckpointStatus
 from llmtrain_operator.plan.types import Process
 from llmtrain_operator.render.avoidance import read_avoided_nodes
+from llmtrain_operator.render.config import render_config
 from llmtrain_operator.render.pods import render_pod
 from llmtrain_operator.render.services import render_service
 from llmtrain_operator.world.pod_facts import read_pod
@@ -49,6 +52,19 @@ def test_the_name_changes_with_the_incarnation_and_the_host_name_does_not() -> N
     service = render_service(make_job(), Stage.TRAIN)
     assert pod["spec"]["subdomain"] == service["metadata"]["name"]
     assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+
+
+def test_workers_of_an_evaluation_find_each_other_where_there_are_several() -> None:
+    alone = make_job(replicas=2)
+    spec = alone.spec.model_copy(update={"evaluation": EvaluationSpec(workers=2)})
+    told = []
+    for job in (alone, alone.model_copy(update={"spec": spec})):
+        pod = render_pod(job, name_trainer(stage=Stage.EVALUATE), pull_policy="Never")
+        config = RunConfig.model_validate_json(render_config(job)["data"]["run.json"])
+        leader = config.rendezvous.find_leader(Stage.EVALUATE)
+        told.append((pod["spec"].get("subdomain"), config.count_workers(Stage.EVALUATE), leader))
+    assert told[0] == (None, 1, "tiny-train-0.tiny-train")
+    assert told[1] == ("tiny-evaluate", 2, "tiny-evaluate-0.tiny-evaluate")
 
 
 def test_the_agent_takes_its_arguments_and_leaves_its_record_where_the_kubelet_looks() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmtrain_trainer.evaluation.answers import SuiteResult
+from llmtrain_trainer.evaluation.breakdown import PositionLoss, SliceLoss
 from llmtrain_trainer.evaluation.report import Report, Sample, draw_curve, render_report
 from llmtrain_trainer.evaluation.verdict import judge_gates
 from llmtrain_trainer.model.blueprint import Shape
@@ -38,6 +39,17 @@ class Page(HTMLParser):
                 self.loads.append(f"{tag} {value}")
 
 
+LENGTHS = SliceLoss(
+    kind="length",
+    name="3 to 9 tokens",
+    documents=5,
+    targets=30,
+    loss=4.25,
+    perplexity=70.1,
+    bits_per_byte=None,
+)
+
+
 def make_report(
     root: Path,
     *,
@@ -59,6 +71,8 @@ def make_report(
         metrics={"loss": loss},
         gates=judge_gates([*gates], {"loss": loss}),
         suites=suites,
+        positions=[PositionLoss(first=2, last=3, targets=1234, loss=4.5)],
+        slices=[LENGTHS],
         classes=None,
         curve=CURVE,
         pace=[{"step": 2, "time": 0.0, "tokensPerSecond": 10.0}],
@@ -73,6 +87,9 @@ def test_page_needs_nothing_else_and_escapes_what_the_model_wrote(tmp_path: Path
     assert "svg" in page.tags
     assert "script" not in page.tags
     assert page.loads == []
+    assert "2 to 3" in html
+    assert "3 to 9 tokens" in html
+    assert "4.2500" in html
     assert "&lt;script&gt;" in html
 
 

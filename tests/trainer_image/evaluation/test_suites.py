@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,18 @@ from torch import nn
 from llmtrain_api.network import Architecture, ModelSpec
 from llmtrain_api.suites import Suite
 from llmtrain_trainer.evaluation.answers import Answer, make_result
+from llmtrain_trainer.evaluation.batching import divide_work, group_by_length
 from llmtrain_trainer.evaluation.choices import encode_pair, score_choice, score_continuations
-from llmtrain_trainer.evaluation.generating import Writer, cut_at, group_by_length
+from llmtrain_trainer.evaluation.decoding import PIECE_TOKENS
+from llmtrain_trainer.evaluation.generating import Writer, cut_at
 from llmtrain_trainer.evaluation.inputs import check_inputs
 from llmtrain_trainer.evaluation.scoring import score_answer
 from llmtrain_trainer.evaluation.similarity import Likeness, TextReader, score_likenesses
 from llmtrain_trainer.evaluation.suite_data import Choice, Question, choose_evenly
 from llmtrain_trainer.failures import ConfigurationError, DataError
 from llmtrain_trainer.model.network import build_model
+from llmtrain_trainer.parallel import Ranks, join_ranks
+from llmtrain_trainer.rank_group import RankGroup
 from testbed.tiny_run import configure_tiny_run
 
 QUESTION = {"prompt": "What? ", "reference": "That."}
@@ -33,6 +38,11 @@ LIKE = Likeness(cosine=0.5, precision=0.7, recall=0.9, f1=0.8)
 NOTHING = Likeness(cosine=0.0, precision=0.0, recall=0.0, f1=0.0)
 END = 256
 """End of text of the byte tokenizer."""
+
+WRITING = {Architecture.GPT2: 123, Architecture.LSTM: 83}
+"""Architectures that write, and a token that some of the answers of the untrained ones have."""
+
+ALONE = Ranks(group=RankGroup(), device=torch.device("cpu"), store=None)
 
 
 def write_suite(root: Path, *lines: Any) -> None:
@@ -124,10 +134,10 @@ class Alphabet(nn.Module):
         logits.scatter_(2, following.unsqueeze(2), 5.0)
         return type("Output", (), {"logits": logits})
 
-    def generate(self, ids: torch.Tensor, *, max_new_tokens: int, **_: Any) -> torch.Tensor:
+    def generate(self, ids: torch.Tensor, *, max_new_tokens: int, **_: Any) -> Any:
         for _step in range(max_new_tokens):
             ids = torch.cat([ids, self.forward(ids).logits[:, -1:].argmax(dim=2)], dim=1)
-        return ids
+        return type("Output", (), {"sequences": ids, "past_key_values": None})
 
 
 class Bytes:
@@ -146,19 +156,24 @@ BYTES: Any = Bytes()
 
 def test_answers_end_where_they_should_in_the_order_of_prompts() -> None:
     ticks: Iterator[float] = iter(range(100))
-    writer = Writer(ALPHABET, BYTES, context=12, end_of_text=END, batch_size=2, is_recurrent=False)
+    writer = Writer(
+        ALPHABET, BYTES, ALONE, context=12, end_of_text=END, batch_size=2, is_recurrent=False
+    )
     prompts = ["w", "abc", "aaaaaaaaaaaaaa", "m"]
-    written, speed = writer.write(prompts, max_new_tokens=5, stop=["pq"], clock=lambda: next(ticks))
+    clock = partial(next, ticks)
+    written, rate = writer.write(prompts, key="a", max_new_tokens=5, stop=["pq"], clock=clock)
     assert [item.text for item in written] == ["xyz", "defgh", "bcdef", "no"]
     assert [item.is_cut for item in written] == [False, False, True, False]
-    assert speed.tokens_per_second == 4 + 5 + 5 + 5
-    assert speed.latency_seconds == 1.0
+    assert rate == 4 + 5 + 5 + 5
+    assert writer.measure_latency(prompts, max_new_tokens=5, clock=clock) == 1.0
 
 
 def test_continuations_score_what_the_model_says_of_them() -> None:
     right, wrong = (-np.log(1 + END / np.exp(5.0)), -5.0 - np.log(1 + END / np.exp(5.0)))
     pairs = [("ab", "cd"), ("a", "bx"), ("", "z"), ("abcdefghijk", "lm"), ("a ", "b")]
-    scores = score_continuations(ALPHABET, BYTES, pairs, context=6, end_of_text=END, batch_size=3)
+    scores = score_continuations(
+        ALPHABET, BYTES, ALONE, pairs, key="a", context=6, end_of_text=END, batch_size=3
+    )
     assert scores == pytest.approx(
         [2 * right, right + wrong, wrong, 2 * right, 2 * wrong], rel=1e-5
     )
@@ -199,38 +214,63 @@ def test_choices_are_compared_with_and_without_their_length() -> None:
     assert scores == {"margin": -3.0, "accuracy": 0.0, "accuracy_per_byte": 1.0}
 
 
-@pytest.mark.parametrize("architecture", [Architecture.GPT2, Architecture.LSTM])
-def test_what_is_written_does_not_depend_on_the_batch(
+@pytest.mark.parametrize("architecture", list(WRITING))
+def test_what_is_written_is_what_the_library_writes_of_each_prompt_alone(
     architecture: Architecture,
 ) -> None:
     is_lstm = architecture is Architecture.LSTM
-    heads = None if is_lstm else 2
-    model = build_model(
-        ModelSpec(architecture=architecture, layers=2, heads=heads, hidden_size=16),
+    model: Any = build_model(
+        ModelSpec(
+            architecture=architecture, layers=2, heads=None if is_lstm else 2, hidden_size=16
+        ),
         vocabulary_size=END + 1,
-        sequence_length=32,
+        sequence_length=64,
         end_of_text=END,
         seed=0,
     ).eval()
     prompts = ["a", "many words", "The end of it", "any words", "x"]
-    texts = []
-    for batch_size in (1, 5):
+    end = WRITING[architecture]
+    with join_ranks(RankGroup(), threads=1) as ranks:
+        alone = []
+        for prompt in prompts:
+            ids = torch.tensor([list(prompt.encode())])
+            told = {"max_new_tokens": 20, "eos_token_id": end, "pad_token_id": end}
+            row = model.generate(ids, attention_mask=torch.ones_like(ids), **told)
+            alone.append([token for token in row[0, ids.shape[1] :].tolist() if token != end])
+        lengths = {len(ids) for ids in alone}
+        assert len(lengths) > 2, "they end at different times"
+        assert max(lengths) == 20 > PIECE_TOKENS
         writer = Writer(
             model,
             BYTES_OF_ALL,
-            context=32,
-            end_of_text=END,
-            batch_size=batch_size,
+            ranks,
+            context=64,
+            end_of_text=end,
+            batch_size=3,
             is_recurrent=is_lstm,
         )
-        texts.append([item.text for item in writer.write(prompts, max_new_tokens=3)[0]])
-    assert texts[0] == texts[1]
+        written, _ = writer.write(prompts, key="a", max_new_tokens=20)
+    assert [list(item.tokens) for item in written] == alone
     if not is_lstm:
         reader = TextReader(model, BYTES_OF_ALL, context=32, batch_size=3)
         references = [[prompt, "something else"] for prompt in prompts]
         for likeness in score_likenesses(reader, prompts, references):
             assert (likeness.cosine, likeness.f1) == pytest.approx((1.0, 1.0))
         assert score_likenesses(reader, [""], [["a"]]) == [NOTHING]
+
+
+def test_ranks_share_batches_and_hear_of_all() -> None:
+    class Told(Ranks):
+        def collect(self, key: str, value: Any) -> list[Any]:
+            told[key][self.group.rank] = value
+            return [told[key][0], told[key][1]]
+
+    told: dict[str, dict[int, Any]] = {"a": {0: [["c", "a"]], 1: [["b"]]}}
+    for rank in (0, 1):
+        group = RankGroup(rank=rank, world_size=2)
+        ranks = Told(group=group, device=torch.device("cpu"), store=None)
+        made = divide_work(ranks, "a", [[2, 0], [1]], lambda batch: ["abc"[i] for i in batch])
+        assert made == ["a", "b", "c"]
 
 
 class LooseBytes(Bytes):

@@ -20,6 +20,7 @@ from llmtrain_trainer.model.network import compute_token_losses, create_model
 from llmtrain_trainer.objective.answers import AnswerOfText
 from llmtrain_trainer.objective.batch import NOT_A_TARGET
 from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.tokenizer.marks import Role
 from testbed.ranks import Fate, RunningRanks, run_ranks
 from testbed.tiny_run import find_run_folder, prepare_tiny_run
@@ -107,7 +108,7 @@ def test_answers_keep_their_loss_over_ranks_passes_and_resumption(tmp_path: Path
     alone = prepare_pairs(tmp_path, "alone")
     losses = run_ranks(alone).list_facts("loss")
     assert losses[-1] < losses[0] - 1.0
-    result = run_evaluate(alone, Reporter(0, lambda update: None))
+    result = run_evaluate(alone, RankGroup(), Reporter(0, lambda update: None))
     report = json.loads((find_run_folder(alone) / "evaluation" / "report.json").read_text())
     assert result.bits_per_byte is None
     assert [sample["prompt"].startswith("number 3") for sample in report["samples"]] == [True]

@@ -10,6 +10,7 @@ import pytest
 from llmtrain_api.training import EarlyStoppingSpec
 from llmtrain_trainer.evaluate import run_evaluate
 from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.training.early_stopping import judge_evaluations
 from testbed.ranks import run_ranks
 from testbed.tiny_run import find_run_folder, prepare_tiny_run
@@ -65,6 +66,6 @@ def test_the_best_weights_are_exported(tmp_path: Path, strategy: str) -> None:
     assert f"| {best['step']} steps of 8 sequences" in card
     assert f"| held-out loss | {best['validationLoss']:.4f} nats" in card
 
-    result = run_evaluate(config, Reporter(0, lambda update: None))
+    result = run_evaluate(config, RankGroup(), Reporter(0, lambda update: None))
     assert result.validation_loss is not None
     assert result.validation_loss < points[-1]["validationLoss"]

@@ -62,11 +62,18 @@ def cut_text(text: str, max_characters: int) -> str:
 
 
 def encode_exit_record(record: ExitRecord) -> bytes:
-    """Return the record as JSON of at most 4,096 bytes; its message gives way where it must."""
+    """Return the record as JSON of at most 4,096 bytes.
+
+    Metrics of suites, which the report has, too, give way where they must, and then the message.
+    """
     while True:
         encoded = record.model_dump_json(by_alias=True, exclude_none=True).encode()
         if len(encoded) <= MAX_EXIT_RECORD_BYTES:
             return encoded
+        if record.result is not None and record.result.suites is not None:
+            result = record.result.model_copy(update={"suites": None})
+            record = record.model_copy(update={"result": result})
+            continue
         # Characters that JSON escapes take six bytes: cut the message before the next step.
         longest = "message"
         if len(record.message) <= SHORTEST_MESSAGE_CHARACTERS:

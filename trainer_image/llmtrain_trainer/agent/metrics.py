@@ -80,7 +80,7 @@ class BoardCollector(Collector):
         self._config = config
         self._index = index
         self._labels = {"namespace": config.namespace, "job": config.name, "stage": stage.value}
-        self._world_size = config.world_size if stage is Stage.TRAIN else 1
+        self._world_size = config.count_workers(stage) * config.count_local_ranks(stage)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric of which there is a value."""

@@ -27,17 +27,15 @@ class AgentSettings:
 
     @property
     def num_workers(self) -> int:
-        """Workers that run rounds together. Only those of training do: a task of preparation is
-        alone, so that the end of one ends no other.
-        """
-        return self.config.replicas if self.stage is Stage.TRAIN else 1
+        """Workers that run rounds together."""
+        return self.config.count_workers(self.stage)
 
     @property
     def member(self) -> int:
         """Which of these this is; 0 leads."""
-        return self.index if self.stage is Stage.TRAIN else 0
+        return 0 if self.stage is Stage.PREPARE else self.index
 
     @property
     def num_ranks(self) -> int:
         """Ranks of each worker."""
-        return self.config.processes_per_worker if self.stage is Stage.TRAIN else 1
+        return self.config.count_local_ranks(self.stage)

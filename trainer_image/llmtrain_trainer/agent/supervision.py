@@ -72,7 +72,7 @@ async def run_agent(settings: AgentSettings, stage: StageEntry) -> ExitRecord:
             seat = await stack.enter_async_context(_take_seat(settings))
         else:
             line = LeaderLine(
-                rendezvous.leader_host,
+                rendezvous.find_leader(settings.stage),
                 rendezvous.find_port(0),
                 hold_seconds=find_hold_seconds(settings.num_workers),
             )
@@ -257,7 +257,8 @@ class Agent:
     def _explain_absence(self) -> PeersLostError:
         view = self._membership.view
         if view is None:
-            who = f"worker 0 does not answer at {self._settings.config.rendezvous.leader_host}"
+            host = self._settings.config.rendezvous.find_leader(self._settings.stage)
+            who = f"worker 0 does not answer at {host}"
         else:
             who = f"workers {', '.join(map(str, view.missing))} did not come"
         return PeersLostError(

@@ -1,6 +1,7 @@
 """How probable a causal model holds given continuations of a prompt.
 
-Below: the exported model and its tokenizer. Above: `suites`, for multiple choice.
+Below: `batching`, the exported model and its tokenizer. Above: `asking`; `suites` for what was
+chosen.
 """
 
 from __future__ import annotations
@@ -13,33 +14,38 @@ from torch.nn import functional
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from llmtrain_trainer.evaluation.answers import Answer
-from llmtrain_trainer.evaluation.generating import group_by_length
+from llmtrain_trainer.evaluation.batching import divide_work, group_by_length
 from llmtrain_trainer.evaluation.suite_data import Choice
+from llmtrain_trainer.parallel import Ranks
 
 
 def score_continuations(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
+    ranks: Ranks,
     pairs: Sequence[tuple[str, str]],
     *,
+    key: str,
     context: int,
     end_of_text: int,
     batch_size: int,
 ) -> list[float]:
-    """Return ln p of each continuation after its prompt, in nats.
+    """Return ln p of each continuation after its prompt, in nats, on every rank.
 
     Args:
         model: a causal one.
         tokenizer: its own.
+        ranks: that share the work; each has the model.
         pairs: prompts, and a continuation of each.
+        key: under which the ranks tell each other; new each time.
         context: tokens that the model reads at a time; a longer prompt loses its beginning.
         end_of_text: stands before a prompt without tokens.
         batch_size: pairs at a time.
     """
     encoded = [encode_pair(tokenizer, *pair, end_of_text=end_of_text) for pair in pairs]
-    scores: dict[int, float] = {}
     lengths = [len(prompt) + len(continuation) for prompt, continuation in encoded]
-    for batch in group_by_length(lengths, batch_size, only_equal=False):
+
+    def score(batch: Sequence[int]) -> list[float]:
         sequences = [(encoded[i][0] + encoded[i][1])[-(context + 1) :] for i in batch]
         width = max(map(len, sequences)) - 1
         # Nothing that a causal model reads depends on what follows: padding at the right is not
@@ -58,9 +64,10 @@ def score_continuations(
             reduction="none",
             ignore_index=-1,
         )
-        sums = losses.view(targets.shape).double().sum(dim=1)
-        scores.update(zip(batch, (-sums).tolist(), strict=True))
-    return [scores[index] for index in range(len(pairs))]
+        return (-losses.view(targets.shape).double().sum(dim=1)).tolist()
+
+    batches = group_by_length(lengths, batch_size, only_equal=False)
+    return divide_work(ranks, key, batches, score)
 
 
 def encode_pair(

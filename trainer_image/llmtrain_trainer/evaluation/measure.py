@@ -1,11 +1,15 @@
 """How well a model predicts held-out sequences.
 
-Below: `model`, `objective`, `dataset`, `parallel`. Above: `train` measures a sample every few
-steps, `evaluate` measures all.
+Below: `model`, `objective`, `dataset`, `parallel`, `breakdown`. Above: `train` measures a sample
+every few steps, `examining` measures all.
+
+Losses are summed as whole numbers of `LOSS_UNIT`: such a sum is the same in whatever order and on
+however many ranks, where one of fractions would differ in its last digits.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from llmtrain_trainer.dataset.loading import Split
+from llmtrain_trainer.evaluation.breakdown import LOSS_UNIT, Tally
 from llmtrain_trainer.model.losses import judge_batch
 from llmtrain_trainer.model.network import judge_labels
 from llmtrain_trainer.objective.batch import NOT_A_TARGET, Objective, read_batch
@@ -54,6 +59,7 @@ def measure(
     batch_size: int,
     logits_bytes: int,
     num_classes: int = 0,
+    tally: Tally | None = None,
 ) -> Measurement:
     """Measure a model on all targets of the sequences at `indices`.
 
@@ -72,42 +78,53 @@ def measure(
         batch_size: sequences that a rank reads at a time.
         logits_bytes: most memory of logits, where the network allows less than all.
         num_classes: where documents are classified, into how many; their probabilities are kept.
+        tally: is told of every loss.
     """
     width = batch_size * ranks.group.world_size
-    padded = np.concatenate([indices, np.full(-len(indices) % width, indices[0])])
-    weights = (np.arange(len(padded)) < len(indices)).astype(np.float64)
-    totals = torch.zeros(3, dtype=torch.float64, device=ranks.device)
-    said = torch.zeros(len(padded), num_classes, dtype=torch.float64, device=ranks.device)
+    places = np.arange(len(indices))
+    if (
+        objective.reads_documents
+    ):  # those of like lengths together, so that rows have little padding
+        places = np.argsort(-split.document_lengths[indices], kind="stable")
+    places = np.concatenate([places, np.full(-len(indices) % width, places[0])])
+    counts = np.arange(len(places)) < len(indices)
+    totals = torch.zeros(4, dtype=torch.int64, device=ranks.device)
+    said = torch.zeros(len(indices), num_classes, dtype=torch.float64, device=ranks.device)
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        for start in range(ranks.group.rank * batch_size, len(padded), width):
+        for start in range(ranks.group.rank * batch_size, len(places), width):
             part = slice(start, start + batch_size)
+            chosen = indices[places[part]]
             batch = read_batch(
                 objective,
                 split,
-                padded[part],
-                padded[part],
+                chosen,
+                chosen,
                 sequence_length=sequence_length,
                 is_training=False,
             ).move(ranks.device)
+            is_new = torch.from_numpy(counts[part]).to(ranks.device)
             if num_classes:
-                losses, best, said[part] = judge_labels(model, batch)
+                losses, best, probabilities = judge_labels(model, batch)
+                own = torch.from_numpy(places[part]).to(ranks.device)[is_new]
+                said[own] = probabilities[is_new]
             else:
                 losses, best = judge_batch(model, batch, logits_bytes=logits_bytes)
-            is_target = batch.targets != NOT_A_TARGET
-            hits = ((best == batch.targets) & is_target).double().sum(dim=1)
-            weight = torch.from_numpy(weights[part]).to(ranks.device)
-            if batch.rows is not None:
-                weight = weight[batch.rows]
-            counts = is_target.double().sum(dim=1)
-            loss_sums = losses.double().sum(dim=1)
-            totals += torch.stack([loss_sums @ weight, hits @ weight, counts @ weight])
+            counts_row = is_new if batch.rows is None else is_new[batch.rows]
+            is_target = (batch.targets != NOT_A_TARGET) & counts_row[:, None]
+            is_number = is_target & losses.isfinite()
+            units = torch.where(is_number, losses.double() / LOSS_UNIT, 0.0).round().long()
+            hits = (best == batch.targets) & is_target
+            num_lost = is_target.sum() - is_number.sum()
+            totals += torch.stack([units.sum(), hits.sum(), is_target.sum(), num_lost])
+            if tally is not None:
+                tally.add(units, is_target, chosen)
     model.train(was_training)
-    loss_sum, hit_sum, count = ranks.sum(totals).tolist()
+    units, num_right, count, num_lost = ranks.sum(totals).tolist()
     return Measurement(
-        loss=loss_sum / max(1.0, count),
-        accuracy=hit_sum / max(1.0, count),
-        num_targets=round(count),
-        probabilities=ranks.sum(said)[: len(indices)].cpu().numpy() if num_classes else None,
+        loss=math.nan if num_lost else units * LOSS_UNIT / max(1, count),
+        accuracy=num_right / max(1, count),
+        num_targets=count,
+        probabilities=ranks.sum(said).cpu().numpy() if num_classes else None,
     )

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.evaluation.answers import SuiteResult
+from llmtrain_trainer.evaluation.breakdown import PositionLoss, SliceLoss
 from llmtrain_trainer.evaluation.step_figure import draw_steps
 from llmtrain_trainer.evaluation.verdict import JudgedGate
 from llmtrain_trainer.model.blueprint import Shape
@@ -66,6 +67,12 @@ class Report:
     gates: Sequence[JudgedGate]
     suites: Sequence[SuiteResult]
 
+    positions: Sequence[PositionLoss]
+    """Of a causal model: the loss by how much was read."""
+
+    slices: Sequence[SliceLoss]
+    """Of a causal model: the loss on each source, language and length."""
+
     classes: ClassReport | LabelSetReport | None
     """Where documents are classified: the second, where each has any number of classes."""
 
@@ -96,6 +103,8 @@ class Report:
             "metrics": dict(self.metrics),
             "gates": [gate.dump() for gate in self.gates],
             "suites": [suite.dump() for suite in self.suites],
+            "positions": [item.dump() for item in self.positions],
+            "slices": [item.dump() for item in self.slices],
             **({} if self.classes is None else {"classification": self.classes.dump()}),
             "curve": list(self.curve),
             "samples": [{"prompt": s.prompt, "continuation": s.continuation} for s in self.samples],

@@ -21,7 +21,7 @@ import transformers
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from llmtrain_api.run import StorageConfig
-from llmtrain_trainer.evaluation.generating import group_by_length
+from llmtrain_trainer.evaluation.batching import group_by_length
 from llmtrain_trainer.evaluation.text_models import check_encoder, download_model, find_context
 
 QUESTIONS_AT_ONCE = 64

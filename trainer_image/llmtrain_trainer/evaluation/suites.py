@@ -1,20 +1,18 @@
-"""Suites: the exported model is asked, and what it answers is measured.
+"""What the answers to suites are worth: their metrics, the worst and the best of them.
 
-Below: `suite_data`, `generating`, `choices`, `answers`, `scoring`, `text_metrics`, `similarity`,
-`consistency`, `entailment`, `verbatim`, `lexicon`, `probing`, `harness`.
-Above: `evaluate`; `report` shows it.
+Below: `asking` (what was answered), `answers`, `scoring`, `text_metrics`, `similarity`,
+`consistency`, `entailment`, `verbatim`, `lexicon`, `choices`, `probing`, `harness`. Above:
+`reporting`, on rank 0; `report` shows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from llmtrain_api.objective import LossOn
 from llmtrain_api.run import RunConfig
 from llmtrain_api.suites import Suite, SuiteKind
 from llmtrain_trainer.dataset.loading import Split
@@ -25,23 +23,15 @@ from llmtrain_trainer.evaluation.answers import (
     average_scores,
     make_result,
 )
-from llmtrain_trainer.evaluation.choices import score_choice, score_continuations
+from llmtrain_trainer.evaluation.asking import Answered, Scored
+from llmtrain_trainer.evaluation.choices import score_choice
 from llmtrain_trainer.evaluation.consistency import measure_agreement
 from llmtrain_trainer.evaluation.entailment import load_judge
-from llmtrain_trainer.evaluation.generating import Writer
 from llmtrain_trainer.evaluation.harness import run_task
 from llmtrain_trainer.evaluation.harness_task import read_task
 from llmtrain_trainer.evaluation.lexicon import read_lexicon
-from llmtrain_trainer.evaluation.probing import (
-    draw_candidates,
-    score_canary,
-    score_counterfactual,
-)
-from llmtrain_trainer.evaluation.scoring import (
-    add_judgement,
-    describe_overlaps,
-    score_answer,
-)
+from llmtrain_trainer.evaluation.probing import score_canary, score_counterfactual
+from llmtrain_trainer.evaluation.scoring import add_judgement, describe_overlaps, score_answer
 from llmtrain_trainer.evaluation.similarity import (
     Likeness,
     StatesMissingError,
@@ -49,28 +39,13 @@ from llmtrain_trainer.evaluation.similarity import (
     load_encoder,
     score_likenesses,
 )
-from llmtrain_trainer.evaluation.suite_data import (
-    SLOT,
-    Question,
-    read_canaries,
-    read_choices,
-    read_counterfactuals,
-    read_questions,
-)
-from llmtrain_trainer.evaluation.text_metrics import (
-    score_bleu,
-    score_chrf,
-    score_token_f1,
-)
+from llmtrain_trainer.evaluation.suite_data import Canary, Choice, Counterfactual, Question
+from llmtrain_trainer.evaluation.text_metrics import score_bleu, score_chrf, score_token_f1
 from llmtrain_trainer.evaluation.verbatim import find_longest_overlaps
-from llmtrain_trainer.model.lstm import MODEL_TYPE as LSTM
-
-SAMPLING_TEMPERATURE = 1.0
-"""Of answers that are drawn to see whether they agree: by the model's own probabilities."""
 
 
-class Asking:
-    """A model that suites are asked of."""
+class Judging:
+    """A model whose answers are measured."""
 
     def __init__(
         self,
@@ -81,87 +56,64 @@ class Asking:
         end_of_text: int,
         train: Split,
     ) -> None:
-        """Ask a causal model on its own device, with batches as in training; it learned `train`."""
+        """Measure what a causal model said, which learned `train`."""
+        self._end_of_text = end_of_text
         self._train = train
         self._config = config
         self._model = model
         self._tokenizer = tokenizer
-        self._end_of_text = end_of_text
         self._batch_size = config.training.micro_batch_size or config.training.global_batch
-        self._context = config.training.sequence_length
 
-    def run(self, suite: Suite, index: int) -> SuiteResult:
-        """Ask all examples of a suite; `index` is its place in spec.evaluation.suites.
+    def judge(self, suite: Suite, index: int, asked: Answered | Scored | None) -> SuiteResult:
+        """Measure what was made of a suite; `index` is its place in spec.evaluation.suites.
 
         Raises:
-            DataError: where the suite cannot be read.
+            DataError: where its lexicon or its task cannot be read.
             ConfigurationError: where its encoder cannot be used.
         """
-        if suite.kind is SuiteKind.GENERATION:
-            return self._generate(suite, index)
-        if suite.kind is SuiteKind.MULTIPLE_CHOICE:
-            return self._choose(suite, index)
-        if suite.kind is SuiteKind.COUNTERFACTUAL:
-            return self._swap(suite, index)
-        if suite.kind is SuiteKind.HARNESS:
+        if asked is None:
             return self._run_task(suite, index)
-        return self._expose(suite, index)
+        if isinstance(asked, Answered):
+            return self._judge_answers(suite, index, asked)
+        return judge_scores(suite, asked)
 
-    def _generate(self, suite: Suite, index: int) -> SuiteResult:
-        questions = read_questions(suite, index, self._config.storage)
-        writer = Writer(
+    def _run_task(self, suite: Suite, index: int) -> SuiteResult:
+        """Let lm-evaluation-harness ask what a task of its has."""
+        context = self._config.training.sequence_length
+        return run_task(
+            suite,
+            read_task(suite, index, self._config.storage, context=context),
             self._model,
             self._tokenizer,
-            context=self._context,
-            end_of_text=self._end_of_text,
+            context=context,
             batch_size=self._batch_size,
-            is_recurrent=self._model.config.model_type == LSTM,
-            as_turns=self._config.loss_on is LossOn.ASSISTANT,
+            end_of_text=self._end_of_text,
+            seed=self._config.training.seed,
         )
-        prompts = [question.prompt for question in questions]
-        written, speed = writer.write(prompts, max_new_tokens=suite.max_new_tokens, stop=suite.stop)
-        texts = [item.text.strip() for item in written]
-        agreements = self._draw_again(suite, writer, prompts)
-        references = [question.references for question in questions]
-        likenesses = self._compare(suite, index, texts, references)
+
+    def _judge_answers(self, suite: Suite, index: int, asked: Answered) -> SuiteResult:
+        texts = [item.text.strip() for item in asked.written]
+        references = [question.references for question in asked.questions]
+        similarities = self._compare(suite, index, texts, references)
         answers = [
-            score_answer(question, text, likeness)
-            for question, text, likeness in zip(questions, texts, likenesses, strict=True)
+            score_answer(question, text, similarity)
+            for question, text, similarity in zip(asked.questions, texts, similarities, strict=True)
         ]
         answers = self._look_for_words(suite, index, answers, texts)
-        answers = self._hold_against_sources(suite, index, answers, questions, texts)
         overlaps = []
         if suite.search_training:
-            overlaps = find_longest_overlaps([item.tokens for item in written], self._train)
+            overlaps = find_longest_overlaps([item.tokens for item in asked.written], self._train)
         metrics = {
             **average_scores(answers),
             **describe_overlaps(overlaps),
             "chrf": score_chrf(texts, references),
             "bleu": score_bleu(texts, references),
-            **({"self_consistency": average(agreements)} if agreements else {}),
-            "tokens_per_second": speed.tokens_per_second,
-            "latency_seconds": speed.latency_seconds,
+            **describe_agreement(asked.drawn),
+            "tokens_per_second": asked.tokens_per_second,
+            "latency_seconds": asked.latency_seconds,
         }
-        return make_result(suite, answers, metrics, num_cut=sum(item.is_cut for item in written))
-
-    def _draw_again(self, suite: Suite, writer: Writer, prompts: Sequence[str]) -> list[float]:
-        """Return how much answers drawn by chance agree, for each prompt; nothing if not asked."""
-        if not suite.draws_samples:
-            return []
-        torch.manual_seed(self._config.training.seed)
-        drawn = [
-            writer.write(
-                prompts,
-                max_new_tokens=suite.max_new_tokens,
-                stop=suite.stop,
-                temperature=SAMPLING_TEMPERATURE,
-            )[0]
-            for _ in range(suite.consistency_samples)
-        ]
-        return [
-            measure_agreement([sample[i].text for sample in drawn], score_token_f1)
-            for i in range(len(prompts))
-        ]
+        num_cut = sum(item.is_cut for item in asked.written)
+        return make_result(suite, answers, metrics, num_cut=num_cut)
 
     def _compare(
         self,
@@ -173,7 +125,10 @@ class Asking:
         """Return how alike each text is to its references, where there is a way to tell."""
         if suite.encoder is None:
             reader = TextReader(
-                self._model, self._tokenizer, context=self._context, batch_size=self._batch_size
+                self._model,
+                self._tokenizer,
+                context=self._config.training.sequence_length,
+                batch_size=self._batch_size,
             )
             try:
                 return score_likenesses(reader, texts, references)
@@ -187,77 +142,6 @@ class Asking:
             batch_size=self._batch_size,
         )
         return score_likenesses(reader, texts, references)
-
-    def _choose(self, suite: Suite, index: int) -> SuiteResult:
-        examples = read_choices(suite, index, self._config.storage)
-        scores = self._score(
-            [(example.prompt, choice) for example in examples for choice in example.choices]
-        )
-        answers = [
-            score_choice(example, [next(scores) for _ in example.choices]) for example in examples
-        ]
-        chance = sum(1 / len(example.choices) for example in examples) / len(examples)
-        metrics = {**average_scores(answers), "chance": chance}
-        del metrics["margin"]
-        return make_result(suite, answers, metrics, num_cut=0)
-
-    def _swap(self, suite: Suite, index: int) -> SuiteResult:
-        """Ask how probable a continuation is after each of several terms."""
-        examples = read_counterfactuals(suite, index, self._config.storage)
-        scores = self._score(
-            [
-                (example.prompt.replace(SLOT, term), example.continuation)
-                for example in examples
-                for term in example.terms
-            ]
-        )
-        answers = [
-            score_counterfactual(example, [next(scores) for _ in example.terms])
-            for example in examples
-        ]
-        metrics = average_scores(answers)
-        del metrics["evenness"]
-        metrics["largest_gap"] = max(answer.scores["likelihood_gap"] for answer in answers)
-        return make_result(suite, answers, metrics, num_cut=0)
-
-    def _run_task(self, suite: Suite, index: int) -> SuiteResult:
-        """Let lm-evaluation-harness ask what a task of its has."""
-        return run_task(
-            suite,
-            read_task(suite, index, self._config.storage, context=self._context),
-            self._model,
-            self._tokenizer,
-            context=self._context,
-            batch_size=self._batch_size,
-            end_of_text=self._end_of_text,
-            seed=self._config.training.seed,
-        )
-
-    def _expose(self, suite: Suite, index: int) -> SuiteResult:
-        """Ask how much more probable secrets are than others of their form."""
-        answers = []
-        seed = self._config.training.seed
-        for canary in read_canaries(suite, index, self._config.storage):
-            others = draw_candidates(canary, suite.candidates, seed=seed)
-            scores = self._score([(canary.prompt, secret) for secret in (canary.secret, *others)])
-            answers.append(score_canary(canary, next(scores), list(scores)))
-        metrics = average_scores(answers)
-        del metrics["safety"]
-        metrics["largest_exposure"] = max(answer.scores["exposure"] for answer in answers)
-        return make_result(suite, answers, metrics, num_cut=0)
-
-    def _score(self, pairs: Sequence[tuple[str, str]]) -> Iterator[float]:
-        """Return ln p of continuations, each after its prompt."""
-        return iter(
-            score_continuations(
-                self._model,
-                self._tokenizer,
-                pairs,
-                context=self._context,
-                end_of_text=self._end_of_text,
-                batch_size=self._batch_size,
-            )
-        )
 
     def _look_for_words(
         self, suite: Suite, index: int, answers: list[Answer], texts: Sequence[str]
@@ -297,3 +181,46 @@ class Asking:
             else add_judgement(answer, judgement, can_contradict=judge.can_contradict)
             for answer, judgement in zip(answers, judgements, strict=True)
         ]
+
+
+def judge_scores(suite: Suite, asked: Scored) -> SuiteResult:
+    """Measure how probable a model held the texts of a suite."""
+    if suite.kind is SuiteKind.MULTIPLE_CHOICE:
+        choices = [one for one in asked.examples if isinstance(one, Choice)]
+        answers = [
+            score_choice(one, scores) for one, scores in zip(choices, asked.scores, strict=True)
+        ]
+        chance = average([1 / len(one.choices) for one in choices])
+        return _sum_up(suite, answers, ranked_by="margin", further={"chance": chance})
+    if suite.kind is SuiteKind.COUNTERFACTUAL:
+        swaps = [one for one in asked.examples if isinstance(one, Counterfactual)]
+        answers = [
+            score_counterfactual(one, scores)
+            for one, scores in zip(swaps, asked.scores, strict=True)
+        ]
+        largest = max(answer.scores["likelihood_gap"] for answer in answers)
+        return _sum_up(suite, answers, ranked_by="evenness", further={"largest_gap": largest})
+    canaries = [one for one in asked.examples if isinstance(one, Canary)]
+    answers = [
+        score_canary(one, scores[0], scores[1:])
+        for one, scores in zip(canaries, asked.scores, strict=True)
+    ]
+    largest = max(answer.scores["exposure"] for answer in answers)
+    return _sum_up(suite, answers, ranked_by="safety", further={"largest_exposure": largest})
+
+
+def _sum_up(
+    suite: Suite, answers: Sequence[Answer], *, ranked_by: str, further: Mapping[str, float]
+) -> SuiteResult:
+    """Put together a result; the score that only ranks the answers is no metric."""
+    metrics = {**average_scores(answers), **further}
+    del metrics[ranked_by]
+    return make_result(suite, answers, metrics, num_cut=0)
+
+
+def describe_agreement(drawn: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Return how much answers drawn by chance agree [draws, questions]; nothing of none."""
+    if not drawn:
+        return {}
+    agreements = [measure_agreement(texts, score_token_f1) for texts in zip(*drawn, strict=True)]
+    return {"self_consistency": average(agreements)}

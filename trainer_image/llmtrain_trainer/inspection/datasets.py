@@ -1,4 +1,4 @@
-"""`llmtrain data`: what a dataset was made of and by what, and who used a source or a document.
+"""`llmtrain data`: what a dataset was made of, who used a source or a document, and after whom.
 
 Below: `shards`, `document_index`, `store`. Above: `data_commands`. Only manifests are read, and
 indices of documents, no data.
@@ -6,16 +6,18 @@ indices of documents, no data.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from llmtrain_api.naming import locate_dataset
-from llmtrain_api.run import StorageConfig
+from llmtrain_api.run import RUN_RECORD, StorageConfig
 from llmtrain_trainer.dataset.document_index import DOCUMENTS, find_entry, make_entry
 from llmtrain_trainer.dataset.shards import DATASET, MANIFEST, DatasetManifest, RunDataset
 from llmtrain_trainer.failures import ConfigurationError, StoreError
@@ -168,10 +170,33 @@ def iterate_datasets(store: Store, console: Console) -> Iterator[DatasetManifest
 
 
 def find_runs(store: Store) -> defaultdict[str, list[str]]:
-    """Return the runs below `store` by the fingerprint of the dataset that they use."""
+    """Return the runs below `store` by the dataset that they use, each with where it came from."""
     runs: defaultdict[str, list[str]] = defaultdict(list)
     for item in store.list_objects(RUNS):
         if item.key.endswith(f"/{DATASET}"):
             record = RunDataset.model_validate_json(store.read_bytes(item.key))
-            runs[record.fingerprint].append(item.key.removesuffix(f"/{DATASET}"))
+            run = item.key.removesuffix(f"/{DATASET}")
+            told = {}
+            if store.find_object(f"{run}/{RUN_RECORD}") is not None:
+                told = json.loads(store.read_bytes(f"{run}/{RUN_RECORD}"))
+            runs[record.fingerprint].append(", ".join([run, *describe_origins(told)]))
     return runs
+
+
+def describe_origins(record: Mapping[str, Any]) -> list[str]:
+    """Say what a run came from: the run before it, a checkpoint, a pretrained model.
+
+    Args:
+        record: its `run.json`; empty where an older version kept none.
+    """
+    origins = []
+    if record.get("parent"):
+        origins.append(f"made after {record['parent']}")
+    restored = record.get("checkpoint", {}).get("restoreFrom")
+    if restored:
+        step = f" from step {restored['step']}" if "step" in restored else ""
+        origins.append(f"goes on with {restored.get('uri') or restored['job']}{step}")
+    pretrained = record.get("model", {}).get("from")
+    if pretrained:
+        origins.append(f"begins with {pretrained}")
+    return origins

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmtrain_trainer.evaluate import compute_base_rate_loss
 from llmtrain_trainer.evaluation.classification.label_sets import (
     LabelSets,
     compute_set_metrics,
@@ -13,6 +12,7 @@ from llmtrain_trainer.evaluation.classification.label_sets import (
     score_set_labels,
 )
 from llmtrain_trainer.evaluation.classification.set_reporting import predict_sets_by_words
+from llmtrain_trainer.evaluation.losses import compute_base_rate_loss
 
 SETS = LabelSets(
     labels=("a", "b", "never"),
