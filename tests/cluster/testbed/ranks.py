@@ -233,7 +233,7 @@ def _run_rank(
 def _tell_samples(line: Connection) -> None:
     """Have every read of a split for training told; those for evaluations are another split's."""
     from llmtrain_trainer.dataset.loading import Dataset, open_run_dataset
-    from llmtrain_trainer.training import run
+    from llmtrain_trainer.training import opening
 
     def open_and_listen(*arguments: Any) -> Dataset:
         dataset = open_run_dataset(*arguments)
@@ -246,7 +246,7 @@ def _tell_samples(line: Connection) -> None:
         _replace(dataset.train, "read_sequences", read_and_tell)
         return dataset
 
-    _replace(run, "open_run_dataset", open_and_listen)
+    _replace(opening, "open_run_dataset", open_and_listen)
 
 
 def _replace(owner: object, name: str, function: Callable[..., Any]) -> None:

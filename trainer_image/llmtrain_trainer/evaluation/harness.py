@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import importlib.util
 import math
 import tempfile
 from pathlib import Path
@@ -22,23 +21,8 @@ from llmtrain_api.suites import Suite
 from llmtrain_trainer.evaluation.answers import SuiteResult
 from llmtrain_trainer.evaluation.harness_task import HarnessTask
 from llmtrain_trainer.evaluation.suite_data import choose_evenly
-from llmtrain_trainer.failures import ConfigurationError, DataError
+from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.model.lstm import MODEL_TYPE as LSTM
-
-
-def check_harness(*, field: str) -> None:
-    """Refuse a suite of the harness where that is not installed.
-
-    Raises:
-        ConfigurationError: it is not; `field` is what asks for it.
-    """
-    if importlib.util.find_spec("lm_eval") is None:
-        raise ConfigurationError(
-            f"{field}: kind: harness needs lm-evaluation-harness, which this image has not",
-            reason="HarnessMissing",
-            next_step="build the trainer's image with --build-arg EXTRAS=harness, or install "
-            "llmtrain[trainer,harness]",
-        )
 
 
 def run_task(

@@ -9,6 +9,7 @@ its data are JSON lines in its own folder.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import yaml
 
 from llmtrain_api.run import StorageConfig
 from llmtrain_api.suites import SUITE_METRICS, Suite, SuiteKind
-from llmtrain_trainer.failures import DataError
+from llmtrain_trainer.failures import ConfigurationError, DataError
 from llmtrain_trainer.store import ObjectMissingError, Store, open_store
 
 KEYS = (
@@ -79,6 +80,21 @@ class HarnessTask:
             "dataset_path": "json",
             "dataset_kwargs": {"data_files": paths, "cache_dir": str(folder / "cache")},
         }
+
+
+def check_harness(*, field: str) -> None:
+    """Refuse a suite of the harness where that is not installed.
+
+    Raises:
+        ConfigurationError: it is not; `field` is what asks for it.
+    """
+    if importlib.util.find_spec("lm_eval") is None:
+        raise ConfigurationError(
+            f"{field}: kind: harness needs lm-evaluation-harness, which this image has not",
+            reason="HarnessMissing",
+            next_step="build the trainer's image with --build-arg EXTRAS=harness, or install "
+            "llmtrain[trainer,harness]",
+        )
 
 
 def read_task(suite: Suite, index: int, storage: StorageConfig, *, context: int) -> HarnessTask:

@@ -10,8 +10,7 @@ from llmtrain_api.gates import parse_gate
 from llmtrain_api.run import RunConfig
 from llmtrain_api.suites import ENTAILMENT_METRICS, Suite, SuiteKind
 from llmtrain_trainer.evaluation.baseline import read_baseline
-from llmtrain_trainer.evaluation.harness import check_harness
-from llmtrain_trainer.evaluation.harness_task import read_task
+from llmtrain_trainer.evaluation.harness_task import check_harness, read_task
 from llmtrain_trainer.evaluation.lexicon import read_lexicon
 from llmtrain_trainer.evaluation.suite_data import check_suite, read_questions
 from llmtrain_trainer.evaluation.text_models import (
