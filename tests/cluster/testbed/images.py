@@ -332,7 +332,7 @@ containerd --config {configuration} > {_images_directory() / "import.log"} 2>&1 
 until [ -S /run/containerd/containerd.sock ]; do sleep 0.1; done
 ctr --namespace k8s.io images import --digests {archive}
 kill %1
-wait %1
+wait  # for all: a job that has ended already is none that could be named
 """
     _run(
         "unshare", "--mount", "--propagation=slave", "--pid", "--fork", "--kill-child",
