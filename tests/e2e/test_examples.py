@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,6 +23,20 @@ from testbed.workers import Workers
 pytestmark = pytest.mark.nodes
 
 RESOURCES = {"cpu": 1, "memory": "4Gi"}
+
+
+@pytest.fixture
+def filled_minio(pod_minio: MinioServer) -> Iterator[MinioServer]:
+    """The store with what the examples read; other jobs read the same folders of it."""
+    client, files = pod_minio.connect(), write_example_files()
+    for bucket in (CORPUS_BUCKET, MODELS_BUCKET):
+        if not client.bucket_exists(bucket):
+            client.make_bucket(bucket)
+    for key, content in files.items():
+        client.put_object(CORPUS_BUCKET, key, io.BytesIO(content), len(content))
+    yield pod_minio
+    for key in files:
+        client.remove_object(CORPUS_BUCKET, key)
 
 
 def run_example(jobs: Jobs, minio: MinioServer, name: str, parent: str | None) -> str:
@@ -42,18 +57,12 @@ def run_example(jobs: Jobs, minio: MinioServer, name: str, parent: str | None) -
 
 
 def test_a_classifier_begins_from_the_encoder_of_another_job(
-    installation: Installation, jobs: Jobs, pod_minio: MinioServer
+    installation: Installation, jobs: Jobs, filled_minio: MinioServer
 ) -> None:
-    client = pod_minio.connect()
-    for bucket in (CORPUS_BUCKET, MODELS_BUCKET):
-        if not client.bucket_exists(bucket):
-            client.make_bucket(bucket)
-    for key, content in write_example_files().items():
-        client.put_object(CORPUS_BUCKET, key, io.BytesIO(content), len(content))
-    jobs.server.apply(render_credentials(pod_minio, jobs.namespace))
+    jobs.server.apply(render_credentials(filled_minio, jobs.namespace))
 
-    encoder = run_example(jobs, pod_minio, "bert", None)
-    run_example(jobs, pod_minio, "classify", encoder)
+    encoder = run_example(jobs, filled_minio, "bert", None)
+    run_example(jobs, filled_minio, "classify", encoder)
 
     results = jobs.read("classify").status.results
     assert results is not None
