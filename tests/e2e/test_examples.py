@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import pytest
 
 from llmtrain_api.status import Phase
-from testbed.example_jobs import CORPUS_BUCKET, STEPS, shrink_example, write_example_files
+from testbed.example_jobs import STEPS, shrink_example, write_example_files
 from testbed.installation import Installation
-from testbed.main_job import MODELS_BUCKET, render_credentials
+from testbed.main_job import CORPUS_BUCKET, MODELS_BUCKET, render_credentials
 from testbed.minio import MinioServer
 from testbed.operators import Jobs
 from testbed.workers import Workers

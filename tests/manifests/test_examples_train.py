@@ -20,12 +20,12 @@ from llmtrain_trainer.prepare import run_prepare
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import RankGroup
 from testbed.example_jobs import (
-    CORPUS_BUCKET,
     PARENTS,
     STEPS,
     shrink_example,
     write_example_files,
 )
+from testbed.main_job import CORPUS_BUCKET
 from testbed.ranks import run_ranks
 
 QUIET = Reporter(0, lambda update: None)

@@ -28,7 +28,6 @@ PARENTS: dict[str, str | None] = {
 }
 """Examples that train a model each, and the one whose export `model.from` of it names."""
 
-CORPUS_BUCKET = "corpus"
 STEPS = 4
 SIZE = 20_000
 VOCABULARY_SIZE = 1000
@@ -40,7 +39,7 @@ VALIDATION_FRACTION = 0.3
 
 
 def write_example_files() -> dict[str, bytes]:
-    """Return what the examples read, by key of `CORPUS_BUCKET`."""
+    """Return what the examples read, by key of `main_job.CORPUS_BUCKET`."""
     texts = list(topics.values())[:NUM_TOPICS]
     words = [word for text in texts for word in text.split()]
     short = [" ".join(words[at : at + 12]) for at in range(0, 1200, 12)]
