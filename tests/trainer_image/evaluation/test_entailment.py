@@ -11,10 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llmtrain_api.run import StorageConfig
+from llmtrain_trainer.evaluation.asking import Answered
 from llmtrain_trainer.evaluation.entailment import EntailmentJudge, load_judge, split_sentences
+from llmtrain_trainer.evaluation.generating import Written
 from llmtrain_trainer.evaluation.inputs import check_inputs
 from llmtrain_trainer.evaluation.scoring import add_judgement, score_answer
 from llmtrain_trainer.evaluation.suite_data import Question
+from llmtrain_trainer.evaluation.suites import Judging
 from llmtrain_trainer.evaluation.text_models import Relation, find_relations
 from llmtrain_trainer.failures import ConfigurationError, DataError
 from testbed.tiny_judge import CONTEXT, save_judge
@@ -71,6 +74,26 @@ def test_an_answer_has_the_shares_of_its_sentences(judge: EntailmentJudge) -> No
     assert "contradicted_share" not in without.scores
 
 
+def test_the_answers_to_a_suite_are_held_against_their_sources(store: Path) -> None:
+    config = configure(store, lines=[QUESTION], gates=[], encoder=URI)
+    (suite,) = config.evaluation.suites
+    question = Question(place="x:1", prompt="p", references=("it is red",), source="so it is red")
+    texts = ["it is red", "it is blue"]
+    asked = Answered(
+        questions=[question, question],
+        written=[Written(text=text, tokens=(), is_cut=False) for text in texts],
+        drawn=[],
+        tokens_per_second=1.0,
+        latency_seconds=None,
+    )
+    model: Any = torch.nn.Linear(1, 1)
+    model.device = torch.device("cpu")
+    unused: Any = None  # the encoder reads, and nothing is looked for in training text
+    judging = Judging(config, model, unused, end_of_text=0, train=unused)
+    metrics = judging.judge(suite, 0, asked).metrics
+    assert (metrics["entailed_share"], metrics["contradicted_share"]) == (0.5, 0.5)
+
+
 @pytest.mark.parametrize(
     ("text", "sentences"),
     [
@@ -101,11 +124,11 @@ def test_labels_mean_what_they_begin_with(labels: dict[str, str], meaning: str) 
     assert [found.name.lower() for found in find_relations(labels).values()] == meaning.split()
 
 
-def configure(root: Path, *, lines: list[dict[str, str]], gates: list[str]) -> Any:
+def configure(root: Path, *, lines: list[dict[str, str]], gates: list[str], **further: str) -> Any:
     path = root / "tiny-bucket/qa.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     suite = {"name": "qa", "uri": "s3://tiny-bucket/qa.jsonl", "maxNewTokens": 8}
-    suites = [suite | {"entailmentModel": URI}]
+    suites = [suite | {"entailmentModel": URI, **further}]
     return configure_tiny_run(root, evaluation={"suites": suites, "gates": gates})
 
 

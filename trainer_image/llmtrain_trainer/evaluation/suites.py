@@ -100,6 +100,7 @@ class Judging:
             for question, text, similarity in zip(asked.questions, texts, similarities, strict=True)
         ]
         answers = self._look_for_words(suite, index, answers, texts)
+        answers = self._hold_against_sources(suite, index, answers, asked.questions, texts)
         overlaps = []
         if suite.search_training:
             overlaps = find_longest_overlaps([item.tokens for item in asked.written], self._train)
