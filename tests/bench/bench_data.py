@@ -30,7 +30,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -56,11 +56,12 @@ from llmtrain_trainer.preparation.personal_data import FORMS
 from llmtrain_trainer.preparation.portions import divide_files
 from llmtrain_trainer.preparation.privacy import replace_personal_data
 from llmtrain_trainer.preparation.quality import judge_text
-from llmtrain_trainer.preparation.reading import read_part
+from llmtrain_trainer.preparation.reading import make_refiner, read_part
 from llmtrain_trainer.preparation.relabelling import NO_RELABELS
 from llmtrain_trainer.preparation.selection import identify_language
 from llmtrain_trainer.preparation.sources import find_inputs
 from llmtrain_trainer.preparation.spool import Spool
+from llmtrain_trainer.preparation.workers import open_workers
 from llmtrain_trainer.prepare import run_prepare
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.tokenizer.learning import cut_at_lines, train_bpe_tokenizer
@@ -304,20 +305,24 @@ def read_documents(config: RunConfig, scratch: Path, num_processes: int) -> dict
     inputs = find_inputs(config.data, config.storage)
     # In units, as a task does.
     units = divide_files(inputs.documents, UNIT_BYTES)
-    parts = (
-        read_part(
-            unit,
-            config.data,
-            NO_ERASURES,
-            NO_RELABELS,
-            scratch / str(number),
-            lambda: None,
-            num_processes,
-        )
-        for number, unit in enumerate(units)
-    )
     rejected = scratch / "rejected"
-    with open_corpus(config.data, inputs, scratch, rejected, lambda: None, parts) as corpus:
+    with ExitStack() as stack:
+        refine = stack.enter_context(open_workers(make_refiner(config.data), num_processes))
+        parts = (
+            read_part(
+                unit,
+                config.data,
+                NO_ERASURES,
+                NO_RELABELS,
+                scratch / str(number),
+                lambda: None,
+                refine,
+            )
+            for number, unit in enumerate(units)
+        )
+        corpus = stack.enter_context(
+            open_corpus(config.data, inputs, scratch, rejected, lambda: None, parts)
+        )
         left = sum(len(document.text) for document in corpus.read())
         steps = corpus.record_steps()
     return {

@@ -18,6 +18,7 @@ def test_documents_come_back(tmp_path: Path) -> None:
         assert len(spool) == 50
         assert list(spool.read()) == DOCUMENTS
         assert list(spool.read([40, 3, 3, 4])) == [DOCUMENTS[i] for i in (40, 3, 3, 4)]
+        assert spool.read_text(40) == DOCUMENTS[40].text
         spool.append(DOCUMENTS[0])
         assert list(spool.read()) == [*DOCUMENTS, DOCUMENTS[0]]
     assert list(tmp_path.iterdir()) == []

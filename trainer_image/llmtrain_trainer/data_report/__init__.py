@@ -1,6 +1,7 @@
 """What a dataset is like: `report.json` and `report.html`, written just before it is committed.
 
-    survey       counts documents on their way to the tokenizer, and keeps a sample of them
+    survey       counts documents on their way to the tokenizer
+    sample       what a sample of them is like
     record       what the report says, as it lies in report.json
     groups       how groups of people are mentioned in the sample, by the lists of `terms`
     plane        the sample as points of a plane

@@ -47,7 +47,7 @@ from llmtrain_trainer.preparation.splits import Part as SplitPart
 from llmtrain_trainer.preparation.splits import Parts
 from llmtrain_trainer.preparation.spool import Spool
 from llmtrain_trainer.preparation.tally import Tally
-from llmtrain_trainer.preparation.words import Hashes
+from llmtrain_trainer.preparation.words import Hashes, mix_bits
 
 Report = Callable[[], None]
 Prune = Callable[[Spool, NDArray[np.int64]], tuple[NDArray[np.int64], Tally]]
@@ -87,6 +87,17 @@ class Corpus:
             # It counts the newest reading.
             self._paragraph_tally = Tally("paragraphs")
             yield from self._paragraphs.drop(documents, self._paragraph_tally)
+
+    def sample(self, count: int) -> list[Document]:
+        """Return the documents with the lowest hashes, the lowest first; `count` at most.
+
+        They are the same ones in whatever order documents come. Repeated paragraphs are in them.
+        """
+        numbers = self._numbers
+        draws = self._spool.digests[numbers].view(np.uint64).reshape(-1, 2)
+        # Mixed anew: by the first half alone the lowest ones would be those held out.
+        order = np.argsort(mix_bits(draws[:, 0] ^ mix_bits(draws[:, 1])), kind="stable")
+        return list(self._spool.read(numbers[order[:count]].tolist()))
 
     def count_characters(self) -> int:
         """Return how long the documents are together, repeated paragraphs included."""

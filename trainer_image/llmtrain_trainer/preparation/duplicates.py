@@ -99,8 +99,7 @@ def make_comparison(spool: Spool, scheme: Scheme) -> Callable[[int, int], float]
 
     @lru_cache(maxsize=COMPARED_DOCUMENTS)
     def load(number: int) -> Hashes:
-        (document,) = spool.read([number])
-        return list_sequences(document.text, scheme)
+        return list_sequences(spool.read_text(number), scheme)
 
     if scheme.similarity == 0.0:
         return lambda one, other: 1.0

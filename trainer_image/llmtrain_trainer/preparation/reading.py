@@ -15,7 +15,8 @@ bytes of a file whose lines are records.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from llmtrain_trainer.preparation.minhash import choose_scheme
 from llmtrain_trainer.preparation.portions import Portion, divide_files, shift_place
 from llmtrain_trainer.preparation.refine import (
     BATCH_CHARACTERS,
+    Refined,
     choose_steps,
     divide_documents,
     refine_documents,
@@ -41,7 +43,7 @@ from llmtrain_trainer.preparation.relabelling import NO_RELABELS, Relabels, read
 from llmtrain_trainer.preparation.sources import Inputs
 from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.preparation.team import RECORD, Team, choose_unit_size, name_unit
-from llmtrain_trainer.preparation.workers import map_in_order
+from llmtrain_trainer.preparation.workers import open_workers
 from llmtrain_trainer.store import Store
 
 READ = "read"
@@ -51,6 +53,8 @@ LARGEST_UNIT_BYTES = 64 * 1024 * 1024
 
 PROCESS_BYTES = 8 * 1024 * 1024
 """Of all sources, packed or not: as much takes a process seconds, and the first start takes one."""
+
+RefineBatches = Callable[[Iterable[list[Document]]], Iterator[Refined]]
 
 
 class PartRecord(Model):
@@ -138,12 +142,22 @@ class FirstPass:
         self._erasures: Erasures | None = None
         self._relabels = NO_RELABELS
         self._is_done = False
+        self._processes = ExitStack()
+        self._refine: RefineBatches | None = None
+        """Refines by several processes; they begin with the first unit that is worth it."""
+
+    def close(self) -> None:
+        """End the processes that refine."""
+        self._processes.close()
+        self._refine = None
 
     def help(self) -> bool:
         """Do units that nobody else does; return whether there was one."""
         units = range(len(self._units))
         if not self._is_done and not self._team.work_at(READ, units, self._do):
             self._is_done = len(self._team.list_done(READ)) == len(units)
+            if self._is_done:
+                self.close()
             return False
         return not self._is_done
 
@@ -156,6 +170,7 @@ class FirstPass:
         """
         units = range(len(self._units))
         self._team.finish(READ, units, self._do)
+        self.close()
         return (part for unit in units for part in self._fetch(unit))
 
     def _do(self, unit: int) -> None:
@@ -172,10 +187,18 @@ class FirstPass:
             self._relabels,
             folder,
             self._team.report,
-            choose_num_processes(portions, self._total_bytes),
+            self._open_workers(portions),
         )
         upload_part(part, self._team, unit)
         part.remove()
+
+    def _open_workers(self, portions: list[Portion]) -> RefineBatches | None:
+        """Return what refines by several processes; None where a unit is not worth their start."""
+        count = choose_num_processes(portions, self._total_bytes)
+        if self._refine is None and count > 1:
+            workers = open_workers(make_refiner(self._data), count)
+            self._refine = self._processes.enter_context(workers)
+        return self._refine
 
     def _fetch(self, unit: int) -> Iterator[Part]:
         part = Part(self._scratch / "part")
@@ -192,7 +215,7 @@ def read_part(
     relabels: Relabels,
     folder: Path,
     report: Callable[[], None],
-    num_processes: int = 1,
+    refine: RefineBatches | None = None,
 ) -> Part:
     """Read a unit, refine each document, and write what is left to a new folder.
 
@@ -203,7 +226,7 @@ def read_part(
         relabels: documents that get another label.
         folder: for the part's files; made here.
         report: called now and then, to say that work goes on.
-        num_processes: that refine documents; the result does not depend on it.
+        refine: what refines batches by several processes; None: it is done in this one.
 
     Raises:
         DataError: where a source cannot be used.
@@ -215,11 +238,11 @@ def read_part(
         portions, data.invalid, data.privacy, folder, part.rejected, erasures, relabels
     )
     steps = choose_steps(data)
-    refine = partial(refine_documents, steps=steps, scheme=choose_scheme(data))
+    refine = refine or partial(map, make_refiner(data))
     batches = divide_documents(collection.read(report))
     tallies = [Tally(step.name) for step in steps]
     with part.documents.open("w", encoding="utf-8") as documents, part.keys.open("wb") as keys:
-        for refined in map_in_order(refine, batches, num_processes):
+        for refined in refine(batches):
             report()
             documents.writelines(map(write_document, refined.documents))
             if refined.keys is not None:
@@ -234,6 +257,11 @@ def read_part(
     )
     part.record.write_text(record.model_dump_json(by_alias=True), encoding="utf-8")
     return part
+
+
+def make_refiner(data: DataSpec) -> Callable[[list[Document]], Refined]:
+    """Return what refines a batch, and can be sent to other processes."""
+    return partial(refine_documents, steps=choose_steps(data), scheme=choose_scheme(data))
 
 
 def write_document(document: Document) -> str:

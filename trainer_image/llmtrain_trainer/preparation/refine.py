@@ -22,8 +22,8 @@ from llmtrain_trainer.preparation.step import Step
 from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.preparation.words import Hashes
 
-BATCH_CHARACTERS = 1024 * 1024
-"""Text that is refined at once."""
+BATCH_CHARACTERS = 256 * 1024
+"""Text that is refined at once: little, so that no process waits long for the last of a unit."""
 
 
 @dataclass(frozen=True, slots=True)

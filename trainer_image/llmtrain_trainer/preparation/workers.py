@@ -3,7 +3,8 @@
 Below: concurrent.futures, a fork server. Above: `reading` and `encoding`.
 
 Results are those of one process, since each batch is worked on for itself and they are yielded in
-order. A worker ends with the process that it works for, however that one ends.
+order. `call_aside` is for one long call beside all that. A worker ends with the process that it
+works for, however that one ends.
 """
 
 from __future__ import annotations
@@ -52,9 +53,7 @@ def open_workers(
     if num_processes == 1:
         yield partial(map, function)
         return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    with ProcessPoolExecutor(num_processes, context, _begin_work, (function,)) as pool:
+    with _open_pool(num_processes, function) as pool:
 
         def run(batches: Iterable[Batch]) -> Iterator[Result]:
             waiting: deque[Future[Result]] = deque()
@@ -70,6 +69,33 @@ def open_workers(
                     future.cancel()
 
         yield run
+
+
+@contextmanager
+def call_aside(
+    function: Callable[[], Result], *, in_process: bool
+) -> Iterator[Callable[[], Result]]:
+    """Give what waits for the result of a call, which goes on meanwhile, during the block.
+
+    Args:
+        function: pure, and one that can be pickled; what it raises is raised to whoever waits.
+        in_process: it is called in a process of its own; else when its result is asked for.
+    """
+    if not in_process:
+        yield function
+        return
+    with _open_pool(1, _call) as pool:
+        yield pool.submit(_call_function, function).result
+
+
+def _open_pool(num_processes: int, function: Callable[[Any], Any]) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return ProcessPoolExecutor(num_processes, context, _begin_work, (function,))
+
+
+def _call(function: Callable[[], Result]) -> Result:
+    return function()
 
 
 def _begin_work(function: Callable[[Any], Any]) -> None:
