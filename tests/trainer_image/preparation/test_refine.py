@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmtrain_api.data import DataSpec
 from llmtrain_trainer.preparation.document import Document
-from llmtrain_trainer.preparation.refine import choose_steps, divide_documents, refine_documents
+from llmtrain_trainer.preparation.refine import BATCH_CHARACTERS, choose_steps, divide_documents, refine_documents
 
 DATA = DataSpec.model_validate(
     {"sources": [{"uri": "s3://bucket/"}], "clean": {"minCharacters": 3, "quality": ["c4"]}}
@@ -34,7 +34,7 @@ def test_each_step_counts_what_reaches_it() -> None:
 
 
 def test_batches_hold_every_document_once_in_order() -> None:
-    documents = [Document("x" * 400_000, f"file:{i}", 0) for i in range(7)]
+    documents = [Document("x" * (BATCH_CHARACTERS // 2 - 1), f"file:{i}", 0) for i in range(7)]
     batches = list(divide_documents(documents))
     assert [len(batch) for batch in batches] == [3, 3, 1]
     assert [document for batch in batches for document in batch] == documents
