@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from llmtrain_api.data import DataSpec
 from llmtrain_trainer.preparation.document import Document
-from llmtrain_trainer.preparation.refine import BATCH_CHARACTERS, choose_steps, divide_documents, refine_documents
+from llmtrain_trainer.preparation.refine import (
+    BATCH_CHARACTERS,
+    choose_steps,
+    divide_documents,
+    refine_documents,
+)
 
 DATA = DataSpec.model_validate(
     {"sources": [{"uri": "s3://bucket/"}], "clean": {"minCharacters": 3, "quality": ["c4"]}}
