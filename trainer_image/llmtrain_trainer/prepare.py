@@ -21,7 +21,6 @@ import json
 import logging
 import tempfile
 from contextlib import ExitStack
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,8 @@ from llmtrain_api.records import RankPhase, StageResult
 from llmtrain_api.run import RUN_RECORD, RunConfig, StorageConfig
 from llmtrain_api.sources import InvalidPolicy
 from llmtrain_trainer.data_report.publishing import publish_report
-from llmtrain_trainer.data_report.sample import SAMPLE_DOCUMENTS, describe_sample
+from llmtrain_trainer.data_report.sample import describe_aside
+from llmtrain_trainer.data_report.survey import Survey
 from llmtrain_trainer.dataset.document_index import DOCUMENTS, DocumentIndex
 from llmtrain_trainer.dataset.shards import (
     DATASET,
@@ -47,7 +47,6 @@ from llmtrain_trainer.dataset.shards import (
 from llmtrain_trainer.evaluation.baseline import check_baseline_labels
 from llmtrain_trainer.evaluation.inputs import check_inputs
 from llmtrain_trainer.failures import DataError
-from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.preparation.claims import Pace
 from llmtrain_trainer.preparation.corpus import Corpus, open_corpus
 from llmtrain_trainer.preparation.encoding import SecondPass, keeps_roles, obtain_encoder
@@ -58,7 +57,6 @@ from llmtrain_trainer.preparation.splits import Part, Parts, choose_held_out, sa
 from llmtrain_trainer.preparation.tally import Tally
 from llmtrain_trainer.preparation.tasks import UnitSizes, assist, find_place
 from llmtrain_trainer.preparation.team import OvertakenError, Team, join_team, sweep_work
-from llmtrain_trainer.preparation.workers import call_aside
 from llmtrain_trainer.preparation.writing import (
     Selection,
     check_labels,
@@ -90,10 +88,6 @@ RECIPE_VERSION = 5
 
 FINGERPRINT_CHARACTERS = 32
 """128 bits: no two recipes will ever share one by chance."""
-
-MAP_FROM_DOCUMENTS = 1000
-"""A smaller corpus gets no map: that would be ten seconds, most of its preparation, while training
-waits."""
 
 PACE = Pace()
 UNIT_SIZES = UnitSizes()
@@ -258,54 +252,62 @@ def build_dataset(
     output: Path,
 ) -> DatasetManifest:
     """Make tokens of a corpus, upload them and a report; return the manifest that commits them."""
-    data = config.data
     # The sample is most of the report's seconds, and needs no token: it is looked at meanwhile.
-    is_large = len(corpus) >= MAP_FROM_DOCUMENTS
-    survey_sample = partial(
-        describe_sample, corpus.sample(SAMPLE_DOCUMENTS), data, with_map=is_large
-    )
-    with call_aside(survey_sample, in_process=is_large and count_usable_cores() > 1) as describe:
-        logger.info("chooses what is held out, and makes the tokenizer")
-        held_out = choose_held_out(corpus.read(), data.split)
-        encoder = obtain_encoder(
-            team,
-            data.tokenizer,
-            config.storage,
-            output / TOKENIZER,
-            lambda folder: _make_encoder(config, corpus, held_out, folder),
-        )
-        budget = make_budget(corpus, data, held_out, encoder)
-        logger.info("writes tokens")
-        selection = Selection(corpus, data, held_out, budget)
-        pieces = second.encode(selection, encoder, corpus.count_characters())
-        writers = {part: open_writer(data, part, encoder, output) for part in choose_parts(data)}
-        index = DocumentIndex()
-        splits, num_words = write_splits(pieces, writers, index, budget)
-        index.write(output / DOCUMENTS)
-        labels = check_labels(selection.survey)
-        tokenizer = describe_tokenizer(encoder, splits[Part.TRAIN], num_words, output)
-        steps = selection.record_steps()
-        manifest = DatasetManifest(
-            fingerprint=fingerprint,
-            recipe=data.model_copy(update={"tasks": 1, "pins": None}),  # the same whatever they are
-            sources=corpus.sources,
-            steps=steps,
-            num_documents=steps[0].documents_out,
-            tokenizer=tokenizer,
-            vocabulary_size=encoder.vocabulary_size,
-            end_of_text=encoder.end_of_text,
-            special=encoder.special,
-            token_type="<u2" if encoder.token_type.itemsize == 2 else "<u4",
-            train=splits[Part.TRAIN],
-            validation=splits[Part.VALIDATION],
-            test=splits.get(Part.TEST),
-            labels=labels,
-            leakage=selection.check_leakage(),
-            objects=upload_folder(team.store, output),
-        )
+    with describe_aside(corpus, config.data) as describe:
+        manifest, survey = encode_dataset(config, corpus, fingerprint, team, second, output)
         logger.info("makes the report")
-        publish_report(team.store, selection.survey, manifest, output, describe)
-        return manifest
+        publish_report(team.store, survey, manifest, output, describe)
+    return manifest
+
+
+def encode_dataset(
+    config: RunConfig,
+    corpus: Corpus,
+    fingerprint: str,
+    team: Team,
+    second: SecondPass,
+    output: Path,
+) -> tuple[DatasetManifest, Survey]:
+    """Make tokens of a corpus and upload them; return their manifest, and what was seen of it."""
+    data = config.data
+    logger.info("chooses what is held out, and makes the tokenizer")
+    held_out = choose_held_out(corpus.read(), data.split)
+    encoder = obtain_encoder(
+        team,
+        data.tokenizer,
+        config.storage,
+        output / TOKENIZER,
+        lambda folder: _make_encoder(config, corpus, held_out, folder),
+    )
+    budget = make_budget(corpus, data, held_out, encoder)
+    logger.info("writes tokens")
+    selection = Selection(corpus, data, held_out, budget)
+    pieces = second.encode(selection, encoder, corpus.count_characters())
+    writers = {part: open_writer(data, part, encoder, output) for part in choose_parts(data)}
+    index = DocumentIndex()
+    splits, num_words = write_splits(pieces, writers, index, budget)
+    index.write(output / DOCUMENTS)
+    labels = check_labels(selection.survey)
+    tokenizer = describe_tokenizer(encoder, splits[Part.TRAIN], num_words, output)
+    steps = selection.record_steps()
+    return DatasetManifest(
+        fingerprint=fingerprint,
+        recipe=data.model_copy(update={"tasks": 1, "pins": None}),  # the same whatever they are
+        sources=corpus.sources,
+        steps=steps,
+        num_documents=steps[0].documents_out,
+        tokenizer=tokenizer,
+        vocabulary_size=encoder.vocabulary_size,
+        end_of_text=encoder.end_of_text,
+        special=encoder.special,
+        token_type="<u2" if encoder.token_type.itemsize == 2 else "<u4",
+        train=splits[Part.TRAIN],
+        validation=splits[Part.VALIDATION],
+        test=splits.get(Part.TEST),
+        labels=labels,
+        leakage=selection.check_leakage(),
+        objects=upload_folder(team.store, output),
+    ), selection.survey
 
 
 def upload_folder(store: Store, folder: Path) -> list[ManifestObject]:

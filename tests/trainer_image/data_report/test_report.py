@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from llmtrain_api.naming import locate_dataset
-from llmtrain_trainer import prepare as stage
-from llmtrain_trainer.data_report import publishing
+from llmtrain_trainer.data_report import publishing, sample
 from llmtrain_trainer.data_report.publishing import describe_lengths
 from llmtrain_trainer.data_report.record import DataReport
 from llmtrain_trainer.prepare import run_prepare
@@ -65,7 +64,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Store:
         "tokenizer": {"kind": "bpe", "vocabularySize": 600},
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "MAP_FROM_DOCUMENTS", 20)
+        patch.setattr(sample, "MAP_FROM_DOCUMENTS", 20)
         return prepare(tmp_path_factory.mktemp("store"), records, **data)
 
 

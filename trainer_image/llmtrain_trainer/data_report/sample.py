@@ -1,7 +1,7 @@
 """A sample of a dataset's documents: their languages, groups of people, examples and a map.
 
-Below: `groups`, `plane`. Above: `prepare` has this done in a process of its own, beside the pass
-that encodes; `publishing` puts it into the report.
+Below: `groups`, `plane`, `preparation.workers`. Above: `prepare` begins it before the pass that
+encodes; `publishing` puts it into the report.
 
 The sample is redacted first of all, so that nothing below sees a value of personal data.
 """
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +24,12 @@ from llmtrain_trainer.data_report.groups import describe_groups
 from llmtrain_trainer.data_report.plane import MAX_DOCUMENTS, place_documents
 from llmtrain_trainer.data_report.record import GroupRecord, Point
 from llmtrain_trainer.data_report.survey import read_label
+from llmtrain_trainer.linux import count_usable_cores
+from llmtrain_trainer.preparation.corpus import Corpus
 from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.privacy import replace_personal_data
 from llmtrain_trainer.preparation.selection import identify_language
+from llmtrain_trainer.preparation.workers import call_aside
 from llmtrain_trainer.tokenizer.marks import show_text
 
 SAMPLE_DOCUMENTS = 2000
@@ -40,6 +45,10 @@ MIN_LANGUAGE_PROBABILITY = 0.65
 
 PLACEHOLDER = re.compile("|".join(f"<{kind.name}>" for kind in PersonalData))
 """What stands for personal data, and is no word of its document."""
+
+MAP_FROM_DOCUMENTS = 1000
+"""A smaller corpus gets no map: that would be ten seconds, most of its preparation, while training
+waits."""
 
 MAX_KINDS = 8
 """Of points on the maps, so that their colours can be told apart."""
@@ -57,6 +66,18 @@ class SampleFindings:
     points_show: str
     points: list[Point]
     examples: list[str]
+
+
+@contextmanager
+def describe_aside(corpus: Corpus, data: DataSpec) -> Iterator[Callable[[], SampleFindings]]:
+    """Give what waits for the findings, which a large corpus has by a process beside this one."""
+    is_large = len(corpus) >= MAP_FROM_DOCUMENTS
+    describe = partial(describe_sample, corpus.sample(SAMPLE_DOCUMENTS), data, with_map=is_large)
+    if is_large and count_usable_cores() > 1:
+        with call_aside(describe) as wait:
+            yield wait
+    else:
+        yield describe
 
 
 def describe_sample(

@@ -1,6 +1,6 @@
 """Work on batches by several processes, with results in the order of the batches.
 
-Below: concurrent.futures, a fork server. Above: `reading` and `encoding`.
+Below: concurrent.futures, a fork server. Above: `reading`, `encoding`, and the report's `sample`.
 
 Results are those of one process, since each batch is worked on for itself and they are yielded in
 order. `call_aside` is for one long call beside all that. A worker ends with the process that it
@@ -29,14 +29,6 @@ Result = TypeVar("Result")
 
 _function: Callable[[Any], Any]
 """What a worker does to each batch."""
-
-
-def map_in_order(
-    function: Callable[[Batch], Result], batches: Iterable[Batch], num_processes: int
-) -> Iterator[Result]:
-    """Yield what `function` makes of each batch, in their order; see `open_workers`."""
-    with open_workers(function, num_processes) as run:
-        yield from run(batches)
 
 
 @contextmanager
@@ -72,18 +64,12 @@ def open_workers(
 
 
 @contextmanager
-def call_aside(
-    function: Callable[[], Result], *, in_process: bool
-) -> Iterator[Callable[[], Result]]:
-    """Give what waits for the result of a call, which goes on meanwhile, during the block.
+def call_aside(function: Callable[[], Result]) -> Iterator[Callable[[], Result]]:
+    """Give what waits for the result of a call, which another process makes during the block.
 
     Args:
         function: pure, and one that can be pickled; what it raises is raised to whoever waits.
-        in_process: it is called in a process of its own; else when its result is asked for.
     """
-    if not in_process:
-        yield function
-        return
     with _open_pool(1, _call) as pool:
         yield pool.submit(_call_function, function).result
 
