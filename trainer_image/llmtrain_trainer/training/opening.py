@@ -41,6 +41,7 @@ from llmtrain_trainer.dataset.loading import (
     open_run_dataset,
 )
 from llmtrain_trainer.failures import ConfigurationError, DataError, StoreError
+from llmtrain_trainer.model.attention import attend_in_blocks
 from llmtrain_trainer.model.blueprint import Blueprint, draw_blueprint
 from llmtrain_trainer.model.network import ISOLATING
 from llmtrain_trainer.model.pretrained import read_pretrained
@@ -122,6 +123,8 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             device=ranks.device,
             arithmetic=arithmetic,
         )
+        if arithmetic.autocast and ranks.device.type == "cpu":
+            attend_in_blocks(plain_model)
         model = spread_model(plain_model, ranks, config.strategy, arithmetic)
         model.train()
         optimizer = AdamW(find_plain_model(model).named_parameters(), config.training.optimizer)

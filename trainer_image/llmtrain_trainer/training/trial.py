@@ -20,6 +20,7 @@ from llmtrain_api.objective import OBJECTIVES
 from llmtrain_api.optimizer import OptimizerSpec
 from llmtrain_api.training import TrainingSpec
 from llmtrain_trainer.linux import keep_freed_memory
+from llmtrain_trainer.model.attention import attend_in_blocks
 from llmtrain_trainer.model.losses import compute_loss_sum
 from llmtrain_trainer.model.network import build_model
 from llmtrain_trainer.objective.choosing import make_objective
@@ -97,6 +98,8 @@ def _time_steps(request: TrialRequest, device: torch.device, arithmetic: Arithme
         end_of_text=0,
         seed=0,
     )
+    if arithmetic.autocast and device.type == "cpu":
+        attend_in_blocks(built)
     model = place_model(built, device)
     model.train()
     optimizer = AdamW(model.named_parameters(), OptimizerSpec())
