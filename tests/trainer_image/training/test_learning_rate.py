@@ -9,6 +9,7 @@ from llmtrain_api.optimizer import OptimizerSpec, Schedule
 from llmtrain_api.training import TrainingSpec
 from llmtrain_trainer.training.learning_rate import compute_learning_rate
 
+
 @pytest.mark.parametrize(
     ("step", "warmup_steps", "expected"),
     [

@@ -58,9 +58,7 @@ class Adafactor:
         squares = {f"square.{name}": tensor for name, tensor in self._squares.items()}
         return {**rows, **columns, **squares}
 
-    def update(
-        self, learning_rate: float, steps: torch.Tensor, scale: torch.Tensor | None
-    ) -> None:
+    def update(self, learning_rate: float, steps: torch.Tensor, scale: torch.Tensor | None) -> None:
         """Update once; see `AdamW.update`. With sharded parameters all ranks must call it."""
         named = {name: p for name, p in self._parameters.items() if p.grad is not None}
         gradients = {name: find_shard(p.grad) for name, p in named.items()}

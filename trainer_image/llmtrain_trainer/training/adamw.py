@@ -37,9 +37,7 @@ class AdamW:
         squares = {f"square.{name}": tensor for name, tensor in self._squares.items()}
         return {**means, **squares}
 
-    def update(
-        self, learning_rate: float, steps: torch.Tensor, scale: torch.Tensor | None
-    ) -> None:
+    def update(self, learning_rate: float, steps: torch.Tensor, scale: torch.Tensor | None) -> None:
         """Update once; the kernel divides gradients by `scale` as it reads them.
 
         Args:

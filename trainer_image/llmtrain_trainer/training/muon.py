@@ -47,9 +47,7 @@ class Muon:
         """Return the running means of gradients; they are live."""
         return {f"momentum.{name}": tensor for name, tensor in self._momenta.items()}
 
-    def update(
-        self, learning_rate: float, steps: torch.Tensor, scale: torch.Tensor | None
-    ) -> None:
+    def update(self, learning_rate: float, steps: torch.Tensor, scale: torch.Tensor | None) -> None:
         """Update once; see `AdamW.update`.
 
         Of sharded matrices the means are gathered, one matrix at a time, and every rank makes the

@@ -29,9 +29,7 @@ class Rule(Protocol):
     def named_state(self) -> dict[str, torch.Tensor]:
         """Return the tensors that it keeps from step to step, by stable names; they are live."""
 
-    def update(
-        self, learning_rate: float, steps: torch.Tensor, scale: torch.Tensor | None
-    ) -> None:
+    def update(self, learning_rate: float, steps: torch.Tensor, scale: torch.Tensor | None) -> None:
         """Update once; see `AdamW.update`."""
 
 
