@@ -63,7 +63,7 @@ from llmtrain_trainer.training.micro_batch import (
     read_micro_batch,
     settle_micro_batch,
 )
-from llmtrain_trainer.training.optim import AdamW
+from llmtrain_trainer.training.optim import Optimizer, find_hidden_matrices
 from llmtrain_trainer.training.run import TrainingRun
 from llmtrain_trainer.training.stragglers import StepClock, StragglerWatch
 from llmtrain_trainer.training.utilization import find_peak_speed
@@ -127,7 +127,13 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             attend_in_blocks(plain_model)
         model = spread_model(plain_model, ranks, config.strategy, arithmetic)
         model.train()
-        optimizer = AdamW(find_plain_model(model).named_parameters(), config.training.optimizer)
+        trained = find_plain_model(model)
+        optimizer = Optimizer(
+            trained.named_parameters(),
+            config.training.optimizer,
+            hidden_matrices=find_hidden_matrices(trained),
+            bf16=arithmetic.autocast,
+        )
         if config.training.auto_micro_batch:
             found = _share_micro_batch(store, ranks)
             if found is None:
