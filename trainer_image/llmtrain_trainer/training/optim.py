@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
+from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor
 
 from llmtrain_api.optimizer import OptimizerSpec, Schedule
@@ -67,17 +68,21 @@ class AdamW:
 
         With sharded parameters every rank must call it: it sums over the ranks.
         """
-        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-        norm: torch.Tensor = torch.stack(
-            torch._foreach_norm([_find_local(g) for g in gradients])
-        ).norm()
-        sharded = next((g for g in gradients if isinstance(g, DTensor)), None)
-        if sharded is not None:
-            squared = norm.square()
-            # The last dimension of the mesh has the parts; over a first one there are copies.
-            torch.distributed.all_reduce(squared, group=sharded.device_mesh.get_group(-1))
-            norm = squared.sqrt()
-        return norm
+        kinds: dict[tuple[ProcessGroup, ...], list[torch.Tensor]] = {}
+        for parameter in self._parameters.values():
+            if parameter.grad is not None:
+                groups = _list_sharing(parameter.grad)
+                kinds.setdefault(groups, []).append(_find_local(parameter.grad))
+        norms = []
+        for groups, gradients in kinds.items():
+            norm: torch.Tensor = torch.stack(torch._foreach_norm(gradients)).norm()
+            if groups:
+                squared = norm.square()
+                for group in groups:
+                    torch.distributed.all_reduce(squared, group=group)
+                norm = squared.sqrt()
+            norms.append(norm)
+        return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
 
     def step(self, learning_rate: float, gradient_norm: torch.Tensor) -> None:
         """Update the parameters once, with gradients scaled down to the clip norm.
@@ -140,6 +145,18 @@ def compute_learning_rate(
         left = 0.5 * (1.0 + math.cos(math.pi * progress))
     floor = spec.final_learning_rate_ratio
     return peak * (floor + (1.0 - floor) * left)
+
+
+def _list_sharing(tensor: torch.Tensor) -> tuple[ProcessGroup, ...]:
+    """Return the groups of ranks over which the parts of a tensor are; none where it is whole."""
+    if not isinstance(tensor, DTensor):
+        return ()
+    mesh = tensor.device_mesh
+    return tuple(
+        mesh.get_group(dimension)
+        for dimension, placement in enumerate(tensor.placements)
+        if not placement.is_replicate()
+    )
 
 
 def _find_local(tensor: torch.Tensor | None) -> torch.Tensor:
