@@ -306,3 +306,54 @@ def count_saved(config: RunConfig) -> list[int]:
     folder = find_run_folder(config) / f"checkpoints/step-{STEPS:08d}"
     paths = sorted(folder.rglob("*.safetensors"))
     return [sum(tensor.size for tensor in load_file(path).values()) for path in paths]
+
+
+def prepare_divided(
+    root: Path, name: str, *, strategy: str = "ddp", workers: int = 1, ranks: int, tensor: int = 1
+) -> RunConfig:
+    """Configure a small Llama, whose heads of keys and values are fewer than those of queries."""
+    return prepare_tiny_run(
+        root,
+        run=f"divided-{strategy}-{name}",
+        strategy=strategy,
+        replicas=workers,
+        processes_per_worker=ranks,
+        tensor_parallel=tensor,
+        data={"split": {"method": "tail", "validationFraction": VALIDATION_FRACTION}},
+        model={"architecture": "llama", "heads": 8, "keyValueHeads": 4, "hiddenSize": 64},
+        training={
+            "steps": STEPS,
+            "batchSize": BATCH_SIZE,
+            "microBatchSize": MICRO_BATCH_SIZE,
+            "sequenceLength": SEQUENCE_LENGTH,
+        },
+        evaluation={"everySteps": 5},
+        checkpoint={"everySteps": 3},
+    )
+
+
+@pytest.fixture(scope="module")
+def undivided(root: Path) -> RankLog:
+    """What one rank says that has the whole model."""
+    return run_ranks(prepare_divided(root, "alone", ranks=1))
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_divided_matrices_keep_order_and_loss(
+    root: Path, undivided: RankLog, strategy: str
+) -> None:
+    """From four ranks that divide all matrices to pairs of pairs, to a pair, and to one alone."""
+    sizes = [(4, 4), (4, 2), (2, 2), (1, 1)]
+    configs = [
+        prepare_divided(root, "resized", strategy=strategy, ranks=ranks, tensor=tensor)
+        for ranks, tensor in sizes
+    ]
+    rounds = run_through(configs, [Fate(leaves_in_step=3)] * 3)
+    order = [
+        sample
+        for logs, (_, tensor) in zip(rounds, sizes, strict=True)
+        for sample in merge_samples(logs[::tensor])
+    ]
+    assert order == undivided.samples
+    losses = [loss for logs in rounds for loss in logs[0].list_facts("loss")]
+    assert losses == pytest.approx(undivided.list_facts("loss"), rel=LOSS_TOLERANCE, abs=0)

@@ -53,6 +53,7 @@ from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import count_starts
 from llmtrain_trainer.store import Store, open_store
 from llmtrain_trainer.store.probe import probe_conditional_create
+from llmtrain_trainer.tensor_parallel import check_divisible
 from llmtrain_trainer.training.curve import list_newest_losses
 from llmtrain_trainer.training.divergence import LossWatch, RollbackHistory, read_history
 from llmtrain_trainer.training.event_file import EventFile
@@ -91,6 +92,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
         dataset = _open_dataset(config, store, checkpoint)
         pretrained = read_pretrained(config, store)
         blueprint = draw_blueprint(config, dataset, pretrained)
+        check_divisible(blueprint.configuration, ranks.tensor_parallel)
         isolates = blueprint.configuration.model_type in ISOLATING
         objective = choose_objective(config, dataset, isolates=isolates)
         samples = count_samples(objective, dataset.train, config.training.sequence_length)

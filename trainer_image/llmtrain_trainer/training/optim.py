@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 from torch import nn
+from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor
 
 from llmtrain_api.optimizer import OptimizerKind, OptimizerSpec
@@ -85,17 +86,21 @@ class Optimizer:
 
         With sharded parameters every rank must call it: it sums over the ranks.
         """
-        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-        norm: torch.Tensor = torch.stack(
-            torch._foreach_norm([find_shard(g) for g in gradients])
-        ).norm()
-        sharded = next((g for g in gradients if isinstance(g, DTensor)), None)
-        if sharded is not None:
-            squared = norm.square()
-            # The last dimension of the mesh has the parts; over a first one there are copies.
-            torch.distributed.all_reduce(squared, group=sharded.device_mesh.get_group(-1))
-            norm = squared.sqrt()
-        return norm
+        kinds: dict[tuple[ProcessGroup, ...], list[torch.Tensor]] = {}
+        for parameter in self._parameters.values():
+            if parameter.grad is not None:
+                groups = _list_sharing(parameter.grad)
+                kinds.setdefault(groups, []).append(find_shard(parameter.grad))
+        norms = []
+        for groups, gradients in kinds.items():
+            norm: torch.Tensor = torch.stack(torch._foreach_norm(gradients)).norm()
+            if groups:
+                squared = norm.square()
+                for group in groups:
+                    torch.distributed.all_reduce(squared, group=group)
+                norm = squared.sqrt()
+            norms.append(norm)
+        return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
 
     @torch.no_grad()
     def step(self, learning_rate: float, gradient_norm: torch.Tensor) -> None:
@@ -137,3 +142,15 @@ def _make_rules(
     hidden = {name: p for name, p in parameters.items() if name in hidden_matrices}
     others = {name: p for name, p in parameters.items() if name not in hidden_matrices}
     return [Muon(hidden, spec, bf16=bf16), AdamW(others, spec)]
+
+
+def _list_sharing(tensor: torch.Tensor) -> tuple[ProcessGroup, ...]:
+    """Return the groups of ranks over which the parts of a tensor are; none where it is whole."""
+    if not isinstance(tensor, DTensor):
+        return ()
+    mesh = tensor.device_mesh
+    return tuple(
+        mesh.get_group(dimension)
+        for dimension, placement in enumerate(tensor.placements)
+        if not placement.is_replicate()
+    )
