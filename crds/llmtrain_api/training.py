@@ -58,6 +58,14 @@ class Precision(StrEnum):
     BF16 = "bf16"
 
 
+class ActivationCheckpointing(StrEnum):
+    """What a block keeps of its forward pass for the backward pass."""
+
+    NONE = "none"
+    SELECTIVE = "selective"
+    FULL = "full"
+
+
 class DivergenceAction(StrEnum):
     """What is done about a loss that runs away."""
 
@@ -206,6 +214,11 @@ class TrainingSpec(Model):
     """Most memory that logits may take at a time, in MiB of fp32 numbers. Where a forward pass has
     more, its loss and the gradients of that are computed for so many targets at a time, with the
     same result. Absent: 64, on GPUs 512."""
+
+    activation_checkpointing: ActivationCheckpointing = ActivationCheckpointing.NONE
+    """full: each block keeps its input alone, and is computed again in the backward pass, with the
+    same gradients; a step has a third more arithmetic, and activations a fraction of their memory.
+    selective: every other block does. none: all is kept. Not for lstm."""
 
     precision: Precision = Precision.AUTO
     """auto: the fastest on the machine at the same quality; fp32: full precision, by the fastest

@@ -393,6 +393,14 @@ REFUSALS = {
         field="spec",
         server_says="vocabularySize must be at least 1000 for architecture: t5",
     ),
+    "blocks computed again that there are not": Refusal(
+        changes={
+            "spec__model": {"architecture": "lstm"},
+            "spec__training__activationCheckpointing": "full",
+        },
+        field="training.activationCheckpointing",
+        server_says="must be none for architecture: lstm",
+    ),
     "micro batch that does not divide": Refusal(
         changes={"spec__training": {"steps": 1, "batchSize": 32, "microBatchSize": 5}},
         field="spec.training",

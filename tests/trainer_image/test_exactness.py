@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from llmtrain_api.optimizer import OptimizerKind
 from llmtrain_api.run import RunConfig
+from llmtrain_api.training import ActivationCheckpointing
 from llmtrain_trainer.checkpoint.manifest import CURVES
 from llmtrain_trainer.failures import PreemptedError
 from testbed.ranks import Fate, RankLog, RunningRanks, run_ranks
@@ -164,6 +165,17 @@ def test_a_change_of_ranks_keeps_order_and_loss(root: Path, strategy: str) -> No
     assert len(order) == STEPS * BATCH_SIZE
     losses = [loss for logs in rounds for loss in logs[0].list_facts("loss")]
     assert losses == pytest.approx(alone.list_facts("loss"), rel=LOSS_TOLERANCE, abs=0)
+
+
+@STRATEGIES
+def test_activations_that_are_computed_again_change_no_bit(
+    root: Path, straight: dict[str, dict[str, str]], strategy: str
+) -> None:
+    config = prepare_run(root, "recomputed", strategy=strategy)
+    full = {"activation_checkpointing": ActivationCheckpointing.FULL}
+    config = config.model_copy(update={"training": config.training.model_copy(update=full)})
+    run_ranks(config)
+    assert read_outcome(config) == straight[strategy]
 
 
 def merge_samples(logs: Sequence[RankLog]) -> list[int]:

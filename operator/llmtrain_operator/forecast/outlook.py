@@ -146,6 +146,7 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
                 bf16=training.precision is Precision.BF16
                 or (training.precision is Precision.AUTO and on_gpu),
                 fused_attention=on_gpu,
+                recomputed=training.activation_checkpointing,
                 logits_bytes=training.find_logits_bytes(on_gpu=on_gpu),
             ),
             training.span_corruption,

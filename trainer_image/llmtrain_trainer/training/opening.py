@@ -44,6 +44,7 @@ from llmtrain_trainer.failures import ConfigurationError, DataError, StoreError
 from llmtrain_trainer.model.blueprint import Blueprint, draw_blueprint
 from llmtrain_trainer.model.network import ISOLATING
 from llmtrain_trainer.model.pretrained import read_pretrained
+from llmtrain_trainer.model.recomputation import recompute_activations
 from llmtrain_trainer.objective.batch import count_samples
 from llmtrain_trainer.objective.choosing import choose_objective
 from llmtrain_trainer.parallel import Ranks, find_plain_model, spread_model
@@ -115,6 +116,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             plain_model = blueprint.begin()
         else:
             plain_model = blueprint.build()
+        recompute_activations(plain_model, config.training.activation_checkpointing)
         peak_speed = find_peak_speed(
             plain_model,
             sequence_length=config.training.sequence_length,

@@ -21,6 +21,7 @@ from llmtrain_api.training import TrainingSpec
 from llmtrain_trainer.linux import keep_freed_memory
 from llmtrain_trainer.model.losses import compute_loss_sum
 from llmtrain_trainer.model.network import build_model
+from llmtrain_trainer.model.recomputation import recompute_activations
 from llmtrain_trainer.objective.choosing import make_objective
 from llmtrain_trainer.parallel import place_model
 from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
@@ -39,7 +40,8 @@ class TrialRequest(Model):
 
     model: ModelSpec
     training: TrainingSpec
-    """Of it count the objective, the length of sequences, the precision and the optimizer."""
+    """Of it count the objective, the length of sequences, the precision, the optimizer
+    and what is computed again."""
 
     vocabulary_size: int
     sequences: int
@@ -96,6 +98,7 @@ def _time_steps(request: TrialRequest, device: torch.device, arithmetic: Arithme
         end_of_text=0,
         seed=0,
     )
+    recompute_activations(built, request.training.activation_checkpointing)
     model = place_model(built, device)
     model.train()
     optimizer = Optimizer(
