@@ -56,6 +56,7 @@ class Precision(StrEnum):
     AUTO = "auto"
     FP32 = "fp32"
     BF16 = "bf16"
+    FP16 = "fp16"
 
 
 class ActivationCheckpointing(StrEnum):
@@ -222,7 +223,8 @@ class TrainingSpec(Model):
 
     precision: Precision = Precision.AUTO
     """auto: the fastest on the machine at the same quality; fp32: full precision, by the fastest
-    library whose products are as exact; bf16: mixed."""
+    library whose products are as exact; bf16: mixed; fp16: mixed, with a loss scale that follows
+    the gradients, for GPUs without bfloat16."""
 
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Seed of initial weights, data order and dropout."""

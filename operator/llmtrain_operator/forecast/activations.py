@@ -31,7 +31,7 @@ class RankWork:
     """Ranks that the parameters are divided over; 1: each rank has them all."""
 
     bf16: bool
-    """Products in bfloat16; weights, gradients and optimizer state stay fp32."""
+    """Products in bfloat16, or float16; weights, gradients and optimizer state stay fp32."""
 
     fused_attention: bool
     """Attention with dropout keeps no scores: so on GPUs. Without dropout it never does, but for

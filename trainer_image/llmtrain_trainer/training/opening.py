@@ -131,7 +131,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             trained.named_parameters(),
             config.training.optimizer,
             hidden_matrices=find_hidden_matrices(trained),
-            bf16=arithmetic.autocast,
+            products=arithmetic.dtype,
         )
         if config.training.auto_micro_batch:
             found = _share_micro_batch(store, ranks)

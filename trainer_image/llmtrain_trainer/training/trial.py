@@ -58,7 +58,7 @@ class TrialResult(Model):
     """Of the training itself, without what the process held before."""
 
     bf16: bool
-    """Products were computed in bfloat16."""
+    """Products were computed in bfloat16, or float16."""
 
 
 def run_trial(request: TrialRequest) -> TrialResult:
@@ -105,7 +105,7 @@ def _time_steps(request: TrialRequest, device: torch.device, arithmetic: Arithme
         model.named_parameters(),
         request.training.optimizer,
         hidden_matrices=find_hidden_matrices(model),
-        bf16=arithmetic.autocast,
+        products=arithmetic.dtype,
     )
     objective = make_objective(
         OBJECTIVES[request.model.architecture],
@@ -125,7 +125,7 @@ def _time_steps(request: TrialRequest, device: torch.device, arithmetic: Arithme
         places = batch.locate_targets()
         began = time.perf_counter()
         optimizer.clear_gradients()
-        with torch.autocast(device.type, torch.bfloat16, enabled=arithmetic.autocast):
+        with torch.autocast(device.type, arithmetic.dtype, enabled=arithmetic.autocast):
             loss = compute_loss_sum(
                 model,
                 batch.move(device),
