@@ -35,7 +35,11 @@ from llmtrain_api.objective import (
 )
 from llmtrain_api.status import JobStatus
 from llmtrain_api.suites import SuiteKind
-from llmtrain_api.training import TrainingSpec, write_batch_in_cel
+from llmtrain_api.training import (
+    ActivationCheckpointing,
+    TrainingSpec,
+    write_batch_in_cel,
+)
 from llmtrain_api.workers import RunPolicy, StorageSpec, WorkersSpec
 
 FIXED_SPEC_FIELDS = (
@@ -61,6 +65,7 @@ FROM_TOKENIZER_RULE = (
     "with model.from the tokenizer is the model's own, or data.tokenizer.kind: pretrained"
 )
 FROM_RULE = "training.lora and training.freeze need model.from: they are about trained weights"
+RECOMPUTED_RULE = "training.activationCheckpointing must be none for architecture: lstm"
 CLASSIFICATION_RULE = (
     "training.objective: classification needs fields.label in every one of data.sources, or "
     "fields.labels in every one, and is without data.pack"
@@ -201,6 +206,12 @@ class JobSpec(Model):
                     field="model.from",
                 ),
                 cel(
+                    "self.model.architecture != 'lstm' || has(self.model.from) || "
+                    "self.training.activationCheckpointing == 'none'",
+                    RECOMPUTED_RULE,
+                    field="training.activationCheckpointing",
+                ),
+                cel(
                     "!has(self.data.pack) || "
                     "self.data.pack.sequenceLength == self.training.sequenceLength",
                     PACK_RULE,
@@ -302,6 +313,10 @@ class JobSpec(Model):
         keeps = self.training.lora is not None or self.training.freeze is not None
         if keeps and self.model.pretrained is None:
             raise ValueError(FROM_RULE)
+        recomputes = self.training.activation_checkpointing is not ActivationCheckpointing.NONE
+        is_built = self.model.pretrained is None
+        if recomputes and is_built and self.model.architecture is Architecture.LSTM:
+            raise ValueError(RECOMPUTED_RULE)
         pack = self.data.pack
         if pack is not None and pack.sequence_length != self.training.sequence_length:
             raise ValueError(PACK_RULE)
