@@ -10,6 +10,7 @@ from pydoc_data.topics import topics
 import pytest
 from safetensors.numpy import load_file
 
+from llmtrain_api.optimizer import OptimizerKind
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.checkpoint.manifest import CURVES
 from llmtrain_trainer.failures import PreemptedError
@@ -236,6 +237,29 @@ def test_every_objective_keeps_its_loss_over_a_change_of_ranks(
         for n in (4, 2, 1)
     ]
     rounds = run_through(configs, [Fate(leaves_in_step=3)] * 2)
+    losses = [loss for logs in rounds for loss in logs[0].list_facts("loss")]
+    assert losses == pytest.approx(log.list_facts("loss"), rel=LOSS_TOLERANCE, abs=0)
+
+
+def prepare_optimizer(root: Path, name: str, kind: str, strategy: str, *, ranks: int) -> RunConfig:
+    run = prepare_run(root, f"{kind}-{name}", strategy=strategy, ranks=ranks, dropout=0.0)
+    optimizer = run.training.optimizer.model_copy(update={"kind": OptimizerKind(kind)})
+    training = run.training.model_copy(update={"optimizer": optimizer})
+    return run.model_copy(update={"training": training})
+
+
+@pytest.mark.parametrize(("kind", "strategy"), [("muon", "fsdp"), ("adafactor", "fsdp")])
+def test_every_optimizer_resumes_bit_for_bit_and_on_other_ranks(
+    root: Path, kind: str, strategy: str
+) -> None:
+    straight = prepare_optimizer(root, "straight", kind, strategy, ranks=2)
+    log = run_ranks(straight)
+    disturbed = prepare_optimizer(root, "disturbed", kind, strategy, ranks=2)
+    run_through([disturbed] * 2, [DIES_BETWEEN_PASSES])
+    assert read_outcome(disturbed) == read_outcome(straight)
+
+    resized = [prepare_optimizer(root, "resized", kind, strategy, ranks=n) for n in (4, 1)]
+    rounds = run_through(resized, [Fate(leaves_in_step=8)])
     losses = [loss for logs in rounds for loss in logs[0].list_facts("loss")]
     assert losses == pytest.approx(log.list_facts("loss"), rel=LOSS_TOLERANCE, abs=0)
 

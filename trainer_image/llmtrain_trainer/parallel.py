@@ -26,6 +26,7 @@ from torch import distributed, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_utils import PreTrainedModel
 
@@ -223,6 +224,24 @@ def gather_parameters(model: nn.Module) -> dict[str, torch.Tensor]:
         for name, p in find_plain_model(model).named_parameters()
         if p.requires_grad
     }
+
+
+def find_shard(tensor: torch.Tensor | None) -> torch.Tensor:
+    """Return this rank's part of a sharded tensor, in place; of another one all of it."""
+    assert tensor is not None
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def cut_shard(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return the part of `whole` that this rank has of `like`, which is as large; a view."""
+    if not isinstance(like, DTensor):
+        return whole
+    shape, offset = compute_local_shape_and_global_offset(
+        like.shape, like.device_mesh, like.placements
+    )
+    for dimension, (start, length) in enumerate(zip(offset, shape, strict=True)):
+        whole = whole.narrow(dimension, start, length)
+    return whole
 
 
 def forget_gathered(model: nn.Module) -> None:

@@ -30,7 +30,7 @@ from llmtrain_trainer.model.losses import compute_loss_sum
 from llmtrain_trainer.objective.batch import Batch, Objective, count_samples, read_batch
 from llmtrain_trainer.parallel import Ranks, skip_gradient_sync
 from llmtrain_trainer.store import ObjectMissingError, Store
-from llmtrain_trainer.training.optim import AdamW
+from llmtrain_trainer.training.optim import Optimizer
 from llmtrain_trainer.training.peak_memory import begin_peak, read_peak, return_free_memory
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def find_micro_batch(
     config: RunConfig,
     model: nn.Module,
     objective: Objective,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     split: Split,
     ranks: Ranks,
 ) -> MicroBatch:

@@ -41,6 +41,7 @@ from llmtrain_trainer.dataset.loading import (
     open_run_dataset,
 )
 from llmtrain_trainer.failures import ConfigurationError, DataError, StoreError
+from llmtrain_trainer.model.attention import attend_in_blocks
 from llmtrain_trainer.model.blueprint import Blueprint, draw_blueprint
 from llmtrain_trainer.model.network import ISOLATING
 from llmtrain_trainer.model.pretrained import read_pretrained
@@ -63,7 +64,7 @@ from llmtrain_trainer.training.micro_batch import (
     read_micro_batch,
     settle_micro_batch,
 )
-from llmtrain_trainer.training.optim import AdamW
+from llmtrain_trainer.training.optim import Optimizer, find_hidden_matrices
 from llmtrain_trainer.training.run import TrainingRun
 from llmtrain_trainer.training.stragglers import StepClock, StragglerWatch
 from llmtrain_trainer.training.utilization import find_peak_speed
@@ -124,9 +125,17 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             device=ranks.device,
             arithmetic=arithmetic,
         )
+        if arithmetic.autocast and ranks.device.type == "cpu":
+            attend_in_blocks(plain_model)
         model = spread_model(plain_model, ranks, config.strategy, arithmetic)
         model.train()
-        optimizer = AdamW(find_plain_model(model).named_parameters(), config.training.optimizer)
+        trained = find_plain_model(model)
+        optimizer = Optimizer(
+            trained.named_parameters(),
+            config.training.optimizer,
+            hidden_matrices=find_hidden_matrices(trained),
+            bf16=arithmetic.autocast,
+        )
         if config.training.auto_micro_batch:
             found = _share_micro_batch(store, ranks)
             if found is None:

@@ -1,7 +1,7 @@
 """One optimizer step, and the numbers that all ranks learn of it.
 
 Below: `order` and `divergence` (which sequences it takes), `dataset`, `objective` (what is
-predicted of them), `model`, `optim`, `parallel`.
+predicted of them), `model`, `learning_rate`, `optim`, `parallel`.
 Above: `train`, which does one after the other.
 """
 
@@ -18,7 +18,7 @@ from torch import distributed
 from llmtrain_trainer.model.losses import compute_loss_sum
 from llmtrain_trainer.objective.batch import Batch, count_samples, read_batch
 from llmtrain_trainer.parallel import Ranks, skip_gradient_sync
-from llmtrain_trainer.training.optim import compute_learning_rate
+from llmtrain_trainer.training.learning_rate import compute_learning_rate
 from llmtrain_trainer.training.order import select_samples
 from llmtrain_trainer.training.run import TrainingRun
 
