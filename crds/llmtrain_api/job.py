@@ -33,6 +33,7 @@ from llmtrain_api.objective import (
     find_objective,
     goes_with,
 )
+from llmtrain_api.optimizer import OptimizerKind
 from llmtrain_api.status import JobStatus
 from llmtrain_api.suites import SuiteKind
 from llmtrain_api.training import (
@@ -92,6 +93,9 @@ DIVIDED_ARCHITECTURE_RULE = (
     "with model.from mistral and qwen2; gpt2, bert, t5 and lstm have none"
 )
 DIVIDED_ADAPTERS_RULE = "workers.tensorParallel is without training.lora"
+DIVIDED_OPTIMIZER_RULE = (
+    "workers.tensorParallel is for optimizer.kind adamw and muon: adafactor reads whole rows"
+)
 DIVIDED_HEADS_RULE = (
     "model.heads and model.keyValueHeads must be multiples of workers.tensorParallel"
 )
@@ -265,6 +269,12 @@ class JobSpec(Model):
                     field="workers.tensorParallel",
                 ),
                 cel(
+                    "self.workers.tensorParallel == 1 || "
+                    "self.training.optimizer.kind != 'adafactor'",
+                    DIVIDED_OPTIMIZER_RULE,
+                    field="workers.tensorParallel",
+                ),
+                cel(
                     "self.workers.tensorParallel == 1 || has(self.model.from) || "
                     "((has(self.model.heads) ? self.model.heads : "
                     f"has(self.model.size) ? 0 : {DEFAULT_HEADS}) "
@@ -335,6 +345,8 @@ class JobSpec(Model):
         num_parts = self.workers.tensor_parallel
         if self.training.lora is not None:
             raise ValueError(DIVIDED_ADAPTERS_RULE)
+        if self.training.optimizer.kind is OptimizerKind.ADAFACTOR:
+            raise ValueError(DIVIDED_OPTIMIZER_RULE)
         if self.model.pretrained is not None:
             return  # what it is shows when it is read
         network = self.model.resolve()

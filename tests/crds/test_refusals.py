@@ -445,6 +445,15 @@ REFUSALS = {
         field="workers.tensorParallel",
         server_says="must be multiples of workers.tensorParallel",
     ),
+    "rows of divided matrices": Refusal(
+        changes={
+            "spec__workers": DIVIDED,
+            "spec__model": {"architecture": "llama"},
+            "spec__training__optimizer": {"kind": "adafactor"},
+        },
+        field="workers.tensorParallel",
+        server_says="is for optimizer.kind adamw and muon",
+    ),
     "adapters of divided matrices": Refusal(
         changes={
             "spec__workers": DIVIDED,
