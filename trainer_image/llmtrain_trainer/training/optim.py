@@ -18,6 +18,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from llmtrain_api.optimizer import OptimizerSpec, Schedule
+from llmtrain_trainer.checkpoint.manifest import WEIGHT
 
 EPSILON = 1e-8
 MAX_DEFAULT_WARMUP_STEPS = 1000
@@ -48,7 +49,7 @@ class AdamW:
         The parameters are those that are stepped: with FSDP the shards, even while a model that
         was evaluated still has some of them whole.
         """
-        weights = {f"weight.{name}": p.detach() for name, p in self._parameters.items()}
+        weights = {f"{WEIGHT}{name}": p.detach() for name, p in self._parameters.items()}
         means = {f"mean.{name}": tensor for name, tensor in self._means.items()}
         squares = {f"square.{name}": tensor for name, tensor in self._squares.items()}
         return {**weights, **means, **squares}
