@@ -25,7 +25,7 @@ from llmtrain_api.evaluation import (
     HeldOut,
     names_any,
 )
-from llmtrain_api.network import ModelSpec
+from llmtrain_api.network import DEFAULT_HEADS, Architecture, ModelSpec
 from llmtrain_api.objective import (
     MAX_SPANS,
     OBJECTIVE_RULE,
@@ -77,6 +77,19 @@ SPAN_VOCABULARY = 1000
 
 SPAN_VOCABULARY_RULE = (
     f"data.tokenizer.vocabularySize must be at least {SPAN_VOCABULARY} for architecture: t5"
+)
+
+BATCH_RANKS_RULE = (
+    "training.batchSize must be a multiple of the world size "
+    "(workers.replicas × workers.processesPerWorker), divided by workers.tensorParallel"
+)
+DIVIDED_ARCHITECTURE_RULE = (
+    "workers.tensorParallel needs a plan that divides the model: architecture llama has one, and "
+    "with model.from mistral and qwen2; gpt2, bert, t5 and lstm have none"
+)
+DIVIDED_ADAPTERS_RULE = "workers.tensorParallel is without training.lora"
+DIVIDED_HEADS_RULE = (
+    "model.heads and model.keyValueHeads must be multiples of workers.tensorParallel"
 )
 
 JobName = Annotated[
@@ -232,10 +245,31 @@ class JobSpec(Model):
                 ),
                 cel(
                     f"{write_batch_in_cel('self.training')} % "
-                    "(self.workers.replicas * self.workers.processesPerWorker) == 0",
-                    "training.batchSize must be a multiple of the world size "
-                    "(workers.replicas × workers.processesPerWorker)",
+                    "(self.workers.replicas * self.workers.processesPerWorker / "
+                    "self.workers.tensorParallel) == 0",
+                    BATCH_RANKS_RULE,
                     field="training.batchSize",
+                ),
+                cel(
+                    "self.workers.tensorParallel == 1 || has(self.model.from) || "
+                    "self.model.architecture == 'llama'",
+                    DIVIDED_ARCHITECTURE_RULE,
+                    field="workers.tensorParallel",
+                ),
+                cel(
+                    "self.workers.tensorParallel == 1 || !has(self.training.lora)",
+                    DIVIDED_ADAPTERS_RULE,
+                    field="workers.tensorParallel",
+                ),
+                cel(
+                    "self.workers.tensorParallel == 1 || has(self.model.from) || "
+                    "((has(self.model.heads) ? self.model.heads : "
+                    f"has(self.model.size) ? 0 : {DEFAULT_HEADS}) "
+                    "% self.workers.tensorParallel == 0 && "
+                    "(!has(self.model.keyValueHeads) || "
+                    "self.model.keyValueHeads % self.workers.tensorParallel == 0))",
+                    DIVIDED_HEADS_RULE,
+                    field="workers.tensorParallel",
                 ),
             ]
         }
@@ -283,12 +317,29 @@ class JobSpec(Model):
         if self.evaluation.split is HeldOut.TEST and not has_test:
             raise ValueError(TEST_SPLIT_RULE)
         self._check_evaluation()
-        if self.training.global_batch % self.world_size:
-            raise ValueError(
-                "training.batchSize must be a multiple of the world size "
-                "(workers.replicas × workers.processesPerWorker)"
-            )
+        if self.training.global_batch % self.workers.count_readers(self.workers.replicas):
+            raise ValueError(BATCH_RANKS_RULE)
+        if self.workers.tensor_parallel > 1:
+            self._check_division()
         return self
+
+    def _check_division(self) -> None:
+        """Hold the shape to `workers.tensorParallel`; also what follows from `model.size`."""
+        num_parts = self.workers.tensor_parallel
+        if self.training.lora is not None:
+            raise ValueError(DIVIDED_ADAPTERS_RULE)
+        if self.model.pretrained is not None:
+            return  # what it is shows when it is read
+        network = self.model.resolve()
+        if network.architecture is not Architecture.LLAMA:
+            raise ValueError(DIVIDED_ARCHITECTURE_RULE)
+        if network.heads % num_parts or network.key_value_heads % num_parts:
+            raise ValueError(DIVIDED_HEADS_RULE)
+        if network.inner_width % num_parts:
+            raise ValueError(
+                f"workers.tensorParallel ({num_parts}) must divide the inner width that follows "
+                f"from model.hiddenSize ({network.inner_width})"
+            )
 
     def _check_evaluation(self) -> None:
         for suite in self.evaluation.suites:

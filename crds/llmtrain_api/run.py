@@ -117,6 +117,9 @@ class RunConfig(Model):
     processes_per_worker: int = Field(ge=1)
     """Ranks of a worker."""
 
+    tensor_parallel: int = Field(default=1, ge=1)
+    """Ranks that divide matrices among them, in training."""
+
     threads_per_process: int | None = Field(default=None, ge=1)
     """Processor threads of a rank; absent: the cores the process may use, divided among the
     ranks that share them."""
@@ -158,6 +161,11 @@ class RunConfig(Model):
     def world_size(self) -> int:
         """Ranks that train together."""
         return self.replicas * self.processes_per_worker
+
+    @property
+    def num_readers(self) -> int:
+        """Ranks, or groups of ranks, that read different samples in training."""
+        return self.world_size // self.tensor_parallel
 
     @property
     def objective(self) -> Objective:

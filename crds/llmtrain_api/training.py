@@ -16,13 +16,16 @@ from llmtrain_api.base import Model, cel
 from llmtrain_api.lora import FreezeSpec, LoraSpec
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import ClassWeights, LossOn, MaskingSpec, Objective, SpanCorruptionSpec
-from llmtrain_api.optimizer import OptimizerSpec
+from llmtrain_api.optimizer import OptimizerKind, OptimizerSpec
 
 FINE_TUNING_LEARNING_RATE = 5e-5
 """The highest of those of Devlin et al. 2019 (arXiv:1810.04805, section A.3)."""
 
 LORA_LEARNING_RATE = 2e-4
 """Dettmers et al. 2023 (QLoRA, arXiv:2305.14314, table 9)."""
+
+ADAFACTOR_LEARNING_RATE, ADAFACTOR_FINE_TUNING_LEARNING_RATE = 1e-2, 1e-3
+"""Shazeer and Stern 2018 (arXiv:1804.04235, section 8); Raffel et al. 2020, section 3.1.2."""
 
 CPU_LOGITS_MEBIBYTES, GPU_LOGITS_MEBIBYTES = 64, 512
 """Chunks of logits are as small as costs no time. For each one the gradient of the output layer,
@@ -197,7 +200,7 @@ class TrainingSpec(Model):
     """Share of a target's probability that is spread over the vocabulary, in training only."""
 
     optimizer: OptimizerSpec = OptimizerSpec()
-    """AdamW and its schedule."""
+    """How weights follow their gradients."""
 
     logits_mebibytes: int | None = Field(default=None, ge=1, le=1_048_576)
     """Most memory that logits may take at a time, in MiB of fp32 numbers. Where a forward pass has
@@ -246,6 +249,9 @@ class TrainingSpec(Model):
         """Return the peak of the learning rate, as given or as is usual for what is trained."""
         if self.optimizer.learning_rate is not None:
             return self.optimizer.learning_rate
+        if self.optimizer.kind is OptimizerKind.ADAFACTOR:
+            is_new = model.pretrained is None
+            return ADAFACTOR_LEARNING_RATE if is_new else ADAFACTOR_FINE_TUNING_LEARNING_RATE
         if model.pretrained is None:
             return model.suggest_learning_rate()
         return FINE_TUNING_LEARNING_RATE if self.lora is None else LORA_LEARNING_RATE

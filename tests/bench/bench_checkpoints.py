@@ -52,7 +52,7 @@ from llmtrain_trainer.parallel import Ranks
 from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.store import open_store
 from llmtrain_trainer.store.described import ManifestObject
-from llmtrain_trainer.training.optim import AdamW
+from llmtrain_trainer.training.optim import Optimizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cluster"))
 from testbed.minio import MinioServer
@@ -241,7 +241,7 @@ def build_state(layers: int, hidden_size: int) -> dict[str, torch.Tensor]:
         end_of_text=0,
         seed=0,
     )
-    return AdamW(model.named_parameters(), OptimizerSpec()).named_state()
+    return Optimizer(model.named_parameters(), OptimizerSpec()).named_state()
 
 
 def build_stepper() -> Callable[[], None]:
@@ -253,7 +253,7 @@ def build_stepper() -> Callable[[], None]:
         end_of_text=0,
         seed=0,
     )
-    optimizer = AdamW(model.named_parameters(), OptimizerSpec())
+    optimizer = Optimizer(model.named_parameters(), OptimizerSpec())
     tokens = torch.randint(0, 256, (8, 65), generator=torch.Generator().manual_seed(0))
 
     def take_step() -> None:

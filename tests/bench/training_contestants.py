@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gpt_contestant import BETAS, CLIP_NORM, LEARNING_RATE, WEIGHT_DECAY, Gpt, GptShape, train_gpt
 from llmtrain_api.run import RunConfig
-from llmtrain_trainer.training.optim import compute_learning_rate
+from llmtrain_trainer.training.learning_rate import compute_learning_rate
 from testbed.ranks import RankLog, RunningRanks
 
 NANOGPT, TRAINER = "nanogpt", "trainer"

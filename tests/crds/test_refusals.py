@@ -26,6 +26,8 @@ class Refusal:
     """Where its words are others."""
 
 
+DIVIDED = {"processesPerWorker": 2, "tensorParallel": 2}
+
 SUITE: dict[str, Any] = {"name": "qa", "uri": "s3://corpus/qa.jsonl"}
 
 REFUSALS = {
@@ -421,6 +423,38 @@ REFUSALS = {
         },
         field="training.batchSize",
         server_says="must be a multiple of the world size",
+    ),
+    "ranks that groups do not divide": Refusal(
+        changes={"spec__workers": {"processesPerWorker": 3, "tensorParallel": 2}},
+        field="spec.workers",
+        server_says="processesPerWorker must be a multiple of tensorParallel",
+    ),
+    "an architecture that is not divided": Refusal(
+        changes={"spec__workers": DIVIDED},
+        field="workers.tensorParallel",
+        server_says="gpt2, bert, t5 and lstm have none",
+    ),
+    "heads that groups do not divide": Refusal(
+        changes={
+            "spec__workers": DIVIDED,
+            "spec__model": {
+                "architecture": "llama",
+                "heads": 6,
+                "keyValueHeads": 3,
+                "hiddenSize": 96,
+            },
+        },
+        field="workers.tensorParallel",
+        server_says="must be multiples of workers.tensorParallel",
+    ),
+    "adapters of divided matrices": Refusal(
+        changes={
+            "spec__workers": DIVIDED,
+            "spec__model": {"from": "s3://corpus/models/llama"},
+            "spec__training__lora": {},
+        },
+        field="workers.tensorParallel",
+        server_says="is without training.lora",
     ),
     "warm-up longer than training": Refusal(
         changes={"spec__training__optimizer": {"warmupSteps": 101}},

@@ -10,6 +10,7 @@ from pydoc_data.topics import topics
 import pytest
 from safetensors.numpy import load_file
 
+from llmtrain_api.optimizer import OptimizerKind
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.checkpoint.manifest import CURVES
 from llmtrain_trainer.failures import PreemptedError
@@ -240,6 +241,29 @@ def test_every_objective_keeps_its_loss_over_a_change_of_ranks(
     assert losses == pytest.approx(log.list_facts("loss"), rel=LOSS_TOLERANCE, abs=0)
 
 
+def prepare_optimizer(root: Path, name: str, kind: str, strategy: str, *, ranks: int) -> RunConfig:
+    run = prepare_run(root, f"{kind}-{name}", strategy=strategy, ranks=ranks, dropout=0.0)
+    optimizer = run.training.optimizer.model_copy(update={"kind": OptimizerKind(kind)})
+    training = run.training.model_copy(update={"optimizer": optimizer})
+    return run.model_copy(update={"training": training})
+
+
+@pytest.mark.parametrize(("kind", "strategy"), [("muon", "fsdp"), ("adafactor", "fsdp")])
+def test_every_optimizer_resumes_bit_for_bit_and_on_other_ranks(
+    root: Path, kind: str, strategy: str
+) -> None:
+    straight = prepare_optimizer(root, "straight", kind, strategy, ranks=2)
+    log = run_ranks(straight)
+    disturbed = prepare_optimizer(root, "disturbed", kind, strategy, ranks=2)
+    run_through([disturbed] * 2, [DIES_BETWEEN_PASSES])
+    assert read_outcome(disturbed) == read_outcome(straight)
+
+    resized = [prepare_optimizer(root, "resized", kind, strategy, ranks=n) for n in (4, 1)]
+    rounds = run_through(resized, [Fate(leaves_in_step=8)])
+    losses = [loss for logs in rounds for loss in logs[0].list_facts("loss")]
+    assert losses == pytest.approx(log.list_facts("loss"), rel=LOSS_TOLERANCE, abs=0)
+
+
 def prepare_hybrid(root: Path, *, workers: int, ranks: int) -> RunConfig:
     return prepare_run(root, "hybrid", strategy="hsdp", ranks=ranks, dropout=0.0).model_copy(
         update={"replicas": workers}
@@ -282,3 +306,54 @@ def count_saved(config: RunConfig) -> list[int]:
     folder = find_run_folder(config) / f"checkpoints/step-{STEPS:08d}"
     paths = sorted(folder.rglob("*.safetensors"))
     return [sum(tensor.size for tensor in load_file(path).values()) for path in paths]
+
+
+def prepare_divided(
+    root: Path, name: str, *, strategy: str = "ddp", workers: int = 1, ranks: int, tensor: int = 1
+) -> RunConfig:
+    """Configure a small Llama, whose heads of keys and values are fewer than those of queries."""
+    return prepare_tiny_run(
+        root,
+        run=f"divided-{strategy}-{name}",
+        strategy=strategy,
+        replicas=workers,
+        processes_per_worker=ranks,
+        tensor_parallel=tensor,
+        data={"split": {"method": "tail", "validationFraction": VALIDATION_FRACTION}},
+        model={"architecture": "llama", "heads": 8, "keyValueHeads": 4, "hiddenSize": 64},
+        training={
+            "steps": STEPS,
+            "batchSize": BATCH_SIZE,
+            "microBatchSize": MICRO_BATCH_SIZE,
+            "sequenceLength": SEQUENCE_LENGTH,
+        },
+        evaluation={"everySteps": 5},
+        checkpoint={"everySteps": 3},
+    )
+
+
+@pytest.fixture(scope="module")
+def undivided(root: Path) -> RankLog:
+    """What one rank says that has the whole model."""
+    return run_ranks(prepare_divided(root, "alone", ranks=1))
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_divided_matrices_keep_order_and_loss(
+    root: Path, undivided: RankLog, strategy: str
+) -> None:
+    """From four ranks that divide all matrices to pairs of pairs, to a pair, and to one alone."""
+    sizes = [(4, 4), (4, 2), (2, 2), (1, 1)]
+    configs = [
+        prepare_divided(root, "resized", strategy=strategy, ranks=ranks, tensor=tensor)
+        for ranks, tensor in sizes
+    ]
+    rounds = run_through(configs, [Fate(leaves_in_step=3)] * 3)
+    order = [
+        sample
+        for logs, (_, tensor) in zip(rounds, sizes, strict=True)
+        for sample in merge_samples(logs[::tensor])
+    ]
+    assert order == undivided.samples
+    losses = [loss for logs in rounds for loss in logs[0].list_facts("loss")]
+    assert losses == pytest.approx(undivided.list_facts("loss"), rel=LOSS_TOLERANCE, abs=0)

@@ -86,7 +86,7 @@ def run_train(
     threads = count_threads(config.threads_per_process, ranks_on_host)
     keep_freed_memory()
     with (
-        join_ranks(group, threads=threads) as ranks,
+        join_ranks(group, threads=threads, tensor_parallel=config.tensor_parallel) as ranks,
         open_run(config, ranks, reporter) as run,
     ):
         with _collect_rarely():
@@ -204,7 +204,7 @@ def _evaluate(run: TrainingRun) -> None:
     with run.reporter.during(RankPhase.EVALUATING):
         training = run.config.training
         split = run.dataset.validation
-        share = training.global_batch // run.ranks.group.world_size
+        share = training.global_batch // run.ranks.num_readers
         loss = measure(
             run.model,
             run.objective,
@@ -300,10 +300,11 @@ def _finish(run: TrainingRun) -> StageResult:
 
 
 def _check_batch(config: RunConfig) -> None:
-    if config.training.global_batch % config.world_size:
+    if config.training.global_batch % config.num_readers:
         raise ConfigurationError(
             f"training.batchSize ({config.training.global_batch}) must be a multiple of the number "
-            f"of ranks ({config.world_size}: workers.replicas × workers.processesPerWorker)",
+            f"of ranks that read different samples ({config.num_readers}: workers.replicas × "
+            "workers.processesPerWorker / workers.tensorParallel)",
             reason="BatchNotDivisible",
             next_step="change training.batchSize or the number of workers",
         )

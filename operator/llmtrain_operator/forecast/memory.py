@@ -18,9 +18,6 @@ from llmtrain_operator.forecast.activations import (
 )
 from llmtrain_operator.forecast.size import ModelSize
 
-MOMENTS = 2
-"""AdamW keeps a mean and a squared mean of each gradient."""
-
 LOSS_COPIES = 3
 """fp32 tensors of the logits' shape at the peak: log-probabilities and two gradients."""
 
@@ -62,6 +59,7 @@ def compute_rank_memory(
     masking: MaskingSpec | None = None,
     *,
     trained: int | None = None,
+    optimizer_numbers: int | None = None,
 ) -> RankMemory:
     """Return what one rank needs.
 
@@ -73,6 +71,7 @@ def compute_rank_memory(
         masking: for BERT.
         trained: parameters that have gradients and optimizer state, where not all have.
             Activations are counted as if all had, which adapters come near to.
+        optimizer_numbers: of the optimizer's state; absent: AdamW's, two for each weight.
     """
     network = model.resolve()
     counts = count_spans(work.sequence_length, corruption or SpanCorruptionSpec())
@@ -80,6 +79,9 @@ def compute_rank_memory(
     targets = work.sequences * (counts.targets if is_t5 else work.sequence_length)
     share = -(-size.parameters // work.shards)
     trained_share = share if trained is None else -(-trained // work.shards)
+    state_share = 2 * trained_share
+    if optimizer_numbers is not None:
+        state_share = -(-optimizer_numbers // work.shards)
     activations = count_activation_bytes(network, work, counts)
     is_bert = network.architecture is Architecture.BERT
     if is_bert:
@@ -96,7 +98,7 @@ def compute_rank_memory(
     return RankMemory(
         weights=FP32_BYTES * share,
         gradients=FP32_BYTES * trained_share,
-        optimizer=MOMENTS * FP32_BYTES * trained_share,
+        optimizer=FP32_BYTES * state_share,
         activations=activations,
         logits=_count_logits_bytes(work, targets, width=network.hidden_size, is_partial=is_bert),
         gathered=gathered,

@@ -18,6 +18,7 @@ from llmtrain_api.training import Precision
 from llmtrain_api.workers import Strategy
 from llmtrain_operator.forecast.activations import RankWork
 from llmtrain_operator.forecast.memory import RankMemory, compute_rank_memory
+from llmtrain_operator.forecast.optimizer import count_optimizer_numbers
 from llmtrain_operator.forecast.size import ModelSize, compute_size
 from llmtrain_operator.forecast.trained import count_token_flops, count_trained
 from llmtrain_operator.quantities import parse_bytes
@@ -150,6 +151,9 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
             training.span_corruption,
             training.masking,
             trained=trained,
+            optimizer_numbers=count_optimizer_numbers(
+                training, spec.model.resolve(), size, trained
+            ),
         )
 
     micro_batch_size = min(training.micro_batch_size or share, share)

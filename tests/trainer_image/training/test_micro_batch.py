@@ -22,7 +22,7 @@ from llmtrain_trainer.training.micro_batch import (
     read_micro_batch,
     settle_micro_batch,
 )
-from llmtrain_trainer.training.optim import AdamW
+from llmtrain_trainer.training.optim import Optimizer
 from testbed.ranks import Fate, RunningRanks, run_ranks
 from testbed.tiny_run import prepare_tiny_run
 
@@ -73,7 +73,7 @@ def test_a_real_pass_takes_what_was_foretold(tmp_path: Path) -> None:
         end_of_text=dataset.end_of_text,
         seed=0,
     )
-    optimizer = AdamW(model.named_parameters(), config.training.optimizer)
+    optimizer = Optimizer(model.named_parameters(), config.training.optimizer)
     with join_ranks(RankGroup(), threads=1) as ranks:
         found = find_micro_batch(config, model, NextToken(128), optimizer, dataset.train, ranks)
     assert found.sequences == 16

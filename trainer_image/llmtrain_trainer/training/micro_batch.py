@@ -30,7 +30,7 @@ from llmtrain_trainer.model.losses import compute_loss_sum
 from llmtrain_trainer.objective.batch import Batch, Objective, count_samples, read_batch
 from llmtrain_trainer.parallel import Ranks, skip_gradient_sync
 from llmtrain_trainer.store import ObjectMissingError, Store
-from llmtrain_trainer.training.optim import AdamW
+from llmtrain_trainer.training.optim import Optimizer
 from llmtrain_trainer.training.peak_memory import begin_peak, read_peak, return_free_memory
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def find_micro_batch(
     config: RunConfig,
     model: nn.Module,
     objective: Objective,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     split: Split,
     ranks: Ranks,
 ) -> MicroBatch:
@@ -144,7 +144,7 @@ def find_micro_batch(
         split: that is trained on.
         ranks: that train together.
     """
-    share = config.training.global_batch // ranks.group.world_size
+    share = config.training.global_batch // ranks.num_readers
     device, on_gpu = ranks.device, ranks.device.type == "cuda"
     # On a CPU the optimizer's zeros take no memory before the first step, nor does a saved state.
     state = sum(find_local(name, t).data.nbytes for name, t in optimizer.named_state().items())

@@ -41,6 +41,7 @@ from llmtrain_trainer.dataset.loading import (
     open_run_dataset,
 )
 from llmtrain_trainer.failures import ConfigurationError, DataError, StoreError
+from llmtrain_trainer.model.attention import attend_in_blocks
 from llmtrain_trainer.model.blueprint import Blueprint, draw_blueprint
 from llmtrain_trainer.model.network import ISOLATING
 from llmtrain_trainer.model.pretrained import read_pretrained
@@ -52,6 +53,7 @@ from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import count_starts
 from llmtrain_trainer.store import Store, open_store
 from llmtrain_trainer.store.probe import probe_conditional_create
+from llmtrain_trainer.tensor_parallel import check_divisible
 from llmtrain_trainer.training.curve import list_newest_losses
 from llmtrain_trainer.training.divergence import LossWatch, RollbackHistory, read_history
 from llmtrain_trainer.training.event_file import EventFile
@@ -62,7 +64,7 @@ from llmtrain_trainer.training.micro_batch import (
     read_micro_batch,
     settle_micro_batch,
 )
-from llmtrain_trainer.training.optim import AdamW
+from llmtrain_trainer.training.optim import Optimizer, find_hidden_matrices
 from llmtrain_trainer.training.run import TrainingRun
 from llmtrain_trainer.training.stragglers import StepClock, StragglerWatch
 from llmtrain_trainer.training.utilization import find_peak_speed
@@ -90,6 +92,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
         dataset = _open_dataset(config, store, checkpoint)
         pretrained = read_pretrained(config, store)
         blueprint = draw_blueprint(config, dataset, pretrained)
+        check_divisible(blueprint.configuration, ranks.tensor_parallel)
         isolates = blueprint.configuration.model_type in ISOLATING
         objective = choose_objective(config, dataset, isolates=isolates)
         samples = count_samples(objective, dataset.train, config.training.sequence_length)
@@ -123,9 +126,17 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             device=ranks.device,
             arithmetic=arithmetic,
         )
+        if arithmetic.autocast and ranks.device.type == "cpu":
+            attend_in_blocks(plain_model)
         model = spread_model(plain_model, ranks, config.strategy, arithmetic)
         model.train()
-        optimizer = AdamW(find_plain_model(model).named_parameters(), config.training.optimizer)
+        trained = find_plain_model(model)
+        optimizer = Optimizer(
+            trained.named_parameters(),
+            config.training.optimizer,
+            hidden_matrices=find_hidden_matrices(trained),
+            bf16=arithmetic.autocast,
+        )
         if config.training.auto_micro_batch:
             found = _share_micro_batch(store, ranks)
             if found is None:

@@ -1,45 +1,64 @@
-"""AdamW, gradient clipping and the learning rate.
+"""The optimizer of a run: what is updated by which rule, and gradient clipping.
 
-Below: torch's fused kernel. Above: `train` steps it, `checkpoint` saves its tensors.
-
-`torch.optim.Optimizer` imports dynamo and inductor when the first one is made, which costs a
-fresh process 4–5 s and 150 MiB. This AdamW calls the same fused kernel on the same tensors, so
-its numbers are those of `torch.optim.AdamW(fused=True)` (a test holds that), at no such cost.
-Where parameters are sharded (DTensor) it works on the local shards.
+Below: the rules `adamw`, `muon`, `adafactor`. Above: `step` steps it, `checkpoint` saves its
+tensors.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol
 
 import torch
 from torch import nn
+from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor
 
-from llmtrain_api.optimizer import OptimizerSpec, Schedule
+from llmtrain_api.optimizer import OptimizerKind, OptimizerSpec
 from llmtrain_trainer.checkpoint.manifest import WEIGHT
+from llmtrain_trainer.parallel import find_shard
+from llmtrain_trainer.training.adafactor import Adafactor
+from llmtrain_trainer.training.adamw import AdamW
+from llmtrain_trainer.training.muon import Muon
 
-EPSILON = 1e-8
-MAX_DEFAULT_WARMUP_STEPS = 1000
 CLIP_EPSILON = 1e-6
 """Keeps the clip factor finite, as in `torch.nn.utils.clip_grad_norm_`."""
 
 
-class AdamW:
-    """AdamW with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+class Rule(Protocol):
+    """How parameters are updated by their gradients."""
+
+    def named_state(self) -> dict[str, torch.Tensor]:
+        """Return the tensors that it keeps from step to step, by stable names; they are live."""
+
+    def update(self, learning_rate: float, steps: torch.Tensor, scale: torch.Tensor | None) -> None:
+        """Update once; see `AdamW.update`."""
+
+
+class Optimizer:
+    """What updates all trained parameters of a model."""
 
     def __init__(
-        self, named_parameters: Iterable[tuple[str, nn.Parameter]], spec: OptimizerSpec
+        self,
+        named_parameters: Iterable[tuple[str, nn.Parameter]],
+        spec: OptimizerSpec,
+        *,
+        hidden_matrices: Collection[str] = (),
+        bf16: bool = False,
     ) -> None:
-        """Optimize the parameters that need gradients; matrices decay, vectors do not.
+        """Optimize the parameters that need gradients.
 
         Build it after the model is sharded: shards replace the parameters.
+
+        Args:
+            named_parameters: of the model.
+            spec: the rule, and its numbers.
+            hidden_matrices: names of those that Muon is for, `find_hidden_matrices`.
+            bf16: the model's products are in bfloat16.
         """
         self._spec = spec
         self._parameters = {name: p for name, p in named_parameters if p.requires_grad}
-        self._means = {name: torch.zeros_like(p) for name, p in self._parameters.items()}
-        self._squares = {name: torch.zeros_like(p) for name, p in self._parameters.items()}
+        self._rules = _make_rules(self._parameters, spec, hidden_matrices, bf16=bf16)
         device = next(iter(self._parameters.values())).device
         self._steps = torch.zeros((), dtype=torch.float32, device=device)
 
@@ -49,10 +68,10 @@ class AdamW:
         The parameters are those that are stepped: with FSDP the shards, even while a model that
         was evaluated still has some of them whole.
         """
-        weights = {f"{WEIGHT}{name}": p.detach() for name, p in self._parameters.items()}
-        means = {f"mean.{name}": tensor for name, tensor in self._means.items()}
-        squares = {f"square.{name}": tensor for name, tensor in self._squares.items()}
-        return {**weights, **means, **squares}
+        state = {f"{WEIGHT}{name}": p.detach() for name, p in self._parameters.items()}
+        for rule in self._rules:
+            state.update(rule.named_state())
+        return state
 
     def set_step(self, step: int) -> None:
         """Go on from a state that is `step` updates old."""
@@ -68,81 +87,71 @@ class AdamW:
 
         With sharded parameters every rank must call it: it sums over the ranks.
         """
-        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-        norm: torch.Tensor = torch.stack(
-            torch._foreach_norm([_find_local(g) for g in gradients])
-        ).norm()
-        sharded = next((g for g in gradients if isinstance(g, DTensor)), None)
-        if sharded is not None:
-            squared = norm.square()
-            # The last dimension of the mesh has the parts; over a first one there are copies.
-            torch.distributed.all_reduce(squared, group=sharded.device_mesh.get_group(-1))
-            norm = squared.sqrt()
-        return norm
+        kinds: dict[tuple[ProcessGroup, ...], list[torch.Tensor]] = {}
+        for parameter in self._parameters.values():
+            if parameter.grad is not None:
+                groups = _list_sharing(parameter.grad)
+                kinds.setdefault(groups, []).append(find_shard(parameter.grad))
+        norms = []
+        for groups, gradients in kinds.items():
+            norm: torch.Tensor = torch.stack(torch._foreach_norm(gradients)).norm()
+            if groups:
+                squared = norm.square()
+                for group in groups:
+                    torch.distributed.all_reduce(squared, group=group)
+                norm = squared.sqrt()
+            norms.append(norm)
+        return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
 
+    @torch.no_grad()
     def step(self, learning_rate: float, gradient_norm: torch.Tensor) -> None:
-        """Update the parameters once, with gradients scaled down to the clip norm.
-
-        The kernel applies the clip factor as it reads the gradients, which saves a pass.
-        """
-        spec = self._spec
+        """Update the parameters once, with gradients scaled down to the clip norm."""
         self._steps += 1
         scale = None
-        if spec.gradient_clip_norm > 0:
-            scale = ((gradient_norm + CLIP_EPSILON) / spec.gradient_clip_norm).clamp(min=1.0)
-        for decays in (True, False):
-            names = [
-                name
-                for name, p in self._parameters.items()
-                if (p.ndim >= 2) is decays and p.grad is not None and _find_local(p).numel()
-            ]
-            if not names:
-                continue
-            torch._fused_adamw_(
-                [_find_local(self._parameters[name].detach()) for name in names],
-                [_find_local(self._parameters[name].grad) for name in names],
-                [_find_local(self._means[name]) for name in names],
-                [_find_local(self._squares[name]) for name in names],
-                [],
-                [self._steps] * len(names),
-                lr=learning_rate,
-                beta1=spec.beta1,
-                beta2=spec.beta2,
-                weight_decay=spec.weight_decay if decays else 0.0,
-                eps=EPSILON,
-                amsgrad=False,
-                maximize=False,
-                grad_scale=scale,
-                found_inf=None,
-            )
+        if self._spec.gradient_clip_norm > 0:
+            scale = ((gradient_norm + CLIP_EPSILON) / self._spec.gradient_clip_norm).clamp(min=1.0)
+        for rule in self._rules:
+            rule.update(learning_rate, self._steps, scale)
 
 
-def compute_learning_rate(
-    step: int, spec: OptimizerSpec, total_steps: int, *, peak: float
-) -> float:
-    """Return the learning rate of step `step` (counted from 1): linear warm-up, then a schedule.
+def find_hidden_matrices(model: nn.Module) -> frozenset[str]:
+    """Return the names of the matrices within a model's numbered blocks, which Muon is for.
 
-    Cosine: Loshchilov and Hutter 2017 (arXiv:1608.03983). Warm-up, stable, decay (wsd): Hu et al.
-    2024 (arXiv:2404.06395); in a line, Hägele et al. 2024 (arXiv:2405.18392).
+    Embeddings, the output layer and heads are not: what enters or leaves them are tokens and
+    classes, not states (Jordan et al. 2024). Of gpt2, q, k and v are one matrix.
     """
-    warmup = spec.warmup_steps
-    if warmup is None:
-        warmup = min(MAX_DEFAULT_WARMUP_STEPS, total_steps // 10)
-    if step <= warmup:
-        return peak * step / warmup
-    if spec.schedule is Schedule.CONSTANT:
-        return peak
-    begin = warmup
-    if spec.schedule is Schedule.WSD:
-        begin = max(warmup, total_steps - round(spec.decay_fraction * total_steps))
-    progress = min(1.0, max(0.0, (step - begin) / max(1, total_steps - begin)))
-    left = 1.0 - progress
-    if spec.schedule is Schedule.COSINE:
-        left = 0.5 * (1.0 + math.cos(math.pi * progress))
-    floor = spec.final_learning_rate_ratio
-    return peak * (floor + (1.0 - floor) * left)
+    return frozenset(
+        f"{path}.{name}"
+        for path, module in model.named_modules()
+        if any(part.isdigit() for part in path.split(".")) and not isinstance(module, nn.Embedding)
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.ndim == 2
+    )
 
 
-def _find_local(tensor: torch.Tensor | None) -> torch.Tensor:
-    assert tensor is not None
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+def _make_rules(
+    parameters: Mapping[str, nn.Parameter],
+    spec: OptimizerSpec,
+    hidden_matrices: Collection[str],
+    *,
+    bf16: bool,
+) -> list[Rule]:
+    if spec.kind is OptimizerKind.ADAFACTOR:
+        return [Adafactor(parameters, spec)]
+    if spec.kind is OptimizerKind.ADAMW:
+        return [AdamW(parameters, spec)]
+    hidden = {name: p for name, p in parameters.items() if name in hidden_matrices}
+    others = {name: p for name, p in parameters.items() if name not in hidden_matrices}
+    return [Muon(hidden, spec, bf16=bf16), AdamW(others, spec)]
+
+
+def _list_sharing(tensor: torch.Tensor) -> tuple[ProcessGroup, ...]:
+    """Return the groups of ranks over which the parts of a tensor are; none where it is whole."""
+    if not isinstance(tensor, DTensor):
+        return ()
+    mesh = tensor.device_mesh
+    return tuple(
+        mesh.get_group(dimension)
+        for dimension, placement in enumerate(tensor.placements)
+        if not placement.is_replicate()
+    )

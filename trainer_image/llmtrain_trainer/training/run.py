@@ -29,7 +29,7 @@ from llmtrain_trainer.store import Store
 from llmtrain_trainer.training.curve import Curve
 from llmtrain_trainer.training.divergence import LossWatch, RollbackHistory
 from llmtrain_trainer.training.event_file import EventFile
-from llmtrain_trainer.training.optim import AdamW
+from llmtrain_trainer.training.optim import Optimizer
 from llmtrain_trainer.training.stragglers import StepClock, StragglerWatch
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class TrainingRun:
     objective: Objective
     blueprint: Blueprint
     model: nn.Module
-    optimizer: AdamW
+    optimizer: Optimizer
     checkpointer: Checkpointer
     schedule: SaveSchedule
     total_steps: int

@@ -17,16 +17,16 @@ import torch
 from llmtrain_api.base import Model
 from llmtrain_api.network import Architecture, ModelSpec
 from llmtrain_api.objective import OBJECTIVES
-from llmtrain_api.optimizer import OptimizerSpec
 from llmtrain_api.training import TrainingSpec
 from llmtrain_trainer.linux import keep_freed_memory
+from llmtrain_trainer.model.attention import attend_in_blocks
 from llmtrain_trainer.model.losses import compute_loss_sum
 from llmtrain_trainer.model.network import build_model
 from llmtrain_trainer.objective.choosing import make_objective
 from llmtrain_trainer.parallel import place_model
 from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
 from llmtrain_trainer.tokenizer.special_tokens import SENTINELS, SpecialTokens
-from llmtrain_trainer.training.optim import AdamW
+from llmtrain_trainer.training.optim import Optimizer, find_hidden_matrices
 from llmtrain_trainer.training.peak_memory import begin_peak, read_peak
 
 WARM_STEPS = 1
@@ -40,7 +40,7 @@ class TrialRequest(Model):
 
     model: ModelSpec
     training: TrainingSpec
-    """Of it count the objective, the length of sequences and the precision."""
+    """Of it count the objective, the length of sequences, the precision and the optimizer."""
 
     vocabulary_size: int
     sequences: int
@@ -97,9 +97,16 @@ def _time_steps(request: TrialRequest, device: torch.device, arithmetic: Arithme
         end_of_text=0,
         seed=0,
     )
+    if arithmetic.autocast and device.type == "cpu":
+        attend_in_blocks(built)
     model = place_model(built, device)
     model.train()
-    optimizer = AdamW(model.named_parameters(), OptimizerSpec())
+    optimizer = Optimizer(
+        model.named_parameters(),
+        request.training.optimizer,
+        hidden_matrices=find_hidden_matrices(model),
+        bf16=arithmetic.autocast,
+    )
     objective = make_objective(
         OBJECTIVES[request.model.architecture],
         request.training,
