@@ -16,6 +16,7 @@ from llmtrain_api.checkpoint import CheckpointSpec
 from llmtrain_api.data import TRAINED_KINDS, DataSpec, TokenizerKind
 from llmtrain_api.evaluation import (
     BITS_PER_BYTE_RULE,
+    CHECKPOINT_STEPS_RULE,
     CLASSES_PATTERN,
     CLASSES_RULE,
     SUITE_OBJECTIVE_RULE,
@@ -251,6 +252,13 @@ class JobSpec(Model):
                     field="evaluation.suites",
                 ),
                 cel(
+                    "!has(self.training.steps) || self.evaluation.checkpoints.all(name, "
+                    "!name.startsWith('step-') || "
+                    "int(name.substring(5)) <= self.training.steps)",
+                    CHECKPOINT_STEPS_RULE,
+                    field="evaluation.checkpoints",
+                ),
+                cel(
                     f"{write_batch_in_cel('self.training')} % "
                     "(self.workers.replicas * self.workers.processesPerWorker / "
                     "self.workers.tensorParallel) == 0",
@@ -365,6 +373,9 @@ class JobSpec(Model):
             is_generation = suite.kind is SuiteKind.GENERATION
             if is_generation and suite.max_new_tokens >= self.training.sequence_length:
                 raise ValueError(SUITE_TOKENS_RULE)
+        steps = self.training.steps
+        if steps is not None and any(s > steps for s in self.evaluation.checkpoint_steps):
+            raise ValueError(CHECKPOINT_STEPS_RULE)
         gates, objective = self.evaluation.gates, self.objective
         names_classes = any(re.search(CLASSES_PATTERN, gate) for gate in gates)
         if objective is not Objective.CLASSIFICATION and names_classes:

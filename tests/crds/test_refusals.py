@@ -202,6 +202,22 @@ REFUSALS = {
         field="evaluation.split",
         server_says="needs data.split.testFraction",
     ),
+    "checkpoint of no step": Refusal(
+        changes={"spec__evaluation": {"checkpoints": ["best", "step-0"]}},
+        field="spec.evaluation.checkpoints[1]",
+        server_says="should match '^(final|best|step-",
+        pydantic_says="should match pattern '^(final|best|step-",
+    ),
+    "checkpoint after the last step": Refusal(
+        changes={"spec__training__steps": 9, "spec__evaluation": {"checkpoints": ["step-10"]}},
+        field="evaluation.checkpoints",
+        server_says="step-N must be a step of the run, at most training.steps",
+    ),
+    "a checkpoint twice": Refusal(
+        changes={"spec__evaluation": {"checkpoints": ["best", "best"]}},
+        field="spec.evaluation",
+        server_says="names a checkpoint twice",
+    ),
     "typo in a gate's metric": Refusal(
         changes={"spec__evaluation": {"gates": ["loss < 4", "perplexty < 40"]}},
         field="spec.evaluation.gates[1]",

@@ -107,6 +107,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
         arithmetic = _choose_arithmetic(blueprint, ranks, checkpoint)
         if checkpoint is None:
             checkpoint = fetch_origin(config, ranks, total_steps=total_steps)
+            _check_named_steps(config, checkpoint, total_steps=total_steps)
         arithmetic.apply()
         facts = RunFacts(
             dataset=dataset.fingerprint,
@@ -161,7 +162,9 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
                 area=area,
                 uploader=uploader,
                 retention=Retention.read(
-                    config.checkpoint, with_best=config.training.early_stopping is not None
+                    config.checkpoint,
+                    with_best=config.keeps_best,
+                    steps=config.evaluation.checkpoint_steps,
                 ),
             ),
             schedule=SaveSchedule(
@@ -303,6 +306,20 @@ def _check_frozen(blueprint: Blueprint, checkpoint: Checkpoint | None) -> None:
         reason="CheckpointIncompatible",
         next_step="use the same model.from, lora and freeze as the run that wrote it",
     )
+
+
+def _check_named_steps(config: RunConfig, origin: Checkpoint | None, *, total_steps: int) -> None:
+    """Refuse checkpoints to be evaluated that this run, which begins now, will never have."""
+    first = 0 if origin is None else origin.manifest.step
+    for step in sorted(config.evaluation.checkpoint_steps):
+        if not first <= step <= total_steps:
+            raise ConfigurationError(
+                f"spec.evaluation.checkpoints: step-{step} is no step of this run, which has "
+                f"those from {first} to {total_steps}",
+                reason="CheckpointNeverMade",
+                next_step="name a step of the run, final or best; one before "
+                "checkpoint.restoreFrom is evaluated by a job that begins, and ends, at it",
+            )
 
 
 def _check_splits(dataset: Dataset, sequence_length: int, final: HeldOut) -> None:

@@ -15,6 +15,7 @@ from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor
 
 from llmtrain_api.optimizer import OptimizerKind, OptimizerSpec
+from llmtrain_trainer.checkpoint.manifest import WEIGHT
 from llmtrain_trainer.parallel import find_shard
 from llmtrain_trainer.training.adafactor import Adafactor
 from llmtrain_trainer.training.adamw import AdamW
@@ -69,7 +70,7 @@ class Optimizer:
         The parameters are those that are stepped: with FSDP the shards, even while a model that
         was evaluated still has some of them whole.
         """
-        state = {f"weight.{name}": p.detach() for name, p in self._parameters.items()}
+        state = {f"{WEIGHT}{name}": p.detach() for name, p in self._parameters.items()}
         for rule in self._rules:
             state.update(rule.named_state())
         if self._loss_scale is not None:
