@@ -16,6 +16,7 @@ from llmtrain_api.checkpoint import CheckpointSpec
 from llmtrain_api.data import TRAINED_KINDS, DataSpec, TokenizerKind
 from llmtrain_api.evaluation import (
     BITS_PER_BYTE_RULE,
+    CHECKPOINT_STEPS_RULE,
     CLASSES_PATTERN,
     CLASSES_RULE,
     SUITE_OBJECTIVE_RULE,
@@ -24,7 +25,7 @@ from llmtrain_api.evaluation import (
     HeldOut,
     names_any,
 )
-from llmtrain_api.network import ModelSpec
+from llmtrain_api.network import DEFAULT_HEADS, Architecture, ModelSpec
 from llmtrain_api.objective import (
     MAX_SPANS,
     OBJECTIVE_RULE,
@@ -33,9 +34,14 @@ from llmtrain_api.objective import (
     find_objective,
     goes_with,
 )
+from llmtrain_api.optimizer import OptimizerKind
 from llmtrain_api.status import JobStatus
 from llmtrain_api.suites import SuiteKind
-from llmtrain_api.training import TrainingSpec, write_batch_in_cel
+from llmtrain_api.training import (
+    ActivationCheckpointing,
+    TrainingSpec,
+    write_batch_in_cel,
+)
 from llmtrain_api.workers import RunPolicy, StorageSpec, WorkersSpec
 
 FIXED_SPEC_FIELDS = (
@@ -61,6 +67,7 @@ FROM_TOKENIZER_RULE = (
     "with model.from the tokenizer is the model's own, or data.tokenizer.kind: pretrained"
 )
 FROM_RULE = "training.lora and training.freeze need model.from: they are about trained weights"
+RECOMPUTED_RULE = "training.activationCheckpointing must be none for architecture: lstm"
 CLASSIFICATION_RULE = (
     "training.objective: classification needs fields.label in every one of data.sources, or "
     "fields.labels in every one, and is without data.pack"
@@ -76,6 +83,22 @@ SPAN_VOCABULARY = 1000
 
 SPAN_VOCABULARY_RULE = (
     f"data.tokenizer.vocabularySize must be at least {SPAN_VOCABULARY} for architecture: t5"
+)
+
+BATCH_RANKS_RULE = (
+    "training.batchSize must be a multiple of the world size "
+    "(workers.replicas × workers.processesPerWorker), divided by workers.tensorParallel"
+)
+DIVIDED_ARCHITECTURE_RULE = (
+    "workers.tensorParallel needs a plan that divides the model: architecture llama has one, and "
+    "with model.from mistral and qwen2; gpt2, bert, t5 and lstm have none"
+)
+DIVIDED_ADAPTERS_RULE = "workers.tensorParallel is without training.lora"
+DIVIDED_OPTIMIZER_RULE = (
+    "workers.tensorParallel is for optimizer.kind adamw and muon: adafactor reads whole rows"
+)
+DIVIDED_HEADS_RULE = (
+    "model.heads and model.keyValueHeads must be multiples of workers.tensorParallel"
 )
 
 JobName = Annotated[
@@ -188,6 +211,12 @@ class JobSpec(Model):
                     field="model.from",
                 ),
                 cel(
+                    "self.model.architecture != 'lstm' || has(self.model.from) || "
+                    "self.training.activationCheckpointing == 'none'",
+                    RECOMPUTED_RULE,
+                    field="training.activationCheckpointing",
+                ),
+                cel(
                     "!has(self.data.pack) || "
                     "self.data.pack.sequenceLength == self.training.sequenceLength",
                     PACK_RULE,
@@ -223,11 +252,45 @@ class JobSpec(Model):
                     field="evaluation.suites",
                 ),
                 cel(
+                    "!has(self.training.steps) || self.evaluation.checkpoints.all(name, "
+                    "!name.startsWith('step-') || "
+                    "int(name.substring(5)) <= self.training.steps)",
+                    CHECKPOINT_STEPS_RULE,
+                    field="evaluation.checkpoints",
+                ),
+                cel(
                     f"{write_batch_in_cel('self.training')} % "
-                    "(self.workers.replicas * self.workers.processesPerWorker) == 0",
-                    "training.batchSize must be a multiple of the world size "
-                    "(workers.replicas × workers.processesPerWorker)",
+                    "(self.workers.replicas * self.workers.processesPerWorker / "
+                    "self.workers.tensorParallel) == 0",
+                    BATCH_RANKS_RULE,
                     field="training.batchSize",
+                ),
+                cel(
+                    "self.workers.tensorParallel == 1 || has(self.model.from) || "
+                    "self.model.architecture == 'llama'",
+                    DIVIDED_ARCHITECTURE_RULE,
+                    field="workers.tensorParallel",
+                ),
+                cel(
+                    "self.workers.tensorParallel == 1 || !has(self.training.lora)",
+                    DIVIDED_ADAPTERS_RULE,
+                    field="workers.tensorParallel",
+                ),
+                cel(
+                    "self.workers.tensorParallel == 1 || "
+                    "self.training.optimizer.kind != 'adafactor'",
+                    DIVIDED_OPTIMIZER_RULE,
+                    field="workers.tensorParallel",
+                ),
+                cel(
+                    "self.workers.tensorParallel == 1 || has(self.model.from) || "
+                    "((has(self.model.heads) ? self.model.heads : "
+                    f"has(self.model.size) ? 0 : {DEFAULT_HEADS}) "
+                    "% self.workers.tensorParallel == 0 && "
+                    "(!has(self.model.keyValueHeads) || "
+                    "self.model.keyValueHeads % self.workers.tensorParallel == 0))",
+                    DIVIDED_HEADS_RULE,
+                    field="workers.tensorParallel",
                 ),
             ]
         }
@@ -268,6 +331,10 @@ class JobSpec(Model):
         keeps = self.training.lora is not None or self.training.freeze is not None
         if keeps and self.model.pretrained is None:
             raise ValueError(FROM_RULE)
+        recomputes = self.training.activation_checkpointing is not ActivationCheckpointing.NONE
+        is_built = self.model.pretrained is None
+        if recomputes and is_built and self.model.architecture is Architecture.LSTM:
+            raise ValueError(RECOMPUTED_RULE)
         pack = self.data.pack
         if pack is not None and pack.sequence_length != self.training.sequence_length:
             raise ValueError(PACK_RULE)
@@ -275,18 +342,40 @@ class JobSpec(Model):
         if self.evaluation.split is HeldOut.TEST and not has_test:
             raise ValueError(TEST_SPLIT_RULE)
         self._check_evaluation()
-        if self.training.global_batch % self.world_size:
-            raise ValueError(
-                "training.batchSize must be a multiple of the world size "
-                "(workers.replicas × workers.processesPerWorker)"
-            )
+        if self.training.global_batch % self.workers.count_readers(self.workers.replicas):
+            raise ValueError(BATCH_RANKS_RULE)
+        if self.workers.tensor_parallel > 1:
+            self._check_division()
         return self
+
+    def _check_division(self) -> None:
+        """Hold the shape to `workers.tensorParallel`; also what follows from `model.size`."""
+        num_parts = self.workers.tensor_parallel
+        if self.training.lora is not None:
+            raise ValueError(DIVIDED_ADAPTERS_RULE)
+        if self.training.optimizer.kind is OptimizerKind.ADAFACTOR:
+            raise ValueError(DIVIDED_OPTIMIZER_RULE)
+        if self.model.pretrained is not None:
+            return  # what it is shows when it is read
+        network = self.model.resolve()
+        if network.architecture is not Architecture.LLAMA:
+            raise ValueError(DIVIDED_ARCHITECTURE_RULE)
+        if network.heads % num_parts or network.key_value_heads % num_parts:
+            raise ValueError(DIVIDED_HEADS_RULE)
+        if network.inner_width % num_parts:
+            raise ValueError(
+                f"workers.tensorParallel ({num_parts}) must divide the inner width that follows "
+                f"from model.hiddenSize ({network.inner_width})"
+            )
 
     def _check_evaluation(self) -> None:
         for suite in self.evaluation.suites:
             is_generation = suite.kind is SuiteKind.GENERATION
             if is_generation and suite.max_new_tokens >= self.training.sequence_length:
                 raise ValueError(SUITE_TOKENS_RULE)
+        steps = self.training.steps
+        if steps is not None and any(s > steps for s in self.evaluation.checkpoint_steps):
+            raise ValueError(CHECKPOINT_STEPS_RULE)
         gates, objective = self.evaluation.gates, self.objective
         names_classes = any(re.search(CLASSES_PATTERN, gate) for gate in gates)
         if objective is not Objective.CLASSIFICATION and names_classes:

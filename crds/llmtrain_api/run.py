@@ -16,7 +16,7 @@ from pydantic import Field
 from llmtrain_api.base import Model
 from llmtrain_api.checkpoint import CheckpointSpec
 from llmtrain_api.data import DataSpec
-from llmtrain_api.evaluation import EvaluationSpec
+from llmtrain_api.evaluation import BEST_CHECKPOINT, EvaluationSpec
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import LossOn, Objective, find_objective
 from llmtrain_api.records import Stage
@@ -117,6 +117,9 @@ class RunConfig(Model):
     processes_per_worker: int = Field(ge=1)
     """Ranks of a worker."""
 
+    tensor_parallel: int = Field(default=1, ge=1)
+    """Ranks that divide matrices among them, in training."""
+
     threads_per_process: int | None = Field(default=None, ge=1)
     """Processor threads of a rank; absent: the cores the process may use, divided among the
     ranks that share them."""
@@ -160,9 +163,20 @@ class RunConfig(Model):
         return self.replicas * self.processes_per_worker
 
     @property
+    def num_readers(self) -> int:
+        """Ranks, or groups of ranks, that read different samples in training."""
+        return self.world_size // self.tensor_parallel
+
+    @property
     def objective(self) -> Objective:
         """What is predicted."""
         return find_objective(self.model, self.training.objective)
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the weights with the lowest held-out loss are saved and kept."""
+        is_evaluated = BEST_CHECKPOINT in self.evaluation.checkpoints
+        return is_evaluated or self.training.early_stopping is not None
 
     @property
     def loss_on(self) -> LossOn:

@@ -31,6 +31,8 @@ Quantity = Annotated[
 ]
 """An amount as Kubernetes writes it: 500m, 2, "1.5", 512Mi, 8Gi."""
 
+TENSOR_PARALLEL_RULE = "processesPerWorker must be a multiple of tensorParallel"
+
 LabelText = Annotated[str, StringConstraints(max_length=316)]
 
 
@@ -92,6 +94,11 @@ class WorkersSpec(Model):
                     "replicas must be at least elastic.minReplicas",
                     field="replicas",
                 ),
+                cel(
+                    "self.processesPerWorker % self.tensorParallel == 0",
+                    TENSOR_PARALLEL_RULE,
+                    field="tensorParallel",
+                ),
             ]
         }
     )
@@ -105,10 +112,16 @@ class WorkersSpec(Model):
     processes_per_worker: int = Field(default=1, ge=1, le=64)
     """Ranks in a pod, one for each GPU; the world size is replicas × processesPerWorker."""
 
+    tensor_parallel: int = Field(default=1, ge=1, le=64)
+    """Ranks of a worker that divide the matrices of each block among them, and read the same
+    samples; processesPerWorker is a multiple of it. For model.architecture: llama and, with
+    model.from, mistral and qwen2: it divides their heads, keyValueHeads and inner width. 1: no
+    division."""
+
     strategy: Strategy = Strategy.DDP
     """ddp: every rank holds the model; fsdp: parameters and optimizer state are divided over all
     ranks; hsdp: over the ranks of each worker, and every worker holds them all, so that only
-    gradients go from worker to worker."""
+    gradients go from worker to worker. With tensorParallel the same of groups of ranks."""
 
     image: str | None = Field(default=None, min_length=1, max_length=512)
     """Trainer image; absent: the operator's default."""
@@ -124,11 +137,17 @@ class WorkersSpec(Model):
     """Taints that the pods may ignore."""
 
     @model_validator(mode="after")
-    def check_least(self) -> Self:
-        """Hold the CEL rule of this model in Python too."""
+    def check_numbers(self) -> Self:
+        """Hold the CEL rules of this model in Python too."""
         if self.elastic is not None and self.elastic.min_replicas > self.replicas:
             raise ValueError("replicas must be at least elastic.minReplicas")
+        if self.processes_per_worker % self.tensor_parallel:
+            raise ValueError(TENSOR_PARALLEL_RULE)
         return self
+
+    def count_readers(self, workers: int) -> int:
+        """Return how many ranks, or groups of ranks, of so many workers read different samples."""
+        return workers * self.processes_per_worker // self.tensor_parallel
 
 
 class StorageSpec(Model):

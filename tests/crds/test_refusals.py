@@ -26,6 +26,8 @@ class Refusal:
     """Where its words are others."""
 
 
+DIVIDED = {"processesPerWorker": 2, "tensorParallel": 2}
+
 SUITE: dict[str, Any] = {"name": "qa", "uri": "s3://corpus/qa.jsonl"}
 
 REFUSALS = {
@@ -199,6 +201,22 @@ REFUSALS = {
         changes={"spec__evaluation": {"split": "test"}},
         field="evaluation.split",
         server_says="needs data.split.testFraction",
+    ),
+    "checkpoint of no step": Refusal(
+        changes={"spec__evaluation": {"checkpoints": ["best", "step-0"]}},
+        field="spec.evaluation.checkpoints[1]",
+        server_says="should match '^(final|best|step-",
+        pydantic_says="should match pattern '^(final|best|step-",
+    ),
+    "checkpoint after the last step": Refusal(
+        changes={"spec__training__steps": 9, "spec__evaluation": {"checkpoints": ["step-10"]}},
+        field="evaluation.checkpoints",
+        server_says="step-N must be a step of the run, at most training.steps",
+    ),
+    "a checkpoint twice": Refusal(
+        changes={"spec__evaluation": {"checkpoints": ["best", "best"]}},
+        field="spec.evaluation",
+        server_says="names a checkpoint twice",
     ),
     "typo in a gate's metric": Refusal(
         changes={"spec__evaluation": {"gates": ["loss < 4", "perplexty < 40"]}},
@@ -393,6 +411,20 @@ REFUSALS = {
         field="spec",
         server_says="vocabularySize must be at least 1000 for architecture: t5",
     ),
+    "blocks computed again that there are not": Refusal(
+        changes={
+            "spec__model": {"architecture": "lstm"},
+            "spec__training__activationCheckpointing": "full",
+        },
+        field="training.activationCheckpointing",
+        server_says="must be none for architecture: lstm",
+    ),
+    "a precision that is not offered": Refusal(
+        changes={"spec__training__precision": "fp8"},
+        field="spec.training.precision",
+        server_says='supported values: "auto", "fp32", "bf16", "fp16"',
+        pydantic_says="Input should be 'auto', 'fp32', 'bf16' or 'fp16'",
+    ),
     "micro batch that does not divide": Refusal(
         changes={"spec__training": {"steps": 1, "batchSize": 32, "microBatchSize": 5}},
         field="spec.training",
@@ -405,6 +437,47 @@ REFUSALS = {
         },
         field="training.batchSize",
         server_says="must be a multiple of the world size",
+    ),
+    "ranks that groups do not divide": Refusal(
+        changes={"spec__workers": {"processesPerWorker": 3, "tensorParallel": 2}},
+        field="spec.workers",
+        server_says="processesPerWorker must be a multiple of tensorParallel",
+    ),
+    "an architecture that is not divided": Refusal(
+        changes={"spec__workers": DIVIDED},
+        field="workers.tensorParallel",
+        server_says="gpt2, bert, t5 and lstm have none",
+    ),
+    "heads that groups do not divide": Refusal(
+        changes={
+            "spec__workers": DIVIDED,
+            "spec__model": {
+                "architecture": "llama",
+                "heads": 6,
+                "keyValueHeads": 3,
+                "hiddenSize": 96,
+            },
+        },
+        field="workers.tensorParallel",
+        server_says="must be multiples of workers.tensorParallel",
+    ),
+    "rows of divided matrices": Refusal(
+        changes={
+            "spec__workers": DIVIDED,
+            "spec__model": {"architecture": "llama"},
+            "spec__training__optimizer": {"kind": "adafactor"},
+        },
+        field="workers.tensorParallel",
+        server_says="is for optimizer.kind adamw and muon",
+    ),
+    "adapters of divided matrices": Refusal(
+        changes={
+            "spec__workers": DIVIDED,
+            "spec__model": {"from": "s3://corpus/models/llama"},
+            "spec__training__lora": {},
+        },
+        field="workers.tensorParallel",
+        server_says="is without training.lora",
     ),
     "warm-up longer than training": Refusal(
         changes={"spec__training__optimizer": {"warmupSteps": 101}},

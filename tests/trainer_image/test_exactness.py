@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from llmtrain_api.optimizer import OptimizerKind
 from llmtrain_api.run import RunConfig
+from llmtrain_api.training import ActivationCheckpointing, Precision
 from llmtrain_trainer.checkpoint.manifest import CURVES
 from llmtrain_trainer.failures import PreemptedError
 from testbed.ranks import Fate, RankLog, RunningRanks, run_ranks
@@ -166,6 +167,29 @@ def test_a_change_of_ranks_keeps_order_and_loss(root: Path, strategy: str) -> No
     assert losses == pytest.approx(alone.list_facts("loss"), rel=LOSS_TOLERANCE, abs=0)
 
 
+def test_float16_resumes_with_its_loss_scale(root: Path) -> None:
+    outcomes = []
+    for name, fates in (("straight", []), ("disturbed", [DIES_BETWEEN_PASSES])):
+        config = prepare_run(root, f"fp16-{name}", strategy="ddp")
+        half = {"precision": Precision.FP16}
+        config = config.model_copy(update={"training": config.training.model_copy(update=half)})
+        run_through([config] * (len(fates) + 1), fates)
+        outcomes.append(read_outcome(config))
+    assert any("loss_scale" in name for name in outcomes[0])
+    assert outcomes[0] == outcomes[1]
+
+
+@STRATEGIES
+def test_activations_that_are_computed_again_change_no_bit(
+    root: Path, straight: dict[str, dict[str, str]], strategy: str
+) -> None:
+    config = prepare_run(root, "recomputed", strategy=strategy)
+    full = {"activation_checkpointing": ActivationCheckpointing.FULL}
+    config = config.model_copy(update={"training": config.training.model_copy(update=full)})
+    run_ranks(config)
+    assert read_outcome(config) == straight[strategy]
+
+
 def merge_samples(logs: Sequence[RankLog]) -> list[int]:
     """Put the samples of all ranks in the order of the steps: each takes its share of a batch."""
     share = BATCH_SIZE // len(logs)
@@ -306,3 +330,54 @@ def count_saved(config: RunConfig) -> list[int]:
     folder = find_run_folder(config) / f"checkpoints/step-{STEPS:08d}"
     paths = sorted(folder.rglob("*.safetensors"))
     return [sum(tensor.size for tensor in load_file(path).values()) for path in paths]
+
+
+def prepare_divided(
+    root: Path, name: str, *, strategy: str = "ddp", workers: int = 1, ranks: int, tensor: int = 1
+) -> RunConfig:
+    """Configure a small Llama, whose heads of keys and values are fewer than those of queries."""
+    return prepare_tiny_run(
+        root,
+        run=f"divided-{strategy}-{name}",
+        strategy=strategy,
+        replicas=workers,
+        processes_per_worker=ranks,
+        tensor_parallel=tensor,
+        data={"split": {"method": "tail", "validationFraction": VALIDATION_FRACTION}},
+        model={"architecture": "llama", "heads": 8, "keyValueHeads": 4, "hiddenSize": 64},
+        training={
+            "steps": STEPS,
+            "batchSize": BATCH_SIZE,
+            "microBatchSize": MICRO_BATCH_SIZE,
+            "sequenceLength": SEQUENCE_LENGTH,
+        },
+        evaluation={"everySteps": 5},
+        checkpoint={"everySteps": 3},
+    )
+
+
+@pytest.fixture(scope="module")
+def undivided(root: Path) -> RankLog:
+    """What one rank says that has the whole model."""
+    return run_ranks(prepare_divided(root, "alone", ranks=1))
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_divided_matrices_keep_order_and_loss(
+    root: Path, undivided: RankLog, strategy: str
+) -> None:
+    """From four ranks that divide all matrices to pairs of pairs, to a pair, and to one alone."""
+    sizes = [(4, 4), (4, 2), (2, 2), (1, 1)]
+    configs = [
+        prepare_divided(root, "resized", strategy=strategy, ranks=ranks, tensor=tensor)
+        for ranks, tensor in sizes
+    ]
+    rounds = run_through(configs, [Fate(leaves_in_step=3)] * 3)
+    order = [
+        sample
+        for logs, (_, tensor) in zip(rounds, sizes, strict=True)
+        for sample in merge_samples(logs[::tensor])
+    ]
+    assert order == undivided.samples
+    losses = [loss for logs in rounds for loss in logs[0].list_facts("loss")]
+    assert losses == pytest.approx(undivided.list_facts("loss"), rel=LOSS_TOLERANCE, abs=0)

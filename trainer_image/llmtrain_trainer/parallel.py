@@ -1,7 +1,7 @@
 """The ranks that train together: meeting, spreading the model, small agreements.
 
-Below: torch.distributed with its FSDP2, and `accelerate`, which prepares the model for DDP and
-autocast.
+Below: torch.distributed with its FSDP2, `accelerate`, which prepares the model for DDP and
+autocast, and `tensor_parallel` with `copies` where several ranks share the matrices of a block.
 Above: `train`, `checkpoint`. Rank 0's launcher serves one TCPStore for each round; every rank,
 rank 0 too, connects to it as a client, so addresses of a dead round are never met.
 
@@ -31,9 +31,11 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_utils import PreTrainedModel
 
 from llmtrain_api.workers import Strategy
+from llmtrain_trainer.copies import Copies
 from llmtrain_trainer.linux import count_usable_cores
 from llmtrain_trainer.precision import Arithmetic
 from llmtrain_trainer.rank_group import RankGroup
+from llmtrain_trainer.tensor_parallel import TENSOR, divide_blocks
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 """Longest wait for a peer in a collective. Agents end a round long before, when a rank dies."""
@@ -55,6 +57,24 @@ class Ranks:
     device: torch.device
     store: distributed.TCPStore | None
     """Key-value store of this round; None with one rank."""
+
+    tensor_parallel: int = 1
+    """How many ranks, one after the other, divide matrices among them and read the same samples."""
+
+    @property
+    def num_readers(self) -> int:
+        """Groups of ranks that read different samples."""
+        return self.group.world_size // self.tensor_parallel
+
+    @property
+    def reader(self) -> int:
+        """Which of these this rank belongs to, from 0."""
+        return self.group.rank // self.tensor_parallel
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether what this rank read goes into sums: of a group only the first one's."""
+        return self.group.rank % self.tensor_parallel == 0
 
     @property
     def is_first(self) -> bool:
@@ -118,8 +138,11 @@ class Ranks:
 
 
 @contextmanager
-def join_ranks(group: RankGroup, *, threads: int) -> Iterator[Ranks]:
-    """Join the other ranks of the round; leave them at the end of the block."""
+def join_ranks(group: RankGroup, *, threads: int, tensor_parallel: int = 1) -> Iterator[Ranks]:
+    """Join the other ranks of the round; leave them at the end of the block.
+
+    `tensor_parallel` ranks each read the same samples.
+    """
     torch.set_num_threads(threads)
     device = torch.device("cpu")
     if torch.cuda.is_available():
@@ -137,7 +160,7 @@ def join_ranks(group: RankGroup, *, threads: int) -> Iterator[Ranks]:
             device_id=device if device.type == "cuda" else None,
         )
     try:
-        yield Ranks(group=group, device=device, store=store)
+        yield Ranks(group=group, device=device, store=store, tensor_parallel=tensor_parallel)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
@@ -150,24 +173,27 @@ def spread_model(
 ) -> nn.Module:
     """Put the model on the rank's device and spread it over the ranks by `strategy`.
 
-    FSDP keeps fp32 shards, computes in bfloat16 where `arithmetic` says so, and always reduces
+    FSDP keeps fp32 shards, computes in a half type where `arithmetic` says so, and always reduces
     gradients in fp32. HSDP does so among the ranks of a host, and sums the shards' gradients over
     hosts (Zhao et al. 2023, PyTorch FSDP, arXiv:2304.11277, section 3.2.2). With one rank all
-    strategies are the plain model.
+    strategies are the plain model. With tensor parallelism blocks are divided first, and the rest
+    is done over groups of ranks in place of ranks.
     """
     _describe_ranks(ranks.group, threads=torch.get_num_threads())
-    if strategy is not Strategy.DDP and ranks.group.world_size > 1:
+    is_divided = ranks.tensor_parallel > 1
+    if is_divided or (strategy is not Strategy.DDP and ranks.group.world_size > 1):
         place_model(model, ranks.device)
-        _shard_model(model, arithmetic, _arrange_ranks(ranks, strategy))
+        mesh = _arrange_ranks(ranks, strategy)
+        if strategy is Strategy.DDP:
+            divide_blocks(model, mesh)
+            prepared = _prepare_model(model, ranks, arithmetic, wraps=False)
+            return Copies(prepared, mesh.get_group(REPLICATE))
+        if is_divided:
+            divide_blocks(model, mesh[TENSOR])
+            mesh = mesh[(SHARD,) if strategy is Strategy.FSDP else (REPLICATE, SHARD)]
+        _shard_model(model, arithmetic, mesh)
         return model
-    accelerator = Accelerator(
-        cpu=ranks.device.type == "cpu",
-        mixed_precision="bf16" if arithmetic.autocast else "no",
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
-    )
-    spread = accelerator.prepare_model(model)
-    assert isinstance(spread, nn.Module)
-    return spread
+    return _prepare_model(model, ranks, arithmetic, wraps=True)
 
 
 def place_model(model: nn.Module, device: torch.device) -> nn.Module:
@@ -177,7 +203,7 @@ def place_model(model: nn.Module, device: torch.device) -> nn.Module:
 
 def skip_gradient_sync(model: nn.Module) -> AbstractContextManager[None]:
     """Return a block in which backward passes only accumulate, without talking to peers."""
-    if isinstance(model, DistributedDataParallel):
+    if isinstance(model, DistributedDataParallel | Copies):
         return model.no_sync()
     if isinstance(model, FSDPModule):
         return _accumulate_shards(model)
@@ -185,8 +211,8 @@ def skip_gradient_sync(model: nn.Module) -> AbstractContextManager[None]:
 
 
 def find_plain_model(model: nn.Module) -> nn.Module:
-    """Return the model within its DDP wrapper, if it has one."""
-    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    """Return the model within the wrapper of its copies, if it has one."""
+    inner = model.module if isinstance(model, DistributedDataParallel | Copies) else model
     assert isinstance(inner, nn.Module)
     return inner
 
@@ -247,12 +273,41 @@ def _connect_store(group: RankGroup) -> distributed.TCPStore:
 
 
 def _arrange_ranks(ranks: Ranks, strategy: Strategy) -> DeviceMesh:
-    """Return the ranks in a row; for HSDP a row for each host, over which shards are copied."""
-    device, group = ranks.device.type, ranks.group
-    if strategy is Strategy.FSDP:
-        return init_device_mesh(device, (group.world_size,), mesh_dim_names=(SHARD,))
-    shape = (ranks.num_hosts, group.local_world_size)
-    return init_device_mesh(device, shape, mesh_dim_names=(REPLICATE, SHARD))
+    """Return the ranks in a row; for HSDP a row for each host, over which shards are copied.
+
+    Where matrices are divided, each place of it is a group of ranks: the last dimension.
+    """
+    local = ranks.group.local_world_size // ranks.tensor_parallel
+    shapes = {
+        Strategy.DDP: {REPLICATE: ranks.num_readers},
+        Strategy.FSDP: {SHARD: ranks.num_readers},
+        Strategy.HSDP: {REPLICATE: ranks.num_hosts, SHARD: local},
+    }
+    shape = shapes[strategy]
+    if ranks.tensor_parallel > 1:
+        shape[TENSOR] = ranks.tensor_parallel
+    return init_device_mesh(ranks.device.type, tuple(shape.values()), mesh_dim_names=tuple(shape))
+
+
+def _prepare_model(
+    model: nn.Module, ranks: Ranks, arithmetic: Arithmetic, *, wraps: bool
+) -> nn.Module:
+    """Put the model on the rank's device and have it compute as `arithmetic` says.
+
+    With several ranks and `wraps` DDP is around it.
+    """
+    if arithmetic.dtype is torch.float16:
+        # accelerate would bring a scaler of its own, and refuses to do so on a CPU.
+        model.forward = torch.autocast(ranks.device.type, torch.float16)(model.forward)
+    accelerator = Accelerator(
+        cpu=ranks.device.type == "cpu",
+        mixed_precision="bf16" if arithmetic.dtype is torch.bfloat16 else "no",
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
+    # accelerate wraps whatever is trained, and nothing that is only evaluated.
+    prepared = accelerator.prepare_model(model, evaluation_mode=not wraps)
+    assert isinstance(prepared, nn.Module)
+    return prepared
 
 
 def _shard_model(model: PreTrainedModel, arithmetic: Arithmetic, mesh: DeviceMesh) -> None:
@@ -262,7 +317,7 @@ def _shard_model(model: PreTrainedModel, arithmetic: Arithmetic, mesh: DeviceMes
     of, and torch refuses that.
     """
     policy = MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16 if arithmetic.autocast else None,
+        param_dtype=arithmetic.dtype if arithmetic.autocast else None,
         reduce_dtype=torch.float32,
     )
     names = set(model._no_split_modules or []) - EMBEDDING_CLASSES

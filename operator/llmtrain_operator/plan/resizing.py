@@ -118,7 +118,7 @@ def list_allowed_sizes(spec: JobSpec) -> tuple[int, ...]:
     return tuple(
         number
         for number in range(workers.replicas, least - 1, -1)
-        if spec.training.global_batch % (number * workers.processes_per_worker) == 0
+        if spec.training.global_batch % workers.count_readers(number) == 0
     )
 
 

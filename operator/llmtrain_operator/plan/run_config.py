@@ -33,6 +33,7 @@ def build_run_config(
         strategy=spec.workers.strategy,
         replicas=spec.workers.replicas,
         processes_per_worker=spec.workers.processes_per_worker,
+        tensor_parallel=spec.workers.tensor_parallel,
         threads_per_process=count_threads(job),
         storage=storage,
         rendezvous=rendezvous,

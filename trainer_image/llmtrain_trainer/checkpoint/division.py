@@ -2,10 +2,11 @@
 
 Below: torch. Above: `saving` (what a rank writes) and `restore` (what it needs).
 
-Sharded tensors (FSDP) are divided already; where there are copies of shards (HSDP), each of the
-ranks that have one takes some of its rows. What every rank holds whole (DDP) is one long line of
-rows, one tensor after the other, of which rank r of W takes the r-th W-th: so parts differ by a
-row at most, and a tensor is cut only where the line is.
+Sharded tensors (FSDP, tensor parallelism) are divided already; where there are copies of shards
+(HSDP, or what a tensor group has whole), each of the ranks that have one takes some of its rows.
+What every rank holds whole (DDP) is one long line of rows, one tensor after the other, of which
+rank r of W takes the r-th W-th: so parts differ by a row at most, and a tensor is cut only where
+the line is.
 """
 
 from __future__ import annotations
@@ -40,24 +41,38 @@ def find_local(name: str, tensor: torch.Tensor) -> Piece:
     return Piece(name=name, offset=tuple(offset), data=tensor.to_local())
 
 
-def find_copy(tensor: DTensor) -> int:
-    """Return which copy of its shard this rank has, from 0; see `count_copies`."""
-    place = tensor.device_mesh.get_coordinate()
-    assert place is not None
-    return place[0] if tensor.device_mesh.ndim > 1 else 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """Which of the ranks that have the same shard of a tensor one is."""
+
+    number: int
+    """From 0."""
+
+    count: int
 
 
-def count_copies(tensor: DTensor) -> int:
-    """Return how many ranks have this rank's shard of a tensor."""
+def find_copy(tensor: DTensor, *, rank: int, world_size: int) -> Copy:
+    """Return which copy of its shard this rank has.
+
+    The tensor's mesh has all ranks in their order, or each group of neighbours as one place: these
+    all have the same shard.
+    """
     mesh = tensor.device_mesh
-    return mesh.size(0) if mesh.ndim > 1 else 1
+    coordinates = mesh.get_coordinate()
+    assert coordinates is not None
+    number, count = 0, 1
+    for place, size, placement in zip(coordinates, mesh.shape, tensor.placements, strict=True):
+        if placement.is_replicate():
+            number, count = number * size + place, count * size
+    neighbours = world_size // mesh.size()
+    return Copy(number=number * neighbours + rank % neighbours, count=count * neighbours)
 
 
-def divide_shard(name: str, tensor: DTensor, *, copy: int) -> Piece:
+def divide_shard(name: str, tensor: DTensor, copy: Copy) -> Piece:
     """Return the rows of this rank's shard that the rank with a copy of it saves."""
-    shard, copies = find_local(name, tensor), count_copies(tensor)
+    shard = find_local(name, tensor)
     rows = shard.data.shape[0]
-    first, last = rows * copy // copies, rows * (copy + 1) // copies
+    first, last = rows * copy.number // copy.count, rows * (copy.number + 1) // copy.count
     offset = (shard.offset[0] + first, *shard.offset[1:])
     return Piece(name=name, offset=offset, data=shard.data[first:last])
 
@@ -68,7 +83,7 @@ def divide_state(tensors: Mapping[str, torch.Tensor], *, rank: int, world_size: 
     Of sharded tensors only this very rank's can be returned: others do not lie here.
     """
     pieces = [
-        divide_shard(name, t, copy=find_copy(t))
+        divide_shard(name, t, find_copy(t, rank=rank, world_size=world_size))
         for name, t in tensors.items()
         if isinstance(t, DTensor)
     ]

@@ -26,8 +26,8 @@ from torch import distributed
 from torch.distributed.tensor import DTensor
 
 from llmtrain_trainer.checkpoint.division import (
+    Copy,
     Piece,
-    count_copies,
     divide_shard,
     divide_state,
     find_local,
@@ -183,14 +183,15 @@ def _is_within(block: Piece, tensor: torch.Tensor) -> bool:
 def _exchange_parts(ranks: Ranks, tensors: Mapping[str, torch.Tensor]) -> None:
     """Give every rank the parts that only other hosts have in memory.
 
-    Of sharded tensors each rank has its own already, or the rows of it that it has saved.
+    Of sharded tensors each rank has its own already, or the rows of it that its host has saved.
     """
     for name, tensor in tensors.items():
-        if isinstance(tensor, DTensor) and count_copies(tensor) > 1:
+        # Only over the first dimension of a mesh copies are on several hosts.
+        if isinstance(tensor, DTensor) and tensor.placements[0].is_replicate():
             group = tensor.device_mesh.get_group(0)
-            for copy in range(count_copies(tensor)):
-                piece = divide_shard(name, tensor, copy=copy)
-                source = distributed.get_global_rank(group, copy)
+            for number in range(group.size()):
+                piece = divide_shard(name, tensor, Copy(number=number, count=group.size()))
+                source = distributed.get_global_rank(group, number)
                 distributed.broadcast(piece.data, src=source, group=group)
     whole = {name: t for name, t in tensors.items() if not isinstance(t, DTensor)}
     for rank in range(ranks.group.world_size):

@@ -80,7 +80,7 @@ def measure(
         num_classes: where documents are classified, into how many; their probabilities are kept.
         tally: is told of every loss.
     """
-    width = batch_size * ranks.group.world_size
+    width = batch_size * ranks.num_readers
     places = np.arange(len(indices))
     if (
         objective.reads_documents
@@ -93,7 +93,7 @@ def measure(
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        for start in range(ranks.group.rank * batch_size, len(places), width):
+        for start in range(ranks.reader * batch_size, len(places), width):
             part = slice(start, start + batch_size)
             chosen = indices[places[part]]
             batch = read_batch(
@@ -121,6 +121,9 @@ def measure(
             if tally is not None:
                 tally.add(units, is_target, chosen)
     model.train(was_training)
+    if not ranks.is_counted:
+        totals.zero_()
+        said.zero_()
     units, num_right, count, num_lost = ranks.sum(totals).tolist()
     return Measurement(
         loss=math.nan if num_lost else units * LOSS_UNIT / max(1, count),

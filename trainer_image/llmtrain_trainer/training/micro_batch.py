@@ -144,7 +144,7 @@ def find_micro_batch(
         split: that is trained on.
         ranks: that train together.
     """
-    share = config.training.global_batch // ranks.group.world_size
+    share = config.training.global_batch // ranks.num_readers
     device, on_gpu = ranks.device, ranks.device.type == "cuda"
     # On a CPU the optimizer's zeros take no memory before the first step, nor does a saved state.
     state = sum(find_local(name, t).data.nbytes for name, t in optimizer.named_state().items())

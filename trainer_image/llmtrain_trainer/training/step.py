@@ -36,6 +36,8 @@ class StepNumbers:
     work: distributed.Work | None
     gradient_norm: torch.Tensor
     learning_rate: float
+    was_skipped: bool
+    """Gradients were beyond float16, and no weight was changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +69,8 @@ def take_step(
     own_seconds[ranks.group.rank] = run.clock.read_seconds()
     run.clock.begin()
     if run.config.model.dropout > 0 or run.config.model.pretrained is not None:
-        _seed_dropout(training.seed, step, ranks.group.rank)
-    share = training.global_batch // ranks.group.world_size
+        _seed_dropout(training.seed, step, ranks.reader)
+    share = training.global_batch // ranks.num_readers
     micro = min(training.micro_batch_size or share, share)
     batches = _make_batches(run, step, share, micro)
     fixed = run.objective.fixed_targets
@@ -80,8 +82,8 @@ def take_step(
         num_targets = max(1.0, _count_over_ranks(ranks, own_targets))
     else:
         own_targets, num_targets = share * fixed, float(training.global_batch * fixed)
-    # DDP and FSDP divide gradients by the number of ranks; this undoes it.
-    scale = ranks.group.world_size / num_targets
+    # DDP and FSDP divide gradients by the number of ranks that read; this undoes it.
+    scale = ranks.num_readers / num_targets
 
     own_tokens = 0
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
@@ -101,16 +103,18 @@ def take_step(
             )
             if is_last:
                 run.clock.reach_sync()
-            (loss * scale).backward()
+            run.optimizer.scale_loss(loss * scale).backward()
         loss_sum += loss.detach()
     gradient_norm = run.optimizer.compute_gradient_norm()
     if learning_rate is None:
         learning_rate = compute_learning_rate(
             step, training.optimizer, run.total_steps, peak=run.config.learning_rate
         )
-    run.optimizer.step(learning_rate, gradient_norm)
+    was_skipped = not run.optimizer.step(learning_rate, gradient_norm)
 
     wishes_to_save = ranks.is_first and run.schedule.is_time_due()
+    if not ranks.is_counted:
+        loss_sum, own_targets, own_tokens = torch.zeros_like(loss_sum), 0, 0
     flags = torch.tensor(
         [
             float(own_targets),
@@ -128,6 +132,7 @@ def take_step(
         work=ranks.begin_sum(values),
         gradient_norm=gradient_norm,
         learning_rate=learning_rate,
+        was_skipped=was_skipped,
     )
 
 
@@ -158,12 +163,13 @@ def _count_over_ranks(ranks: Ranks, own: int) -> float:
     """Return the sum of a number over the ranks; with one, no GPU is waited for."""
     if ranks.group.world_size == 1:
         return float(own)
-    return float(ranks.sum(torch.tensor(float(own), dtype=torch.float64, device=ranks.device)))
+    counted = float(own) if ranks.is_counted else 0.0
+    return float(ranks.sum(torch.tensor(counted, dtype=torch.float64, device=ranks.device)))
 
 
 def _make_batches(run: TrainingRun, step: int, share: int, micro: int) -> Iterator[Batch]:
     """Yield this rank's `share` of the step's samples, `micro` at a time."""
-    training, rank = run.config.training, run.ranks.group.rank
+    training, reader = run.config.training, run.ranks.reader
     number = run.history.find_batch(step)
     samples = select_samples(
         number,
@@ -172,8 +178,8 @@ def _make_batches(run: TrainingRun, step: int, share: int, micro: int) -> Iterat
         training.seed,
     )
     numbers = np.arange(number * training.global_batch, (number + 1) * training.global_batch)
-    for start in range(rank * share, (rank + 1) * share, micro):
-        part = slice(start, min(start + micro, (rank + 1) * share))
+    for start in range(reader * share, (reader + 1) * share, micro):
+        part = slice(start, min(start + micro, (reader + 1) * share))
         with run.clock.reading():
             batch = read_batch(
                 run.objective,
@@ -186,6 +192,7 @@ def _make_batches(run: TrainingRun, step: int, share: int, micro: int) -> Iterat
         yield batch
 
 
-def _seed_dropout(seed: int, step: int, rank: int) -> None:
-    state = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)
+def _seed_dropout(seed: int, step: int, reader: int) -> None:
+    """Begin the draws of a step: the same on all ranks of a group that computes one thing."""
+    state = np.random.SeedSequence((seed, step, reader)).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0]))
