@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from llmtrain_api.base import Model, cel
 from llmtrain_api.gates import (
@@ -93,6 +93,10 @@ SUITE_NAMES_RULE = "every suite needs a name of its own"
 SUITE_TOKENS_RULE = (
     "evaluation.suites: maxNewTokens of kind: generation must be less than "
     "training.sequenceLength, which prompt and answer share"
+)
+CHECKPOINTS_RULE = "evaluation.checkpoints names a checkpoint twice"
+CHECKPOINT_STEPS_RULE = (
+    "evaluation.checkpoints: step-N must be a step of the run, at most training.steps"
 )
 SUITE_OBJECTIVE_RULE = "evaluation.suites are for models that write text: objective: causal"
 
@@ -191,6 +195,21 @@ class HeldOut(StrEnum):
     TEST = "test"
 
 
+FINAL_CHECKPOINT, BEST_CHECKPOINT, STEP_PREFIX = "final", "best", "step-"
+
+MAX_CHECKPOINTS = 4
+
+CheckpointName = Annotated[
+    str, StringConstraints(pattern=r"^(final|best|step-[1-9][0-9]{0,8})$", max_length=14)
+]
+"""A checkpoint of the run: its last one, that with the lowest held-out loss, or that of a step."""
+
+
+def read_checkpoint_step(name: str) -> int | None:
+    """Return the step that a name of a checkpoint says; None: it says none."""
+    return int(name.removeprefix(STEP_PREFIX)) if name.startswith(STEP_PREFIX) else None
+
+
 class EvaluationSpec(Model):
     """Measuring the model on held-out text, and what it must reach."""
 
@@ -216,6 +235,11 @@ class EvaluationSpec(Model):
                     "self.suites.all(one, self.suites.exists_one(other, other.name == one.name))",
                     SUITE_NAMES_RULE,
                     field="suites",
+                ),
+                cel(
+                    "self.checkpoints.all(one, self.checkpoints.exists_one(other, other == one))",
+                    CHECKPOINTS_RULE,
+                    field="checkpoints",
                 ),
             ]
         }
@@ -246,6 +270,11 @@ class EvaluationSpec(Model):
     suites: list[Suite] = Field(default=[], max_length=8)
     """Sets of questions that the final evaluation asks, each with metrics of its own."""
 
+    checkpoints: list[CheckpointName] = Field(default=[], max_length=MAX_CHECKPOINTS)
+    """Checkpoints of this run that are measured, and asked all suites, beside the exported model:
+    final (the last one), best (the lowest loss on held-out text) or step-N, as step-400. Those are
+    saved, and kept. Gates are about the exported model alone."""
+
     baseline: Baseline | None = None
     """What the model is compared with, as baseline.loss and so on in gates."""
 
@@ -257,7 +286,15 @@ class EvaluationSpec(Model):
         """Hold the CEL rules of this model in Python too."""
         if len({suite.name for suite in self.suites}) < len(self.suites):
             raise ValueError(SUITE_NAMES_RULE)
+        if len(set(self.checkpoints)) < len(self.checkpoints):
+            raise ValueError(CHECKPOINTS_RULE)
         check_suite_metrics(self.gates, self.suites)
         if self.baseline is None and names_any(self.gates, "baseline."):
             raise ValueError(BASELINE_RULE)
         return self
+
+    @property
+    def checkpoint_steps(self) -> frozenset[int]:
+        """The steps that are named in `checkpoints`."""
+        steps = map(read_checkpoint_step, self.checkpoints)
+        return frozenset(step for step in steps if step is not None)

@@ -16,6 +16,7 @@ from llmtrain_api.checkpoint import CheckpointSpec
 from llmtrain_api.data import TRAINED_KINDS, DataSpec, TokenizerKind
 from llmtrain_api.evaluation import (
     BITS_PER_BYTE_RULE,
+    CHECKPOINT_STEPS_RULE,
     CLASSES_PATTERN,
     CLASSES_RULE,
     SUITE_OBJECTIVE_RULE,
@@ -36,7 +37,11 @@ from llmtrain_api.objective import (
 from llmtrain_api.optimizer import OptimizerKind
 from llmtrain_api.status import JobStatus
 from llmtrain_api.suites import SuiteKind
-from llmtrain_api.training import TrainingSpec, write_batch_in_cel
+from llmtrain_api.training import (
+    ActivationCheckpointing,
+    TrainingSpec,
+    write_batch_in_cel,
+)
 from llmtrain_api.workers import RunPolicy, StorageSpec, WorkersSpec
 
 FIXED_SPEC_FIELDS = (
@@ -62,6 +67,7 @@ FROM_TOKENIZER_RULE = (
     "with model.from the tokenizer is the model's own, or data.tokenizer.kind: pretrained"
 )
 FROM_RULE = "training.lora and training.freeze need model.from: they are about trained weights"
+RECOMPUTED_RULE = "training.activationCheckpointing must be none for architecture: lstm"
 CLASSIFICATION_RULE = (
     "training.objective: classification needs fields.label in every one of data.sources, or "
     "fields.labels in every one, and is without data.pack"
@@ -205,6 +211,12 @@ class JobSpec(Model):
                     field="model.from",
                 ),
                 cel(
+                    "self.model.architecture != 'lstm' || has(self.model.from) || "
+                    "self.training.activationCheckpointing == 'none'",
+                    RECOMPUTED_RULE,
+                    field="training.activationCheckpointing",
+                ),
+                cel(
                     "!has(self.data.pack) || "
                     "self.data.pack.sequenceLength == self.training.sequenceLength",
                     PACK_RULE,
@@ -238,6 +250,13 @@ class JobSpec(Model):
                     "suite.maxNewTokens < self.training.sequenceLength)",
                     SUITE_TOKENS_RULE,
                     field="evaluation.suites",
+                ),
+                cel(
+                    "!has(self.training.steps) || self.evaluation.checkpoints.all(name, "
+                    "!name.startsWith('step-') || "
+                    "int(name.substring(5)) <= self.training.steps)",
+                    CHECKPOINT_STEPS_RULE,
+                    field="evaluation.checkpoints",
                 ),
                 cel(
                     f"{write_batch_in_cel('self.training')} % "
@@ -312,6 +331,10 @@ class JobSpec(Model):
         keeps = self.training.lora is not None or self.training.freeze is not None
         if keeps and self.model.pretrained is None:
             raise ValueError(FROM_RULE)
+        recomputes = self.training.activation_checkpointing is not ActivationCheckpointing.NONE
+        is_built = self.model.pretrained is None
+        if recomputes and is_built and self.model.architecture is Architecture.LSTM:
+            raise ValueError(RECOMPUTED_RULE)
         pack = self.data.pack
         if pack is not None and pack.sequence_length != self.training.sequence_length:
             raise ValueError(PACK_RULE)
@@ -350,6 +373,9 @@ class JobSpec(Model):
             is_generation = suite.kind is SuiteKind.GENERATION
             if is_generation and suite.max_new_tokens >= self.training.sequence_length:
                 raise ValueError(SUITE_TOKENS_RULE)
+        steps = self.training.steps
+        if steps is not None and any(s > steps for s in self.evaluation.checkpoint_steps):
+            raise ValueError(CHECKPOINT_STEPS_RULE)
         gates, objective = self.evaluation.gates, self.objective
         names_classes = any(re.search(CLASSES_PATTERN, gate) for gate in gates)
         if objective is not Objective.CLASSIFICATION and names_classes:

@@ -24,6 +24,10 @@ MAX_SUITE_METRICS = 24
 """Three of each of eight suites."""
 
 
+MAX_CHECKPOINT_METRICS = MAX_SUITE_METRICS + 3
+"""Those, and what is measured on held-out text."""
+
+
 class Stage(StrEnum):
     """The stages of a job, in order."""
 
@@ -83,6 +87,20 @@ class GateResult(Model):
     """A metric of the gate that was not measured or is no number, which fails the gate."""
 
 
+class CheckpointResult(Model):
+    """What one of spec.evaluation.checkpoints came to."""
+
+    name: str = Field(max_length=14)
+    """As the spec names it."""
+
+    step: int | None = None
+    """Its step; absent: there is no such checkpoint, for which the report has the reason."""
+
+    metrics: dict[str, float] = Field(default={}, max_length=MAX_CHECKPOINT_METRICS)
+    """loss, accuracy, f1_macro and the most telling metrics of each suite, as far as they were
+    measured."""
+
+
 class StageResult(Model):
     """What came of a stage. Each stage fills its own fields."""
 
@@ -137,6 +155,10 @@ class StageResult(Model):
 
     suites: dict[str, float] | None = Field(default=None, max_length=MAX_SUITE_METRICS)
     """The most telling metrics of each suite, by their names in gates; the report has all of them
+    (evaluate)."""
+
+    checkpoints: list[CheckpointResult] | None = Field(default=None, max_length=4)
+    """What spec.evaluation.checkpoints came to, in their order; the report has all of it
     (evaluate)."""
 
     gates: list[GateResult] | None = Field(default=None, max_length=16)
@@ -288,6 +310,9 @@ class ProgressRecord(Model):
 
     loss_spikes: int | None = None
     """Times that the loss rose far above its median, over this round."""
+
+    overflows: int | None = None
+    """Steps of the run that were left out, since their gradients were beyond float16."""
 
     rollbacks: int | None = None
     """Times that the run went back to a checkpoint, since the loss ran away."""

@@ -16,7 +16,7 @@ from pydantic import Field
 from llmtrain_api.base import Model
 from llmtrain_api.checkpoint import CheckpointSpec
 from llmtrain_api.data import DataSpec
-from llmtrain_api.evaluation import EvaluationSpec
+from llmtrain_api.evaluation import BEST_CHECKPOINT, EvaluationSpec
 from llmtrain_api.network import ModelSpec
 from llmtrain_api.objective import LossOn, Objective, find_objective
 from llmtrain_api.records import Stage
@@ -171,6 +171,12 @@ class RunConfig(Model):
     def objective(self) -> Objective:
         """What is predicted."""
         return find_objective(self.model, self.training.objective)
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the weights with the lowest held-out loss are saved and kept."""
+        is_evaluated = BEST_CHECKPOINT in self.evaluation.checkpoints
+        return is_evaluated or self.training.early_stopping is not None
 
     @property
     def loss_on(self) -> LossOn:

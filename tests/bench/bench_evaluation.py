@@ -11,8 +11,11 @@ each round, and what came out is compared:
 - `one`: `model.generate` or `model(...)` for one item at a time.
 - `batch`: the same for as many items at a time as training had sequences, in the order of the file,
   padded to the longest of each batch.
+- `trainer` (loss and classes): what `transformers` itself has for it, `Trainer.evaluate` and
+  `Trainer.predict`, on the same documents: 8 at a time, its default, in the order of the file,
+  padded by its collator.
 - `documents` (loss only): one document at a time, as is often done; ours reads rows of text that is
-  joined, and both are counted by their tokens.
+  joined, and all are counted by their tokens.
 
 The tasks: `answers` (what is written after prompts), `choices` (ln p of continuations), `classes`
 (probabilities of documents' labels), `loss` (of held-out text).
@@ -37,7 +40,14 @@ import click
 import numpy as np
 import torch
 import transformers
-from transformers import AutoTokenizer
+from transformers import (
+    AutoTokenizer,
+    DataCollatorForLanguageModeling,
+    DataCollatorWithPadding,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+)
 
 from bench_classification import MOST_READ, PACKAGES, read_docstrings
 from bench_training import compare_medians, rotate
@@ -110,6 +120,9 @@ class Bench:
             download_export(store, Path(name))
             self.model: Any = load_export(self.config, Path(name)).eval()
             self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token  # collators must pad
+        self.root = root
         self.end = self.dataset.end_of_text
         self.items = shape.items
 
@@ -294,7 +307,36 @@ def make_classes(bench: Bench) -> dict[str, Callable[[], Outcome]]:
                 said += bench.model(input_ids=ids, attention_mask=mask).logits.softmax(1).tolist()
         return Outcome(said=said, tokens=tokens)
 
-    return {OURS: ours, "one": lambda: plain(1), "batch": lambda: plain(BATCH_SIZE)}
+    trainer, examples = (
+        make_trainer(bench, DataCollatorWithPadding(bench.tokenizer)),
+        list_examples(rows),
+    )
+
+    def by_trainer() -> Outcome:
+        logits = torch.from_numpy(trainer.predict(examples).predictions)
+        return Outcome(said=logits.softmax(1).tolist(), tokens=tokens)
+
+    return {
+        OURS: ours,
+        "one": lambda: plain(1),
+        "batch": lambda: plain(BATCH_SIZE),
+        "trainer": by_trainer,
+    }
+
+
+def make_trainer(bench: Bench, collator: Any) -> Trainer:
+    """Return a Trainer as it comes."""
+    arguments = TrainingArguments(
+        output_dir=str(bench.root), use_cpu=True, report_to="none", disable_tqdm=True
+    )
+    trainer = Trainer(model=bench.model, args=arguments, data_collator=collator)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def list_examples(rows: Sequence[Sequence[int]]) -> Any:
+    """Return documents as a Trainer takes them."""
+    return [{"input_ids": list(row)} for row in rows]
 
 
 def make_loss(bench: Bench) -> dict[str, Callable[[], Outcome]]:
@@ -346,11 +388,19 @@ def make_loss(bench: Bench) -> dict[str, Callable[[], Outcome]]:
             count += len(row) - 1
         return Outcome(said=[], tokens=count)
 
+    collator = DataCollatorForLanguageModeling(bench.tokenizer, mlm=False)
+    trainer, examples = make_trainer(bench, collator), list_examples(documents)
+
+    def by_trainer() -> Outcome:
+        trainer.evaluate(examples)
+        return Outcome(said=[], tokens=sum(len(row) - 1 for row in documents))
+
     return {
         OURS: ours,
         "one": lambda: plain(1),
         "batch": lambda: plain(BATCH_SIZE),
         "documents": by_documents,
+        "trainer": by_trainer,
     }
 
 

@@ -202,6 +202,22 @@ REFUSALS = {
         field="evaluation.split",
         server_says="needs data.split.testFraction",
     ),
+    "checkpoint of no step": Refusal(
+        changes={"spec__evaluation": {"checkpoints": ["best", "step-0"]}},
+        field="spec.evaluation.checkpoints[1]",
+        server_says="should match '^(final|best|step-",
+        pydantic_says="should match pattern '^(final|best|step-",
+    ),
+    "checkpoint after the last step": Refusal(
+        changes={"spec__training__steps": 9, "spec__evaluation": {"checkpoints": ["step-10"]}},
+        field="evaluation.checkpoints",
+        server_says="step-N must be a step of the run, at most training.steps",
+    ),
+    "a checkpoint twice": Refusal(
+        changes={"spec__evaluation": {"checkpoints": ["best", "best"]}},
+        field="spec.evaluation",
+        server_says="names a checkpoint twice",
+    ),
     "typo in a gate's metric": Refusal(
         changes={"spec__evaluation": {"gates": ["loss < 4", "perplexty < 40"]}},
         field="spec.evaluation.gates[1]",
@@ -394,6 +410,20 @@ REFUSALS = {
         },
         field="spec",
         server_says="vocabularySize must be at least 1000 for architecture: t5",
+    ),
+    "blocks computed again that there are not": Refusal(
+        changes={
+            "spec__model": {"architecture": "lstm"},
+            "spec__training__activationCheckpointing": "full",
+        },
+        field="training.activationCheckpointing",
+        server_says="must be none for architecture: lstm",
+    ),
+    "a precision that is not offered": Refusal(
+        changes={"spec__training__precision": "fp8"},
+        field="spec.training.precision",
+        server_says='supported values: "auto", "fp32", "bf16", "fp16"',
+        pydantic_says="Input should be 'auto', 'fp32', 'bf16' or 'fp16'",
     ),
     "micro batch that does not divide": Refusal(
         changes={"spec__training": {"steps": 1, "batchSize": 32, "microBatchSize": 5}},

@@ -83,7 +83,11 @@ def prepare_labels(
         },
         model=sections.pop("model", {"architecture": "bert"}),
         training={**training, **sections.pop("training", {})},
-        evaluation={"everySteps": 20, "samples": {"prompts": ["an old axe 7"]}},
+        evaluation={
+            "everySteps": 20,
+            "samples": {"prompts": ["an old axe 7"]},
+            **sections.pop("evaluation", {}),
+        },
         **sections,
     )
 
@@ -123,7 +127,10 @@ MIXED = {"uri": "s3://tiny-bucket/mixed.jsonl", "fields": {"labels": "kinds"}}
 
 def test_a_document_may_have_several_labels_or_none(root: Path) -> None:
     model = {"architecture": "llama"}
-    config = prepare_labels(root, "sets", source=MIXED, model=model, steps=100)
+    evaluation = {"checkpoints": ["step-2"]}
+    config = prepare_labels(
+        root, "sets", source=MIXED, model=model, steps=100, evaluation=evaluation
+    )
     run_ranks(config)
     result = run_evaluate(config, RankGroup(), Reporter(0, lambda update: None))
     folder = find_run_folder(config)
@@ -133,6 +140,7 @@ def test_a_document_may_have_several_labels_or_none(root: Path) -> None:
     assert metrics["accuracy"] > 0.8 > metrics["majority.accuracy"]
     assert min(metrics["f1_macro"], metrics["f1_micro"], metrics["average_precision"]) > 0.9
     assert metrics["tfidf.f1_macro"] > 0.9
+    assert report["checkpoints"][0]["metrics"]["f1_macro"] < metrics["f1_macro"]
     assert metrics["loss"] < metrics["unigram.loss"] == pytest.approx(0.69, abs=0.02)
     assert [row["label"] for row in report["classification"]["labels"]] == ["fruit", "tool"]
     table = pq.read_table(folder / "evaluation" / "predictions.parquet").to_pylist()
@@ -182,6 +190,7 @@ def test_adapters_and_the_layer_that_decides_are_trained_together(root: Path) ->
     config = prepare_labels(
         root, "adapters", model={**NO_SHAPE, "from": f"{base.run_uri}/export", "dropout": 0.0},
         training={"lora": {"rank": 4}, "optimizer": {"learningRate": 0.01, "warmupSteps": 2}},
+        evaluation={"everySteps": 4, "maxSequences": 1000, "checkpoints": ["step-4"]},
     )  # fmt: skip
     run_ranks(config)
     export, before = find_run_folder(config) / "export", find_run_folder(base) / "export"
@@ -193,6 +202,12 @@ def test_adapters_and_the_layer_that_decides_are_trained_together(root: Path) ->
     ids, mask = read["input_ids"], read["attention_mask"]
     logits = [m(input_ids=ids, attention_mask=mask).logits for m in (merged, alone)]
     torch.testing.assert_close(logits[0], logits[1])
+    result = run_evaluate(config, RankGroup(), Reporter(0, lambda update: None))
+    points = json.loads((find_run_folder(config) / "curves.json").read_text())
+    measured = {p["step"]: p["validationLoss"] for p in points if "validationLoss" in p}
+    assert result.checkpoints is not None
+    assert result.checkpoints[0].metrics["loss"] == pytest.approx(measured[4], abs=1e-5)
+    assert result.checkpoints[0].metrics["loss"] != result.validation_loss
 
 
 def test_one_class_is_none(root: Path) -> None:

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from llmtrain_trainer.failures import DataError
-from llmtrain_trainer.store import open_store
 from llmtrain_trainer.tokenizer.marks import Role
 from testbed.prepared_topics import (
     DOCUMENTS,
@@ -55,23 +53,6 @@ def test_test_part_is_a_third_file(folder: TopicsFolder, tmp_path: Path) -> None
     counts = np.bincount(np.frombuffer("".join(held_out).encode(), np.uint8), minlength=257)
     counts[256] = len(held_out)
     assert dataset.validation.count_tokens(dataset.vocabulary_size).tolist() == counts.tolist()
-
-
-def test_split_of_one_document_is_refused(folder: TopicsFolder) -> None:
-    config = folder.configure("single", sources=[{"uri": "s3://tiny-bucket/one.txt"}])
-    open_store("s3://tiny-bucket", config.storage).write_bytes("one.txt", b"one document")
-    with pytest.raises(DataError, match=r"data\.split leaves no document for") as failed:
-        prepare(config)
-    assert "method: tail" in failed.value.next_step
-
-
-def test_label_that_is_only_held_out_is_refused(folder: TopicsFolder) -> None:
-    records = [{"text": text, "topic": f"topic {i}"} for i, text in enumerate(DOCUMENTS)]
-    uri = folder.write_lines("labels.jsonl", records)
-    config = folder.configure("labels", sources=[{"uri": uri, "fields": {"label": "topic"}}])
-    with pytest.raises(DataError, match=r"labels of validation are not trained on") as failed:
-        prepare(config)
-    assert failed.value.reason == "LabelUnseen"
 
 
 def test_tokenizer_learns_from_a_sample_and_is_described(folder: TopicsFolder) -> None:

@@ -129,7 +129,8 @@ def look(arguments: argparse.Namespace) -> int:
     try:
         return LOOKS[arguments.command](arguments, console)
     except StageError as error:
-        console.print(f"{error.message}; {error.next_step}", style="red", soft_wrap=True)
+        said = f"{error.reason}: {error.message}; {error.next_step}"
+        console.print(said, style="red", soft_wrap=True, markup=False, highlight=False)
         return error.code.value
 
 

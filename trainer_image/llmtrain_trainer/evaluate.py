@@ -1,7 +1,8 @@
 """The evaluation stage: how well the exported model predicts held-out text, and whether that does.
 
 Below: `export` (the model as users get it, read back from the store by `transformers`),
-`examining`, `reporting`, `verdict`, `report`. Above: the agent calls `run_evaluate` in every rank.
+`examining`, `checkpoints`, `reporting`, `verdict`, `report`. Above: the agent calls `run_evaluate`
+in every rank.
 
 All ranks measure and ask, each its share; then rank 0 alone makes a report of it.
 """
@@ -16,13 +17,15 @@ import transformers
 from transformers import AutoTokenizer
 
 from llmtrain_api.evaluation import HeldOut
-from llmtrain_api.records import RankPhase, StageResult
+from llmtrain_api.records import CheckpointResult, RankPhase, StageResult
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.dataset.loading import Dataset, Split, open_run_dataset
 from llmtrain_trainer.evaluation.baseline import read_baseline
+from llmtrain_trainer.evaluation.checkpoints import examine_checkpoints
 from llmtrain_trainer.evaluation.examining import Subject, examine
-from llmtrain_trainer.evaluation.report import render_report
-from llmtrain_trainer.evaluation.reporting import make_report, pick_headlines
+from llmtrain_trainer.evaluation.metrics import pick_headlines, pick_numbers
+from llmtrain_trainer.evaluation.report import Report, render_report
+from llmtrain_trainer.evaluation.reporting import make_report
 from llmtrain_trainer.evaluation.verdict import (
     REPORT_DATA,
     write_verdict,
@@ -38,6 +41,9 @@ from llmtrain_trainer.store import Store, open_store
 from llmtrain_trainer.training.micro_batch import read_micro_batch, settle_micro_batch
 
 REPORT = "evaluation/report.html"
+
+HELD_OUT_METRICS = ("loss", "accuracy", "f1_macro")
+"""What the status says of a checkpoint beside suites."""
 
 
 def run_evaluate(config: RunConfig, group: RankGroup, reporter: Reporter) -> StageResult:
@@ -63,10 +69,11 @@ def run_evaluate(config: RunConfig, group: RankGroup, reporter: Reporter) -> Sta
         reporter.enter(RankPhase.EVALUATING)
         found = examine(config, subject, ranks)
         reporter.report(validation_loss=found.measured.loss)
+        others = examine_checkpoints(config, store, subject, ranks)
     if group.rank > 0:
         reporter.enter(RankPhase.FINISHED)
         return StageResult()
-    report = make_report(config, store, subject, found, baseline)
+    report = make_report(config, store, subject, found, baseline, others)
     write_verdict(store, report.gates)
     store.write_bytes(REPORT_DATA, json.dumps(report.dump(), indent=1).encode())
     store.write_bytes(REPORT, render_report(report).encode())
@@ -80,10 +87,20 @@ def run_evaluate(config: RunConfig, group: RankGroup, reporter: Reporter) -> Sta
         ece=report.metrics.get("ece"),
         bits_per_byte=report.bits_per_byte,
         suites=pick_headlines(report.suites) or None,
+        checkpoints=describe_checkpoints(report) or None,
         gates=[gate.result for gate in report.gates] or None,
         export_uri=locate_export(config),
         report_uri=f"{config.run_uri}/{REPORT}",
     )
+
+
+def describe_checkpoints(report: Report) -> list[CheckpointResult]:
+    """Return what the status says of evaluation.checkpoints."""
+    names = [*HELD_OUT_METRICS, *pick_headlines(report.suites)]
+    return [
+        CheckpointResult(name=item.name, step=item.step, metrics=pick_numbers(item.metrics, names))
+        for item in report.checkpoints
+    ]
 
 
 def open_subject(config: RunConfig, store: Store) -> Subject:

@@ -41,7 +41,11 @@ from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import RankGroup
 from llmtrain_trainer.training.curve import divide_curve
 from llmtrain_trainer.training.divergence import ADVICE, LOSS_SPIKE, Divergence, roll_back
-from llmtrain_trainer.training.early_stopping import Verdict, judge_evaluations
+from llmtrain_trainer.training.early_stopping import (
+    Verdict,
+    find_best_step,
+    judge_evaluations,
+)
 from llmtrain_trainer.training.opening import open_run
 from llmtrain_trainer.training.run import TrainingRun, load_weights
 from llmtrain_trainer.training.speedometer import Pace, Speedometer
@@ -94,6 +98,9 @@ def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
     """Do the steps that are left, with the evaluations and checkpoints that fall due."""
     total_steps = run.total_steps
     run.reporter.enter(RankPhase.TRAINING)
+    if run.step == total_steps or _judge(run).is_over:
+        _complete(run)
+        return
     speed = Speedometer(peak_tokens_per_second=run.peak_tokens_per_second)
     pending: StepNumbers | None = None
     while run.step < total_steps and not _judge(run).is_over:
@@ -107,7 +114,8 @@ def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
         stop = agreed is not None and agreed.stop
         evaluate = run.step % run.evaluate_every == 0 or run.step == total_steps
         is_due = run.schedule.is_step_due(run.step) or (agreed is not None and agreed.save)
-        save = is_due or run.step == total_steps
+        is_named = run.step in run.config.evaluation.checkpoint_steps
+        save = is_due or is_named or run.step == total_steps
         if stop or evaluate or save:
             # Right after the step before it: the time between the two says nothing of a step's.
             agreed = read_numbers(run, pending)
@@ -115,15 +123,15 @@ def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
             pending = None
             if evaluate:
                 _evaluate(run)
-            verdict = _judge(run)
-            is_last = run.step == total_steps or verdict.is_over
-            is_best = evaluate and verdict.best_step == run.step
+            is_last = run.step == total_steps or _judge(run).is_over
+            is_best = evaluate and run.config.keeps_best and find_best_step(run.curve) == run.step
             if run.step == total_steps and (divergence := run.watch.conclude()) is not None:
                 _answer_divergence(run, divergence)
-            if is_best:
-                run.checkpointer.wait()  # the best one is not left out for one on its way
-            if stop or ((save or is_last or is_best) and not _is_doubtful(run)):
-                _save(run, busy=agreed.busy and not is_best, must=stop or is_last)
+            is_needed = is_best or is_named
+            if is_needed:
+                run.checkpointer.wait()  # it is not left out for one on its way
+            if stop or ((save or is_last or is_needed) and not _is_doubtful(run)):
+                _save(run, busy=agreed.busy and not is_needed, must=stop or is_last)
             speed.restart()
         if stop:
             raise PreemptedError(
@@ -132,6 +140,15 @@ def _train(run: TrainingRun, should_stop: Callable[[], bool]) -> None:
         _watch_checkpointer(run)
         if run.step % COLLECT_EVERY_STEPS == 0:
             gc.collect()
+
+
+def _complete(run: TrainingRun) -> None:
+    """Give a run without steps to do what its last step would have left: it was interrupted after
+    that, or begins at a checkpoint of another run only to be evaluated.
+    """
+    if not any("validationLoss" in point and point["step"] == run.step for point in run.curve):
+        _evaluate(run)
+    _save(run, busy=False, must=True)
 
 
 def _judge(run: TrainingRun) -> Verdict:
@@ -143,7 +160,8 @@ def _judge(run: TrainingRun) -> Verdict:
 def _hear(run: TrainingRun, numbers: StepNumbers, agreed: Agreed, pace: Pace | None) -> None:
     """Report what all ranks now know of a step, and answer a loss that runs away."""
     tell_step(run, numbers, agreed, pace)
-    divergence = run.watch.hear(numbers.step, agreed.loss, agreed.gradient_norm)
+    gradient_norm = 0.0 if numbers.was_skipped else agreed.gradient_norm
+    divergence = run.watch.hear(numbers.step, agreed.loss, gradient_norm)
     if divergence is not None:
         _answer_divergence(run, divergence)
 

@@ -15,6 +15,9 @@ from llmtrain_operator.forecast.activations import (
     FP32_BYTES,
     RankWork,
     count_activation_bytes,
+    count_layer_bytes,
+    count_recomputed_layers,
+    count_shared_bytes,
 )
 from llmtrain_operator.forecast.size import ModelSize
 from llmtrain_operator.forecast.trained import list_linear_layers
@@ -36,6 +39,9 @@ class RankMemory:
     activations: int
     """What the forward pass of one micro-batch keeps for the backward pass."""
 
+    recomputed: int
+    """Activations of the block that the backward pass computes again."""
+
     logits: int
     """Around the loss of one micro-batch."""
 
@@ -47,9 +53,10 @@ class RankMemory:
         """The most that is needed at once.
 
         Where gradients are not kept from one pass to the next, they grow as activations go.
+        Blocks are computed again when the logits are gone.
         """
         lasting = self.weights + self.optimizer + self.gathered
-        return lasting + self.gradients + self.activations + self.logits
+        return lasting + self.gradients + self.activations + max(self.logits, self.recomputed)
 
 
 def compute_rank_memory(
@@ -87,27 +94,36 @@ def compute_rank_memory(
     share = divide(size.parameters)
     trained_share = share if trained is None else divide(trained)
     state_share = 2 * trained_share if optimizer_numbers is None else divide(optimizer_numbers)
-    activations = count_activation_bytes(network, work, counts)
+    layer, layer_input = count_layer_bytes(network, work, counts)
+    dropped = count_recomputed_layers(network, work)
+    activations = count_activation_bytes(network, work, counts) - dropped * (layer - layer_input)
+    recomputed = 0
+    if dropped:
+        activations += count_shared_bytes(network, counts)
+        recomputed = layer
     is_bert = network.architecture is Architecture.BERT
     if is_bert:
         targets = round(targets * (masking or MaskingSpec()).share)
+    layer_numbers = size.layer // work.tensor_parallel
     gathered = 0
     if work.shards > 1:
         # The block at work and the one that is fetched ahead.
-        largest = size.largest_block
-        if work.tensor_parallel > 1:
-            largest = max(size.layer // work.tensor_parallel, size.embeddings)
+        is_divided = work.tensor_parallel > 1
+        largest = max(layer_numbers, size.embeddings) if is_divided else size.largest_block
         gathered = 2 * work.product_bytes * largest
     elif work.bf16:
         # Autocast keeps its copy of each matrix until the step ends; an LSTM's own stay fp32.
         is_lstm = network.architecture is Architecture.LSTM
         embedding = work.vocabulary_size * network.hidden_size
         activations += BF16_BYTES * (embedding if is_lstm else held)
+        activations -= BF16_BYTES * dropped * layer_numbers
+        recomputed += BF16_BYTES * layer_numbers if dropped else 0
     return RankMemory(
         weights=FP32_BYTES * share,
         gradients=FP32_BYTES * trained_share,
         optimizer=FP32_BYTES * state_share,
         activations=activations,
+        recomputed=recomputed,
         logits=_count_logits_bytes(work, targets, width=network.hidden_size, is_partial=is_bert),
         gathered=gathered,
     )

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from llmtrain_api.records import MAX_EXIT_RECORD_BYTES, ExitCode, ExitRecord, StageResult
+from llmtrain_api.records import (
+    MAX_EXIT_RECORD_BYTES,
+    MAX_SUITE_METRICS,
+    CheckpointResult,
+    ExitCode,
+    ExitRecord,
+    StageResult,
+)
 from llmtrain_trainer.agent.exit_record import describe_failure, describe_success, write_exit_record
 from llmtrain_trainer.failures import DataError, StageError
 
@@ -44,3 +51,12 @@ def test_long_failure_is_cut_to_whole_json(tmp_path: Path, letter: str) -> None:
     record = ExitRecord.model_validate_json(data)
     assert record.message.startswith(letter * 100)
     assert record.message.endswith("…")
+
+
+def test_checkpoints_give_way_before_suites(tmp_path: Path) -> None:
+    suites = {f"a_suite_of_24_characters.metric_{n}": 1 / 3 for n in range(MAX_SUITE_METRICS)}
+    checkpoints = [CheckpointResult(name=f"step-{n}", step=n, metrics=suites) for n in range(1, 5)]
+    result = StageResult(validation_loss=3.0, suites=suites, checkpoints=checkpoints)
+    write_exit_record(describe_success(result), tmp_path / "log")
+    record = ExitRecord.model_validate_json((tmp_path / "log").read_bytes())
+    assert record.result == StageResult(validation_loss=3.0, suites=suites)

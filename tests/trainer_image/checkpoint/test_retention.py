@@ -66,6 +66,7 @@ def list_keys(store: Store) -> list[str]:
         (Retention(last=1), {20, 25}, {20, 40}),
         (Retention(last=1, every_steps=20), set(), {20, 40}),
         (Retention(last=1, best=1), set(), {20, 40}),
+        (Retention(last=1, steps=frozenset({10, 15})), set(), {10, 40}),
         (Retention(last=1, best=2), set(), {20, 30, 40}),
         (Retention(last=1, best=9), set(), {10, 20, 30, 40}),
     ],

@@ -11,6 +11,7 @@ import pytest
 
 from llmtrain_trainer.evaluation.answers import SuiteResult
 from llmtrain_trainer.evaluation.breakdown import PositionLoss, SliceLoss
+from llmtrain_trainer.evaluation.checkpoints import EvaluatedCheckpoint
 from llmtrain_trainer.evaluation.report import Report, Sample, draw_curve, render_report
 from llmtrain_trainer.evaluation.verdict import judge_gates
 from llmtrain_trainer.model.blueprint import Shape
@@ -57,6 +58,7 @@ def make_report(
     text: str = "text",
     gates: Sequence[str] = (),
     suites: Sequence[SuiteResult] = (),
+    checkpoints: Sequence[EvaluatedCheckpoint] = (),
 ) -> Report:
     return Report(
         config=configure_tiny_run(root),
@@ -73,6 +75,7 @@ def make_report(
         suites=suites,
         positions=[PositionLoss(first=2, last=3, targets=1234, loss=4.5)],
         slices=[LENGTHS],
+        checkpoints=checkpoints,
         classes=None,
         curve=CURVE,
         pace=[{"step": 2, "time": 0.0, "tokensPerSecond": 10.0}],
@@ -91,6 +94,18 @@ def test_page_needs_nothing_else_and_escapes_what_the_model_wrote(tmp_path: Path
     assert "3 to 9 tokens" in html
     assert "4.2500" in html
     assert "&lt;script&gt;" in html
+
+
+def test_checkpoints_are_shown_side_by_side(tmp_path: Path) -> None:
+    checkpoints = [
+        EvaluatedCheckpoint(name="best", step=1, metrics={"loss": 3.5, "qa.chrf": 0.25}),
+        EvaluatedCheckpoint(name="step-2", step=None, metrics={}, lack="it is gone"),
+    ]
+    html = " ".join(render_report(make_report(tmp_path, checkpoints=checkpoints)).split())
+    assert '<th class="n">best<br>step 1</th><th class="n">step-2</th>' in html
+    cells = '<td class="n">4.1</td><td class="n">3.5</td><td class="n">–</td>'
+    assert f"<td>loss</td>{cells}" in html
+    assert '<p class="soft">step-2: it is gone.</p>' in html
 
 
 @pytest.mark.parametrize(("loss", "verdict"), [(4.1, "better than"), (4.6, "no better than")])

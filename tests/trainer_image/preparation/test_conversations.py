@@ -98,5 +98,5 @@ def test_facts_are_kept_beside_the_text() -> None:
 def test_missing_fact_is_named() -> None:
     found = make({"text": "Guten Tag"}, label="topic")
     assert isinstance(found, Rejection)
-    assert found.why == "field 'topic' has no value"
-    assert found.next_step == "give it one, or name another field in data.sources[].fields.label"
+    assert found.why == "no field 'topic'; the record has text"
+    assert found.next_step == "add it, or name another field in data.sources[].fields.label"

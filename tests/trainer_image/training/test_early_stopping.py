@@ -51,7 +51,7 @@ def test_the_best_weights_are_exported(tmp_path: Path, strategy: str) -> None:
             "optimizer": {"learningRate": 0.3, "warmupSteps": 30},
             "earlyStopping": {"patience": 2},
         },
-        evaluation={"everySteps": 3, "maxSequences": 100},
+        evaluation={"everySteps": 3, "maxSequences": 1000, "checkpoints": ["final", "best"]},
         checkpoint={"everySteps": 1000, "keepLast": 1},
     )
     log = run_ranks(config)
@@ -69,3 +69,8 @@ def test_the_best_weights_are_exported(tmp_path: Path, strategy: str) -> None:
     result = run_evaluate(config, RankGroup(), Reporter(0, lambda update: None))
     assert result.validation_loss is not None
     assert result.validation_loss < points[-1]["validationLoss"]
+    assert result.checkpoints is not None
+    final, kept = result.checkpoints
+    assert (final.step, kept.step) == (log.result.step, best["step"])
+    assert final.metrics["loss"] == pytest.approx(points[-1]["validationLoss"], abs=1e-5)
+    assert kept.metrics["loss"] == result.validation_loss

@@ -22,6 +22,9 @@ MAX_NEXT_STEP_CHARACTERS = 300
 ELLIPSIS = "…"
 SHORTEST_MESSAGE_CHARACTERS = 40
 
+SPARED = ("checkpoints", "suites")
+"""Fields of a result that give way where a record is too long, in this order."""
+
 
 def describe_success(result: StageResult, *, checkpoint_step: int | None = None) -> ExitRecord:
     """Return the record of a stage that is done."""
@@ -64,14 +67,16 @@ def cut_text(text: str, max_characters: int) -> str:
 def encode_exit_record(record: ExitRecord) -> bytes:
     """Return the record as JSON of at most 4,096 bytes.
 
-    Metrics of suites, which the report has, too, give way where they must, and then the message.
+    What the report has, too, gives way where it must: checkpoints, then metrics of suites; and
+    after them the message.
     """
     while True:
         encoded = record.model_dump_json(by_alias=True, exclude_none=True).encode()
         if len(encoded) <= MAX_EXIT_RECORD_BYTES:
             return encoded
-        if record.result is not None and record.result.suites is not None:
-            result = record.result.model_copy(update={"suites": None})
+        given = [name for name in SPARED if getattr(record.result, name, None) is not None]
+        if record.result is not None and given:
+            result = record.result.model_copy(update={given[0]: None})
             record = record.model_copy(update={"result": result})
             continue
         # Characters that JSON escapes take six bytes: cut the message before the next step.

@@ -28,6 +28,10 @@ PACE = "pace.json"
 """What was measured of them: times, speeds, memory."""
 
 
+WEIGHT = "weight."
+"""Begins the names of tensors that are trained parameters; the optimizer's are beside them."""
+
+
 class CheckpointManifest(Model):
     """What a checkpoint consists of, and all that a resumed run needs besides tensors.
 

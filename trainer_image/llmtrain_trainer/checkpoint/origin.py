@@ -16,6 +16,8 @@ from llmtrain_trainer.store import open_store
 def fetch_origin(config: RunConfig, ranks: Ranks, *, total_steps: int) -> Checkpoint | None:
     """Return the checkpoint that `checkpoint.restoreFrom` names; None where it names none.
 
+    One of the last step itself leaves nothing to train: such a run exports it and evaluates it.
+
     Every rank must call it; all get the same one. `total_steps` are those of the run that begins
     there.
 
@@ -40,10 +42,9 @@ def fetch_origin(config: RunConfig, ranks: Ranks, *, total_steps: int) -> Checkp
     if checkpoint is None:
         what = "checkpoint" if origin.step is None else f"checkpoint of step {origin.step}"
         raise _explain(f"{uri} has no {what}", "llmtrain checkpoints list --uri shows which")
-    if checkpoint.manifest.step >= total_steps:
+    if checkpoint.manifest.step > total_steps:
         raise _explain(
-            f"step {checkpoint.manifest.step} of {uri} is not before the last of "
-            f"{total_steps} steps",
+            f"step {checkpoint.manifest.step} of {uri} is after the last of {total_steps} steps",
             "raise training.steps (tokens, epochs), or name an earlier restoreFrom.step",
         )
     return Checkpoint(

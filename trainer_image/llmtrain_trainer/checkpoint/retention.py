@@ -1,4 +1,4 @@
-"""Which checkpoints stay: the newest, the milestones, the best, and those that people pinned.
+"""Which checkpoints stay: the newest, milestones, the best, those to be evaluated, pinned ones.
 
 Below: `manifest`, `store`. Above: `saving` after each save, `inspection` by hand. No torch.
 
@@ -43,18 +43,30 @@ class Retention:
     best: int = 0
     """So many of those with the lowest held-out loss."""
 
+    steps: frozenset[int] = frozenset()
+    """Those of these steps."""
+
     @classmethod
-    def read(cls, spec: CheckpointSpec, *, with_best: bool = False) -> Retention:
-        """Return what a job asks for; `with_best`: the best one stays in any case."""
+    def read(
+        cls, spec: CheckpointSpec, *, with_best: bool = False, steps: frozenset[int] = frozenset()
+    ) -> Retention:
+        """Return what a job asks for.
+
+        Args:
+            spec: of the job.
+            with_best: whether the best one stays in any case.
+            steps: whose checkpoints stay in any case.
+        """
         best = max(spec.keep_best, int(with_best))
-        return cls(last=spec.keep_last, every_steps=spec.keep_every, best=best)
+        return cls(last=spec.keep_last, every_steps=spec.keep_every, best=best, steps=steps)
 
 
 def choose_kept(
     steps: Sequence[int], losses: Mapping[int, float], pinned: set[int], retention: Retention
 ) -> set[int]:
     """Return which of the committed `steps` stay; `losses` are their held-out losses, if known."""
-    kept = set(sorted(steps)[-max(1, retention.last) :]) | (pinned & set(steps))
+    kept = set(sorted(steps)[-max(1, retention.last) :])
+    kept |= (pinned | retention.steps) & set(steps)
     if retention.every_steps is not None:
         kept |= {step for step in steps if step % retention.every_steps == 0}
     ranked = sorted((losses[step], step) for step in steps if step in losses)
@@ -78,7 +90,7 @@ def delete_old_checkpoints(
     if not committed:
         return []
     pinned = {step for step in committed if locate_step(step) + PINNED in keys[step]}
-    losses = _read_losses(store, committed) if retention.best else {}
+    losses = read_losses(store, committed) if retention.best else {}
     kept = choose_kept(committed, losses, pinned, retention)
     for step in sorted(keys):
         if step > committed[-1]:
@@ -118,7 +130,8 @@ def list_refusals(store: Store) -> dict[int, list[str]]:
     return refusals
 
 
-def _read_losses(store: Store, steps: Sequence[int]) -> dict[int, float]:
+def read_losses(store: Store, steps: Sequence[int]) -> dict[int, float]:
+    """Return the newest held-out loss that each checkpoint knew, of those that knew one."""
     losses = {}
     for step in steps:
         try:

@@ -72,8 +72,13 @@ class Asking:
         ranks: Ranks,
         *,
         end_of_text: int,
+        key: str = "suite",
     ) -> None:
-        """Ask by batches as they fit in training."""
+        """Ask by batches as they fit in training.
+
+        `key` begins what the ranks tell each other under, and is new for each model of a round.
+        """
+        self._key = key
         self._config = config
         self._model = model
         self._tokenizer = tokenizer
@@ -139,11 +144,11 @@ class Asking:
         prompts = [question.prompt for question in questions]
         room, stop = suite.max_new_tokens, suite.stop
         written, rate = writer.write(
-            prompts, key=f"suite-{suite.name}", max_new_tokens=room, stop=stop
+            prompts, key=f"{self._key}-{suite.name}", max_new_tokens=room, stop=stop
         )
         drawn = []
         for number in range(suite.consistency_samples if suite.draws_samples else 0):
-            key, seeds = f"suite-{suite.name}-{number}", (self._config.training.seed, number)
+            key, seeds = f"{self._key}-{suite.name}-{number}", (self._config.training.seed, number)
             drawn.append(writer.draw(prompts, key=key, max_new_tokens=room, stop=stop, seeds=seeds))
         latency = None
         if self._ranks.is_first:
@@ -171,7 +176,7 @@ class Asking:
             self._tokenizer,
             self._ranks,
             [pair for own in pairs for pair in own],
-            key=f"suite-{suite.name}",
+            key=f"{self._key}-{suite.name}",
             context=self._context,
             end_of_text=self._end_of_text,
             batch_size=self._batch_size,

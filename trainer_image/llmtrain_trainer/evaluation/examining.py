@@ -1,6 +1,7 @@
 """What all ranks find out of a model together: they measure it and ask it, each its share.
 
-Below: `measure`, `breakdown`, `asking`. Above: `evaluate`; `reporting` makes a report of it.
+Below: `measure`, `breakdown`, `asking`. Above: `evaluate`, and `checkpoints`
+for other weights of the run; `reporting` makes a report of it.
 """
 
 from __future__ import annotations
@@ -62,46 +63,62 @@ def examine(config: RunConfig, subject: Subject, ranks: Ranks) -> Findings:
     Raises:
         DataError: where a suite cannot be read.
     """
-    dataset, objective, sequence_length = (
-        subject.dataset,
-        subject.objective,
-        config.training.sequence_length,
-    )
-
-    def measure_split(
-        split: Split, most: int | None = None, tally: Tally | None = None
-    ) -> Measurement:
-        available = count_samples(objective, split, sequence_length)
-        return measure(
-            subject.model,
-            objective,
-            split,
-            choose_sequences(available, available if most is None else most),
-            ranks,
-            sequence_length=sequence_length,
-            batch_size=config.training.micro_batch_size or config.training.global_batch,
-            logits_bytes=config.training.find_logits_bytes(on_gpu=ranks.device.type == "cuda"),
-            num_classes=len(dataset.labels) if objective.reads_documents else 0,
-            tally=tally,
-        )
-
+    dataset = subject.dataset
     tally = None
     if config.objective is Kind.CAUSAL:
-        tally = Tally(subject.held_out, sequence_length, ranks)
-    measured = measure_split(subject.held_out, tally=tally)
+        tally = Tally(subject.held_out, config.training.sequence_length, ranks)
+    measured = measure_split(config, subject, subject.held_out, ranks, tally=tally)
     errors = {}
     if measured.probabilities is not None and not config.data.has_label_sets:
         errors = {
-            part: count_errors(measure_split(split, MAX_COMPARED))
+            part: count_errors(measure_split(config, subject, split, ranks, most=MAX_COMPARED))
             for part, split in ((Part.TRAIN, dataset.train), (Part.VALIDATION, dataset.validation))
             if split is not subject.held_out
         }
-    asking = Asking(
-        config, subject.model, subject.tokenizer, ranks, end_of_text=dataset.end_of_text
-    )
-    asked = [asking.ask(suite, i) for i, suite in enumerate(config.evaluation.suites)]
+    asked = ask_suites(config, subject, ranks, key="suite")
     sums = None if tally is None else tally.sum_up()
     return Findings(measured=measured, errors=errors, asked=asked, sums=sums)
+
+
+def measure_split(
+    config: RunConfig,
+    subject: Subject,
+    split: Split,
+    ranks: Ranks,
+    *,
+    most: int | None = None,
+    tally: Tally | None = None,
+) -> Measurement:
+    """Measure the model on a part of the data, on `most` samples of it or all; as `measure`."""
+    objective, sequence_length = subject.objective, config.training.sequence_length
+    available = count_samples(objective, split, sequence_length)
+    return measure(
+        subject.model,
+        objective,
+        split,
+        choose_sequences(available, available if most is None else most),
+        ranks,
+        sequence_length=sequence_length,
+        batch_size=config.training.micro_batch_size or config.training.global_batch,
+        logits_bytes=config.training.find_logits_bytes(on_gpu=ranks.device.type == "cuda"),
+        num_classes=len(subject.dataset.labels) if objective.reads_documents else 0,
+        tally=tally,
+    )
+
+
+def ask_suites(
+    config: RunConfig, subject: Subject, ranks: Ranks, *, key: str
+) -> list[Answered | Scored | None]:
+    """Ask all suites of the spec; every rank must call it, with a `key` for each model."""
+    asking = Asking(
+        config,
+        subject.model,
+        subject.tokenizer,
+        ranks,
+        end_of_text=subject.dataset.end_of_text,
+        key=key,
+    )
+    return [asking.ask(suite, i) for i, suite in enumerate(config.evaluation.suites)]
 
 
 def count_errors(measured: Measurement) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.evaluation.answers import SuiteResult
 from llmtrain_trainer.evaluation.breakdown import PositionLoss, SliceLoss
+from llmtrain_trainer.evaluation.checkpoints import EvaluatedCheckpoint
 from llmtrain_trainer.evaluation.step_figure import draw_steps
 from llmtrain_trainer.evaluation.verdict import JudgedGate
 from llmtrain_trainer.model.blueprint import Shape
@@ -76,6 +77,9 @@ class Report:
     classes: ClassReport | LabelSetReport | None
     """Where documents are classified: the second, where each has any number of classes."""
 
+    checkpoints: Sequence[EvaluatedCheckpoint]
+    """What evaluation.checkpoints names, in its order."""
+
     curve: Sequence[dict[str, float]]
     """Points {step, loss, learningRate, gradientNorm} and {step, validationLoss}."""
 
@@ -104,6 +108,7 @@ class Report:
             "gates": [gate.dump() for gate in self.gates],
             "suites": [suite.dump() for suite in self.suites],
             "positions": [item.dump() for item in self.positions],
+            "checkpoints": [item.dump() for item in self.checkpoints],
             "slices": [item.dump() for item in self.slices],
             **({} if self.classes is None else {"classification": self.classes.dump()}),
             "curve": list(self.curve),
@@ -122,9 +127,21 @@ def render_report(report: Report) -> str:
         config=report.config,
         shape=report.shape,
         trained_tokens=report.step * training.global_batch * training.sequence_length,
+        compared=compare_checkpoints(report.metrics, report.checkpoints),
         curve_svg=draw_curve(report.curve, report.unigram_loss),
         steps_svg=draw_steps(report.curve, report.pace),
     )
+
+
+def compare_checkpoints(
+    exported: Mapping[str, float | None], checkpoints: Sequence[EvaluatedCheckpoint]
+) -> list[tuple[str, list[float | None]]]:
+    """Return each metric that a checkpoint has: of the exported model, then of each of them."""
+    names = dict.fromkeys(name for item in checkpoints for name in item.metrics)
+    return [
+        (name, [exported.get(name), *(item.metrics.get(name) for item in checkpoints)])
+        for name in names
+    ]
 
 
 def draw_curve(curve: Sequence[dict[str, float]], unigram_loss: float) -> str:

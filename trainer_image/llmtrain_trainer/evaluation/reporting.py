@@ -1,7 +1,7 @@
 """From what was found out of a model to the report on it, with what one rank does alone.
 
-Below: `examining`, `classification`, `suites`, `breakdown`, `losses`, `samples`, `verdict`. Above:
-`evaluate`, on rank 0; `report` draws it.
+Below: `examining`, `classification`, `metrics`, `checkpoints`, `breakdown`, `samples`, `verdict`.
+Above: `evaluate`, on rank 0; `report` draws it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from llmtrain_api.run import RunConfig
-from llmtrain_api.suites import HEADLINES
 from llmtrain_trainer.checkpoint.manifest import CURVES, PACE
-from llmtrain_trainer.evaluation.answers import SuiteResult
 from llmtrain_trainer.evaluation.breakdown import describe_places, describe_slices
+from llmtrain_trainer.evaluation.checkpoints import ExaminedCheckpoints, judge_checkpoints
 from llmtrain_trainer.evaluation.examining import Findings, Subject
 from llmtrain_trainer.evaluation.losses import compute_baseline_loss, describe_loss
+from llmtrain_trainer.evaluation.metrics import find_predicted_text, name_metrics
 from llmtrain_trainer.evaluation.report import Report
 from llmtrain_trainer.evaluation.samples import write_samples
-from llmtrain_trainer.evaluation.suites import Judging
+from llmtrain_trainer.evaluation.suites import judge_suites
 from llmtrain_trainer.evaluation.verdict import (
     clean_metrics,
     judge_gates,
@@ -45,6 +45,7 @@ def make_report(
     subject: Subject,
     found: Findings,
     baseline: Mapping[str, float | None],
+    examined: ExaminedCheckpoints,
 ) -> Report:
     """Make a report of what was found out, with what one rank does alone.
 
@@ -54,7 +55,7 @@ def make_report(
         StoreError: where the store fails.
     """
     model, tokenizer, dataset = subject.model, subject.tokenizer, subject.dataset
-    held_out, objective, measured = subject.held_out, subject.objective, found.measured
+    held_out, measured = subject.held_out, found.measured
     classes: ClassReport | LabelSetReport | None = None
     if measured.probabilities is not None and config.data.has_label_sets:
         from llmtrain_trainer.evaluation.classification.set_reporting import report_label_sets
@@ -69,31 +70,15 @@ def make_report(
         classes = report_classification(
             config, dataset, held_out, measured.probabilities, found.errors, tokenizer, store
         )
-    judging = Judging(
-        config, model, tokenizer, end_of_text=dataset.end_of_text, train=dataset.train
-    )
-    suites = [
-        judging.judge(suite, index, asked)
-        for index, (suite, asked) in enumerate(
-            zip(config.evaluation.suites, found.asked, strict=True)
-        )
-    ]
+    suites = judge_suites(config, subject, found.asked)
     unigram_loss = compute_baseline_loss(config, dataset, held_out)
-    # Bytes can be counted where all text is predicted.
-    text = held_out if objective.fixed_targets == config.training.sequence_length else None
-    metrics = clean_metrics(
-        {
-            **describe_loss(measured.loss, text),
-            "accuracy": measured.accuracy,
-            **({} if classes is None else classes.metrics),
-            **describe_loss(unigram_loss, text, prefix="unigram."),
-            **{
-                f"{result.suite.name}.{name}": value
-                for result in suites
-                for name, value in result.metrics.items()
-            },
-        }
-    )
+    text = find_predicted_text(config, subject)
+    of_labels = {} if classes is None else classes.metrics
+    named = name_metrics(config, subject, measured, of_labels, suites)
+    metrics = {
+        **named,
+        **clean_metrics(describe_loss(unigram_loss, text, prefix="unigram.")),
+    }
     curve = json.loads(store.read_bytes(CURVES))
     positions, slices = [], []
     if found.sums is not None:
@@ -119,22 +104,13 @@ def make_report(
         suites=suites,
         positions=positions,
         slices=slices,
+        checkpoints=judge_checkpoints(config, subject, examined, named),
         classes=classes,
         curve=curve,
         pace=json.loads(store.read_bytes(PACE)) if store.find_object(PACE) else [],
-        samples=write_samples(config, dataset, held_out, objective, model, tokenizer),
+        samples=write_samples(config, dataset, held_out, subject.objective, model, tokenizer),
         shape=describe_shape(model.config),
     )
-
-
-def pick_headlines(suites: Sequence[SuiteResult]) -> dict[str, float]:
-    """Return the metrics of suites that the status has, as far as they were measured."""
-    return {
-        f"{result.suite.name}.{name}": value
-        for result in suites
-        for name in HEADLINES[result.suite.kind]
-        if (value := result.metrics.get(name)) is not None and math.isfinite(value)
-    }
 
 
 def count_bytes(tokenizer: PreTrainedTokenizerBase, texts: Sequence[NDArray[np.int64]]) -> int:

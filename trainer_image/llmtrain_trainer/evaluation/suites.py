@@ -1,8 +1,8 @@
 """What the answers to suites are worth: their metrics, the worst and the best of them.
 
-Below: `asking` (what was answered), `answers`, `scoring`, `text_metrics`, `similarity`,
-`consistency`, `entailment`, `verbatim`, `lexicon`, `choices`, `probing`, `harness`. Above:
-`reporting`, on rank 0; `report` shows it.
+Below: `examining` and `asking` (what was answered), `answers`, `scoring`, `text_metrics`,
+`similarity`, `consistency`, `entailment`, `verbatim`, `lexicon`, `choices`, `probing`, `harness`.
+Above: `metrics` and `reporting`, on rank 0; `report` shows it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from llmtrain_trainer.evaluation.asking import Answered, Scored
 from llmtrain_trainer.evaluation.choices import score_choice
 from llmtrain_trainer.evaluation.consistency import measure_agreement
 from llmtrain_trainer.evaluation.entailment import load_judge
+from llmtrain_trainer.evaluation.examining import Subject
 from llmtrain_trainer.evaluation.harness import run_task
 from llmtrain_trainer.evaluation.harness_task import read_task
 from llmtrain_trainer.evaluation.lexicon import read_lexicon
@@ -42,6 +43,24 @@ from llmtrain_trainer.evaluation.similarity import (
 from llmtrain_trainer.evaluation.suite_data import Canary, Choice, Counterfactual, Question
 from llmtrain_trainer.evaluation.text_metrics import score_bleu, score_chrf, score_token_f1
 from llmtrain_trainer.evaluation.verbatim import find_longest_overlaps
+
+
+def judge_suites(
+    config: RunConfig, subject: Subject, asked: Sequence[Answered | Scored | None]
+) -> list[SuiteResult]:
+    """Measure what a model made of all suites of the spec; see `Judging.judge`."""
+    judging = Judging(
+        config,
+        subject.model,
+        subject.tokenizer,
+        end_of_text=subject.dataset.end_of_text,
+        train=subject.dataset.train,
+    )
+    suites = config.evaluation.suites
+    return [
+        judging.judge(suite, index, found)
+        for index, (suite, found) in enumerate(zip(suites, asked, strict=True))
+    ]
 
 
 class Judging:

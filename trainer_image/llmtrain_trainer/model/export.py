@@ -1,6 +1,7 @@
 """The trained model as a directory that `transformers` loads.
 
-Below: `network`, `store`. Above: `train`, after its last step, on rank 0; `evaluate` reads it.
+Below: `completion`, `network`, `store`. Above: `train`, after its last step, on rank 0; `evaluate`
+reads it.
 
 The weights are put into a fresh plain model, so that what is saved does not depend on how
 training had wrapped or sharded it. `manifest.json` is written last: an export without it was
@@ -13,6 +14,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,8 +27,9 @@ from llmtrain_api.run import RunConfig
 from llmtrain_trainer.checkpoint.manifest import MANIFEST
 from llmtrain_trainer.dataset.loading import Dataset
 from llmtrain_trainer.failures import StoreError
-from llmtrain_trainer.model.adapters import ADAPTER, merge_adapters, save_adapter
+from llmtrain_trainer.model.adapters import ADAPTER
 from llmtrain_trainer.model.blueprint import Blueprint, describe_shape
+from llmtrain_trainer.model.completion import complete_model
 from llmtrain_trainer.model.lstm import MODEL_TYPE
 from llmtrain_trainer.model.network import AUTO_CLASSES, count_parameters
 from llmtrain_trainer.rendering import render_template
@@ -97,18 +100,13 @@ def export_model(
     config = blueprint.run
     with tempfile.TemporaryDirectory(prefix="llmtrain-export-") as name:
         folder = Path(name)
-        if config.training.lora is None:
-            is_partly_frozen = blueprint.frozen_digest is not None
-            model = blueprint.begin() if is_partly_frozen else blueprint.build()
-            _fill(model, parameters)
-            model.requires_grad_(True)  # all of it is counted
-        else:
-            adapters = blueprint.adapt()
-            _fill(adapters.model, parameters)
-            save_adapter(adapters, folder / ADAPTER)
-            model = merge_adapters(adapters)
+        model = complete_model(
+            blueprint,
+            dataset,
+            partial(_fill, parameters=parameters),
+            adapter=folder / ADAPTER,
+        )
         transformers.utils.logging.disable_progress_bar()
-        _end_at_turns(model, config, dataset)
         model.save_pretrained(folder)
         dataset.save_tokenizer(folder)
         card = render_template(
@@ -135,18 +133,16 @@ def export_model(
 
 
 @torch.no_grad()
-def _fill(model: nn.Module, parameters: Mapping[str, torch.Tensor]) -> None:
+def _fill(model: nn.Module, *, parameters: Mapping[str, torch.Tensor]) -> None:
     """Put what was trained into the model."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.copy_(parameters[name])
 
 
-def _end_at_turns(model: PreTrainedModel, config: RunConfig, dataset: Dataset) -> None:
-    """Have what is generated end where an assistant's turn ends, if it was taught turns."""
-    turn_end = dataset.special.turn_end
-    if config.learns_turns and turn_end is not None and model.generation_config:
-        model.generation_config.eos_token_id = [turn_end, dataset.end_of_text]
+def read_exported_step(store: Store) -> int:
+    """Return the step of the weights that were exported; the export must be finished."""
+    return int(json.loads(store.read_bytes(EXPORT + MANIFEST))["step"])
 
 
 def load_export(config: RunConfig, folder: Path) -> PreTrainedModel:

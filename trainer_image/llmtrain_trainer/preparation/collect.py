@@ -153,9 +153,10 @@ def check_reading(files: list[SourceFile], invalid: Invalid, tally: Tally) -> No
             next_step="mend the sources, or raise data.invalid.maxRate",
         )
     if tally.documents_out == 0:
-        names = dict.fromkeys(file.field for file in files)
+        names = ", ".join(dict.fromkeys(file.field for file in files))
+        loss = f"; {tally.tell_loss()}" if total else ""
         raise DataError(
-            f"{', '.join(names)}: there is no document",
+            f"{names}: there is no document{loss}",
             reason="SourceEmpty",
-            next_step="upload files that hold text",
+            next_step="upload files that hold text that can be read",
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from llmtrain_trainer.failures import DataError
 from llmtrain_trainer.preparation.document import Document, Rejection
-from llmtrain_trainer.preparation.records import MakeDocument
+from llmtrain_trainer.preparation.records import MakeDocument, Needed, refuse_missing
 from llmtrain_trainer.preparation.unpack import explain_bomb
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ FEATURES_KEY = b"huggingface"
 
 
 def read_parquet(
-    stream: BinaryIO, name: str, make: MakeDocument, needed: list[str], limit: int
+    stream: BinaryIO, name: str, make: MakeDocument, needed: Needed, limit: int
 ) -> Iterator[Document | Rejection]:
     """Yield what `make` makes of each row of a Parquet file.
 
@@ -54,12 +54,12 @@ def read_parquet(
         table = parquet.ParquetFile(seekable)
         schema = table.schema_arrow
         check_columns(schema.names, needed, name)
-        batches = table.iter_batches(batch_size=ROWS_AT_ONCE, columns=needed)
+        batches = table.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(needed))
     yield from make_documents(batches, schema, name, make, limit)
 
 
 def read_arrow(
-    stream: BinaryIO, name: str, make: MakeDocument, needed: list[str], limit: int
+    stream: BinaryIO, name: str, make: MakeDocument, needed: Needed, limit: int
 ) -> Iterator[Document | Rejection]:
     """Yield what `make` makes of each row of an Arrow file or stream; see `read_parquet`."""
     from pyarrow import ipc
@@ -76,21 +76,20 @@ def read_arrow(
             batches = ipc.open_stream(seekable)
             schema = batches.schema
         check_columns(schema.names, needed, name)
-    chosen = (batch.select(needed) for batch in batches)
+    chosen = (batch.select(list(needed)) for batch in batches)
     yield from make_documents(chosen, schema, name, make, limit)
 
 
-def check_columns(columns: list[str], needed: list[str], name: str) -> None:
+def check_columns(columns: list[str], needed: Needed, name: str) -> None:
     """Check that a table has the columns that are needed.
 
     Raises:
         DataError: where it lacks one.
     """
     if missing := [field for field in needed if field not in columns]:
-        raise _refuse(
-            f"{name}: no column {missing[0]!r}; the table has {', '.join(columns)}",
-            "name the column that holds the text in data.sources[].textField or template",
-        )
+        setting = needed[missing[0]]
+        refused = refuse_missing(missing[0], columns, name, setting, "the table")
+        raise _refuse(f"{name}: {refused.why}", refused.next_step)
 
 
 def make_documents(

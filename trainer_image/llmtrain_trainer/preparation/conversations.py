@@ -11,7 +11,7 @@ from typing import Any
 
 from llmtrain_api.sources import Fields
 from llmtrain_trainer.preparation.document import Document, Rejection
-from llmtrain_trainer.preparation.records import MakeDocument, read_field
+from llmtrain_trainer.preparation.records import MakeDocument, Needed, read_field
 from llmtrain_trainer.tokenizer.marks import SPEAKERS, write_conversation
 
 ALIASES = {"human": "user", "gpt": "assistant", "bot": "assistant", "function": "tool"}
@@ -22,8 +22,10 @@ ROLE_KEYS, WORDS_KEYS = ("role", "from"), ("content", "value")
 
 ASSISTANT = "assistant"
 
+MESSAGES = "fields.messages"
 
-def choose_conversation_maker(fields: Fields, index: int) -> tuple[MakeDocument, list[str]]:
+
+def choose_conversation_maker(fields: Fields, index: int) -> tuple[MakeDocument, Needed]:
     """Return what makes conversations of records, and the fields that it needs.
 
     Args:
@@ -31,20 +33,26 @@ def choose_conversation_maker(fields: Fields, index: int) -> tuple[MakeDocument,
         index: of the source; its documents carry it.
     """
     if fields.messages is not None:
-        return partial(_read_messages, fields.messages, index), [fields.messages]
-    asked = fields.prompt or fields.source
-    answered = fields.response or fields.target
-    assert asked is not None
-    assert answered is not None
-    return partial(_read_pair, asked, answered, index), [asked, answered]
+        return partial(_read_messages, fields.messages, index), {fields.messages: MESSAGES}
+    pair = [
+        (name, setting)
+        for name, setting in (
+            (fields.prompt, "fields.prompt"),
+            (fields.source, "fields.source"),
+            (fields.response, "fields.response"),
+            (fields.target, "fields.target"),
+        )
+        if name is not None
+    ]
+    return partial(_read_pair, pair, index), dict(pair)
 
 
 def _read_pair(
-    asked: str, answered: str, index: int, record: Any, place: str
+    pair: list[tuple[str, str]], index: int, record: Any, place: str
 ) -> Document | Rejection:
     words = []
-    for name in (asked, answered):
-        text = read_field(record, name, place)
+    for name, setting in pair:
+        text = read_field(record, name, place, setting)
         if isinstance(text, Rejection):
             return text
         if not text.strip():
@@ -58,7 +66,7 @@ def _read_pair(
 
 def _read_messages(name: str, index: int, record: Any, place: str) -> Document | Rejection:
     if not isinstance(record, dict) or not isinstance(record.get(name), list | str):
-        found = read_field(record, name, place)
+        found = read_field(record, name, place, MESSAGES)
         return found if isinstance(found, Rejection) else _refuse(place, name, "is no list")
     messages = record[name]
     if isinstance(messages, str):  # a table's cell

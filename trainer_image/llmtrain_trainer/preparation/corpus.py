@@ -273,9 +273,11 @@ def read_contamination(
 
 def _require_documents(count: int, tallies: list[Tally]) -> None:
     if count == 0:
-        last = next(tally.step for tally in tallies if tally.documents_out == 0)
+        losses = [
+            tally.tell_loss() for tally in tallies if tally.documents_out < tally.documents_in
+        ]
         raise DataError(
-            f"spec.data leaves out every document; the last one by its step {last}",
+            f"spec.data leaves out every document: {'; '.join(losses)}",
             reason="DatasetEmpty",
-            next_step="loosen the step, or look at the sources",
+            next_step="loosen these steps, or look at the sources",
         )

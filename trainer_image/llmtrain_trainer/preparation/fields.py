@@ -15,11 +15,20 @@ from llmtrain_trainer.dataset.facts import Facts
 from llmtrain_trainer.failures import ConfigurationError
 from llmtrain_trainer.preparation.conversations import choose_conversation_maker
 from llmtrain_trainer.preparation.document import Document, Rejection
-from llmtrain_trainer.preparation.records import MakeDocument, Record, read_field
+from llmtrain_trainer.preparation.records import (
+    TEXT_SETTING,
+    MakeDocument,
+    Needed,
+    Record,
+    read_field,
+    refuse_missing,
+)
 from llmtrain_trainer.tokenizer.marks import remove_marks
 
+SPLIT_SETTING, LABELS_SETTING = "splitField", "fields.labels"
 
-def choose_maker(source: Source, index: int, field: str) -> tuple[MakeDocument, list[str]]:
+
+def choose_maker(source: Source, index: int, field: str) -> tuple[MakeDocument, Needed]:
     """Return what makes documents of a source's records, and the fields that it needs.
 
     Args:
@@ -30,59 +39,65 @@ def choose_maker(source: Source, index: int, field: str) -> tuple[MakeDocument, 
     Raises:
         ConfigurationError: where the source's template is none.
     """
-    make, names = _choose_text_maker(source, index, field)
+    make, needed = _choose_text_maker(source, index, field)
     values = _list_values(source)
     set_field = source.fields.labels if source.fields is not None else None
     if not values and set_field is None:
-        return make, names
+        return make, needed
 
     def make_with_values(record: Any, place: str) -> Document | Rejection:
         document = make(record, place)
         if isinstance(document, Rejection):
             return document
         read: dict[str, str] = {}
-        for use, name in values.items():
-            value = _read_value(record, name, place, use)
+        for setting, name in values.items():
+            value = _read_value(record, name, place, setting)
             if isinstance(value, Rejection):
                 return value
-            read[use] = value
+            read[setting] = value
         labels = () if set_field is None else _read_labels(record, set_field, place)
         if isinstance(labels, Rejection):
             return labels
         facts = Facts(
-            label=read.get("label", ""),
+            label=read.get("fields.label", ""),
             labels=labels,
-            language=read.get("language", ""),
-            id=read.get("id", ""),
+            language=read.get("fields.language", ""),
+            id=read.get("fields.id", ""),
         )
         return replace(document, key=read.get("splitField", ""), facts=facts)
 
-    needed = [*names, *values.values(), *([] if set_field is None else [set_field])]
-    return make_with_values, [*dict.fromkeys(needed)]
+    others = {name: setting for setting, name in values.items()}
+    if set_field is not None:
+        others[set_field] = LABELS_SETTING
+    return make_with_values, needed | others
 
 
 def _list_values(source: Source) -> dict[str, str]:
-    """Return the fields whose values are kept of a record, by what they are used for."""
+    """Return the fields whose values are kept of a record, by the settings that name them."""
     fields = source.fields
-    wanted = {"splitField": source.split_field}
+    wanted = {SPLIT_SETTING: source.split_field}
     if fields is not None:
-        wanted |= {"label": fields.label, "language": fields.language, "id": fields.id}
-    return {use: name for use, name in wanted.items() if name is not None}
+        wanted |= {
+            "fields.label": fields.label,
+            "fields.language": fields.language,
+            "fields.id": fields.id,
+        }
+    return {setting: name for setting, name in wanted.items() if name is not None}
 
 
-def _choose_text_maker(source: Source, index: int, field: str) -> tuple[MakeDocument, list[str]]:
+def _choose_text_maker(source: Source, index: int, field: str) -> tuple[MakeDocument, Needed]:
     if source.fields is not None and source.fields.is_conversation:
         return choose_conversation_maker(source.fields, index)
     if source.template is None:
         name = source.text_field
-        return lambda record, place: _take_field(record, name, place, index), [name]
+        return lambda record, place: _take_field(record, name, place, index), {name: TEXT_SETTING}
     template = source.template
     names = _list_names(template, field)
 
     def fill(record: Any, place: str) -> Document | Rejection:
         return _fill_template(record, template, names, place, index)
 
-    return fill, names
+    return fill, dict.fromkeys(names, TEXT_SETTING)
 
 
 def make_text_document(text: str, place: str, index: int) -> Document | Rejection:
@@ -93,7 +108,7 @@ def make_text_document(text: str, place: str, index: int) -> Document | Rejectio
 
 
 def _take_field(record: Any, field: str, place: str, index: int) -> Document | Rejection:
-    text = read_field(record, field, place)
+    text = read_field(record, field, place, TEXT_SETTING)
     return text if isinstance(text, Rejection) else make_text_document(text, place, index)
 
 
@@ -102,7 +117,8 @@ def _fill_template(
 ) -> Document | Rejection:
     values: dict[str, str] = {}
     for name in names:
-        if isinstance(value := read_field(record, name, place), Rejection):
+        value = read_field(record, name, place, TEXT_SETTING)
+        if isinstance(value, Rejection):
             return value
         values[name] = value
     if not any(values.values()):
@@ -110,26 +126,27 @@ def _fill_template(
     return Document(remove_marks(template.format(**values)), place, index)
 
 
-def _read_value(record: Record, field: str, place: str, use: str) -> str | Rejection:
+def _read_value(record: Record, field: str, place: str, setting: str) -> str | Rejection:
     """Return what stands for a group, label, time, language or name."""
-    value = record.get(field)
+    if field not in record:
+        return refuse_missing(field, record, place, setting)
+    value = record[field]
     if isinstance(value, date):
         return value.isoformat()
     if value is None or value == "" or isinstance(value, list | dict):
         return Rejection(
             place,
-            f"field {field!r} has no value to split by"
-            if use == "splitField"
-            else f"field {field!r} has no value",
-            "give it one, or name another field in data.sources[]."
-            + (use if use == "splitField" else f"fields.{use}"),
+            f"field {field!r} has no value" + (" to split by" if setting == SPLIT_SETTING else ""),
+            f"give it one, or name another field in data.sources[].{setting}",
         )
     return str(value)
 
 
 def _read_labels(record: Record, field: str, place: str) -> tuple[str, ...] | Rejection:
     """Return the labels of a record, sorted, each once."""
-    value = record.get(field)
+    if field not in record:
+        return refuse_missing(field, record, place, LABELS_SETTING)
+    value = record[field]
     if not isinstance(value, list) or any(
         label is None or label == "" or isinstance(label, list | dict) for label in value
     ):

@@ -25,7 +25,7 @@ from llmtrain_trainer.preparation.formats import choose_format
 from llmtrain_trainer.preparation.html import MAX_DEPTH, decode_html, extract_text, is_too_deep
 from llmtrain_trainer.preparation.json_stream import JsonStreamError, iterate_values
 from llmtrain_trainer.preparation.portions import MAX_RECORD_BYTES
-from llmtrain_trainer.preparation.records import MakeDocument
+from llmtrain_trainer.preparation.records import MakeDocument, Needed, refuse_missing
 from llmtrain_trainer.preparation.sources import SourceFile
 from llmtrain_trainer.preparation.unpack import limit_unpacked, open_members
 
@@ -100,7 +100,7 @@ def _read_lines(stream: BinaryIO, name: str, make: MakeDocument, lines_before: i
 def _parse_line(text: str, place: str, make: MakeDocument) -> Document | Rejection:
     advice = "correct the line; a JSON lines file has one JSON object on each"
     try:
-        return make(json.loads(text), place)
+        return make(json.loads(text.rstrip("\r\n")), place)
     except json.JSONDecodeError as error:
         why = f"not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
     except (ValueError, RecursionError) as error:
@@ -122,7 +122,7 @@ def _read_json(stream: BinaryIO, name: str, make: MakeDocument) -> Entries:
 
 
 def _read_table(
-    stream: BinaryIO, name: str, make: MakeDocument, needed: list[str], *, delimiter: str
+    stream: BinaryIO, name: str, make: MakeDocument, needed: Needed, *, delimiter: str
 ) -> Entries:
     csv.field_size_limit(MAX_RECORD_BYTES)
     of_row: list[str] = []
@@ -155,14 +155,14 @@ def _read_table(
             yield _keep_record(entry, "".join(of_row))
 
 
-def _check_header(header: list[str], place: str, needed: list[str]) -> list[str]:
-    missing = [field for field in needed if field not in header]
-    if missing or len(set(header)) < len(header):
-        problem = f"no field {missing[0]!r}" if missing else "a field occurs twice"
-        raise _refuse(
-            f"{place}: {problem}; the header has {', '.join(header)}",
-            "name the field that holds the text in data.sources[].textField or template",
-        )
+def _check_header(header: list[str], place: str, needed: Needed) -> list[str]:
+    for field, setting in needed.items():
+        if field not in header:
+            missing = refuse_missing(field, header, place, setting, "the header")
+            raise explain_rejection(missing)
+    if len(set(header)) < len(header):
+        twice = next(field for field in header if header.count(field) > 1)
+        raise _refuse(f"{place}: field {twice!r} occurs twice", "give each field its own name")
     return header
 
 

@@ -47,6 +47,17 @@ class Tally:
         if len(examples) < MAX_EXAMPLES:
             examples.append(RuleExample(place=place, measure=measure))
 
+    def tell_loss(self) -> str:
+        """Say how many documents were left out, and what each rule counted, the first place too."""
+        lost = f"{self.step} leaves out {self.documents_in - self.documents_out}"
+        rules = [
+            f"{rule}: {count}, first {first.place}"
+            + (f": {first.measure}" if first.measure else "")
+            for rule, count in sorted(self.counts.items())
+            for first in self.examples[rule][:1]
+        ]
+        return f"{lost} of {self.documents_in}" + (f" ({'; '.join(rules)})" if rules else "")
+
     def add(self, part: Self) -> None:
         """Add the counts of the documents that come behind those counted here."""
         for name in (

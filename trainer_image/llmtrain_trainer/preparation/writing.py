@@ -156,8 +156,8 @@ def check_labels(survey: Survey) -> list[str]:
         unseen = sorted(set(survey.labels[part]) - set(known))
         if unseen:
             raise DataError(
-                f"{len(unseen)} labels of {part.name.lower()} are not trained on; the first:"
-                f" {_redact(unseen[0])!r}",
+                f"{len(unseen)} of {len(survey.labels[part])} labels in {part.name.lower()}"
+                f" occur in no training document; the first: {_redact(unseen[0])!r}",
                 reason="LabelUnseen",
                 next_step="divide by data.split.method: stratified, or add documents of the label",
             )

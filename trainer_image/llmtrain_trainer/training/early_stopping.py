@@ -18,7 +18,7 @@ class Verdict:
     """What the evaluations so far say."""
 
     best_step: int | None = None
-    """The first step with the lowest loss on held-out text; None before any evaluation."""
+    """As `find_best_step` says."""
 
     is_over: bool = False
     """Whether the run was patient for long enough."""
@@ -26,16 +26,19 @@ class Verdict:
 
 def judge_evaluations(curve: Sequence[dict[str, Any]], spec: EarlyStoppingSpec) -> Verdict:
     """Return what the points {step, validationLoss} of a curve say."""
-    best_step: int | None = None
-    best = reference = float("inf")
+    reference = float("inf")
     waited = 0
     for point in curve:
         if "validationLoss" not in point:
             continue
         loss = float(point["validationLoss"])
-        if loss < best:
-            best, best_step = loss, int(point["step"])
         waited += 1
         if loss < reference - spec.min_change:
             reference, waited = loss, 0
-    return Verdict(best_step=best_step, is_over=waited >= spec.patience)
+    return Verdict(best_step=find_best_step(curve), is_over=waited >= spec.patience)
+
+
+def find_best_step(curve: Sequence[dict[str, Any]]) -> int | None:
+    """Return the first step with the lowest loss on held-out text; None before any evaluation."""
+    measured = [point for point in curve if "validationLoss" in point]
+    return int(min(measured, key=lambda p: p["validationLoss"])["step"]) if measured else None

@@ -41,10 +41,11 @@ from llmtrain_trainer.dataset.loading import (
     open_run_dataset,
 )
 from llmtrain_trainer.failures import ConfigurationError, DataError, StoreError
-from llmtrain_trainer.model.attention import attend_in_blocks
+from llmtrain_trainer.model.attention import choose_attention
 from llmtrain_trainer.model.blueprint import Blueprint, draw_blueprint
 from llmtrain_trainer.model.network import ISOLATING
 from llmtrain_trainer.model.pretrained import read_pretrained
+from llmtrain_trainer.model.recomputation import recompute_activations
 from llmtrain_trainer.objective.batch import count_samples
 from llmtrain_trainer.objective.choosing import choose_objective
 from llmtrain_trainer.parallel import Ranks, find_plain_model
@@ -107,6 +108,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
         arithmetic = _choose_arithmetic(blueprint, ranks, checkpoint)
         if checkpoint is None:
             checkpoint = fetch_origin(config, ranks, total_steps=total_steps)
+            _check_named_steps(config, checkpoint, total_steps=total_steps)
         arithmetic.apply()
         facts = RunFacts(
             dataset=dataset.fingerprint,
@@ -119,6 +121,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             plain_model = blueprint.begin()
         else:
             plain_model = blueprint.build()
+        recompute_activations(plain_model, config.training.activation_checkpointing)
         peak_speed = find_peak_speed(
             plain_model,
             sequence_length=config.training.sequence_length,
@@ -126,8 +129,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             device=ranks.device,
             arithmetic=arithmetic,
         )
-        if arithmetic.autocast and ranks.device.type == "cpu":
-            attend_in_blocks(plain_model)
+        choose_attention(plain_model, arithmetic.dtype, ranks.device)
         model = spread_model(plain_model, ranks, config.strategy, arithmetic)
         model.train()
         trained = find_plain_model(model)
@@ -135,7 +137,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             trained.named_parameters(),
             config.training.optimizer,
             hidden_matrices=find_hidden_matrices(trained),
-            bf16=arithmetic.autocast,
+            products=arithmetic.dtype,
         )
         if config.training.auto_micro_batch:
             found = _share_micro_batch(store, ranks)
@@ -161,7 +163,9 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
                 area=area,
                 uploader=uploader,
                 retention=Retention.read(
-                    config.checkpoint, with_best=config.training.early_stopping is not None
+                    config.checkpoint,
+                    with_best=config.keeps_best,
+                    steps=config.evaluation.checkpoint_steps,
                 ),
             ),
             schedule=SaveSchedule(
@@ -303,6 +307,20 @@ def _check_frozen(blueprint: Blueprint, checkpoint: Checkpoint | None) -> None:
         reason="CheckpointIncompatible",
         next_step="use the same model.from, lora and freeze as the run that wrote it",
     )
+
+
+def _check_named_steps(config: RunConfig, origin: Checkpoint | None, *, total_steps: int) -> None:
+    """Refuse checkpoints to be evaluated that this run, which begins now, will never have."""
+    first = 0 if origin is None else origin.manifest.step
+    for step in sorted(config.evaluation.checkpoint_steps):
+        if not first <= step <= total_steps:
+            raise ConfigurationError(
+                f"spec.evaluation.checkpoints: step-{step} is no step of this run, which has "
+                f"those from {first} to {total_steps}",
+                reason="CheckpointNeverMade",
+                next_step="name a step of the run, final or best; one before "
+                "checkpoint.restoreFrom is evaluated by a job that begins, and ends, at it",
+            )
 
 
 def _check_splits(dataset: Dataset, sequence_length: int, final: HeldOut) -> None:

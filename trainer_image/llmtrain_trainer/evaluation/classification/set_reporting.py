@@ -93,11 +93,7 @@ def report_label_sets(
     Raises:
         StoreError: where the store fails.
     """
-    sets = LabelSets(
-        labels=tuple(dataset.labels),
-        true=mark_labels(held_out.label_sets, dataset.labels).astype(np.bool_),
-        probabilities=probabilities,
-    )
+    sets = describe_sets(dataset, held_out, probabilities)
     with tempfile.TemporaryDirectory(prefix="llmtrain-predictions-") as name:
         path = Path(name) / "predictions"
         write_label_sets(sets, held_out.read_facts(), path)
@@ -118,6 +114,17 @@ def report_label_sets(
         intervals=estimate_set_intervals(sets, seed=config.training.seed),
         scores=score_set_labels(sets),
         calibration=sets.calibration,
+    )
+
+
+def describe_sets(
+    dataset: Dataset, held_out: Split, probabilities: NDArray[np.float64]
+) -> LabelSets:
+    """Return the documents of a split beside what a model says of them [documents, labels]."""
+    return LabelSets(
+        labels=tuple(dataset.labels),
+        true=mark_labels(held_out.label_sets, dataset.labels).astype(np.bool_),
+        probabilities=probabilities,
     )
 
 
