@@ -34,9 +34,14 @@ from llmtrain_api.objective import (
     find_objective,
     goes_with,
 )
+from llmtrain_api.optimizer import OptimizerKind
 from llmtrain_api.status import JobStatus
 from llmtrain_api.suites import SuiteKind
-from llmtrain_api.training import TrainingSpec, write_batch_in_cel
+from llmtrain_api.training import (
+    ActivationCheckpointing,
+    TrainingSpec,
+    write_batch_in_cel,
+)
 from llmtrain_api.workers import RunPolicy, StorageSpec, WorkersSpec
 
 FIXED_SPEC_FIELDS = (
@@ -62,6 +67,7 @@ FROM_TOKENIZER_RULE = (
     "with model.from the tokenizer is the model's own, or data.tokenizer.kind: pretrained"
 )
 FROM_RULE = "training.lora and training.freeze need model.from: they are about trained weights"
+RECOMPUTED_RULE = "training.activationCheckpointing must be none for architecture: lstm"
 CLASSIFICATION_RULE = (
     "training.objective: classification needs fields.label in every one of data.sources, or "
     "fields.labels in every one, and is without data.pack"
@@ -88,6 +94,9 @@ DIVIDED_ARCHITECTURE_RULE = (
     "with model.from mistral and qwen2; gpt2, bert, t5 and lstm have none"
 )
 DIVIDED_ADAPTERS_RULE = "workers.tensorParallel is without training.lora"
+DIVIDED_OPTIMIZER_RULE = (
+    "workers.tensorParallel is for optimizer.kind adamw and muon: adafactor reads whole rows"
+)
 DIVIDED_HEADS_RULE = (
     "model.heads and model.keyValueHeads must be multiples of workers.tensorParallel"
 )
@@ -202,6 +211,12 @@ class JobSpec(Model):
                     field="model.from",
                 ),
                 cel(
+                    "self.model.architecture != 'lstm' || has(self.model.from) || "
+                    "self.training.activationCheckpointing == 'none'",
+                    RECOMPUTED_RULE,
+                    field="training.activationCheckpointing",
+                ),
+                cel(
                     "!has(self.data.pack) || "
                     "self.data.pack.sequenceLength == self.training.sequenceLength",
                     PACK_RULE,
@@ -262,6 +277,12 @@ class JobSpec(Model):
                     field="workers.tensorParallel",
                 ),
                 cel(
+                    "self.workers.tensorParallel == 1 || "
+                    "self.training.optimizer.kind != 'adafactor'",
+                    DIVIDED_OPTIMIZER_RULE,
+                    field="workers.tensorParallel",
+                ),
+                cel(
                     "self.workers.tensorParallel == 1 || has(self.model.from) || "
                     "((has(self.model.heads) ? self.model.heads : "
                     f"has(self.model.size) ? 0 : {DEFAULT_HEADS}) "
@@ -310,6 +331,10 @@ class JobSpec(Model):
         keeps = self.training.lora is not None or self.training.freeze is not None
         if keeps and self.model.pretrained is None:
             raise ValueError(FROM_RULE)
+        recomputes = self.training.activation_checkpointing is not ActivationCheckpointing.NONE
+        is_built = self.model.pretrained is None
+        if recomputes and is_built and self.model.architecture is Architecture.LSTM:
+            raise ValueError(RECOMPUTED_RULE)
         pack = self.data.pack
         if pack is not None and pack.sequence_length != self.training.sequence_length:
             raise ValueError(PACK_RULE)
@@ -328,6 +353,8 @@ class JobSpec(Model):
         num_parts = self.workers.tensor_parallel
         if self.training.lora is not None:
             raise ValueError(DIVIDED_ADAPTERS_RULE)
+        if self.training.optimizer.kind is OptimizerKind.ADAFACTOR:
+            raise ValueError(DIVIDED_OPTIMIZER_RULE)
         if self.model.pretrained is not None:
             return  # what it is shows when it is read
         network = self.model.resolve()

@@ -311,6 +311,9 @@ class ProgressRecord(Model):
     loss_spikes: int | None = None
     """Times that the loss rose far above its median, over this round."""
 
+    overflows: int | None = None
+    """Steps of the run that were left out, since their gradients were beyond float16."""
+
     rollbacks: int | None = None
     """Times that the run went back to a checkpoint, since the loss ran away."""
 

@@ -56,6 +56,15 @@ class Precision(StrEnum):
     AUTO = "auto"
     FP32 = "fp32"
     BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class ActivationCheckpointing(StrEnum):
+    """What a block keeps of its forward pass for the backward pass."""
+
+    NONE = "none"
+    SELECTIVE = "selective"
+    FULL = "full"
 
 
 class DivergenceAction(StrEnum):
@@ -207,9 +216,15 @@ class TrainingSpec(Model):
     more, its loss and the gradients of that are computed for so many targets at a time, with the
     same result. Absent: 64, on GPUs 512."""
 
+    activation_checkpointing: ActivationCheckpointing = ActivationCheckpointing.NONE
+    """full: each block keeps its input alone, and is computed again in the backward pass, with the
+    same gradients; a step has a third more arithmetic, and activations a fraction of their memory.
+    selective: every other block does. none: all is kept. Not for lstm."""
+
     precision: Precision = Precision.AUTO
     """auto: the fastest on the machine at the same quality; fp32: full precision, by the fastest
-    library whose products are as exact; bf16: mixed."""
+    library whose products are as exact; bf16: mixed; fp16: mixed, with a loss scale that follows
+    the gradients, for GPUs without bfloat16."""
 
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Seed of initial weights, data order and dropout."""

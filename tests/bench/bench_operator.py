@@ -6,8 +6,9 @@ One control plane, kwok nodes and one operator process; in this order:
 
 - `many_jobs`: jobs of a few workers, let go at once: until their pods exist and run, processor
   seconds, API writes for each job. Then the operator at rest with them, and their deletion.
-  Before it the same with `probe_operator` in the operator's place: what this machine can do.
-  The two take turns for as many rounds as are asked for, and `ratios` has ours to the probe's.
+  Before it the same with `probe_operator` in the operator's place, which makes the least objects
+  that do (`probe_least`), then ours (`probe_ours`): what this machine can do. They take
+  turns for as many rounds as are asked for, and `ratios` has ours to each probe's.
 - `large_job`: one job of very many workers, and a deleted pod's replacement.
 - `finished_jobs`: the operator started anew and at rest beside finished jobs.
 
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
 
 CRD = Path(__file__).parents[2] / "crds" / "llmtrainingjobs.yaml"
 PROBE = Path(__file__).with_name("probe_operator.py")
+PROBES = ("least", "ours")
+"""What the probes make: `probe_operator`."""
+
 NAMESPACE = "bench"
 JOBS_PATH = f"/apis/{GROUP}/{VERSION}/namespaces/{NAMESPACE}/{PLURAL}"
 PODS_PATH = f"/api/v1/namespaces/{NAMESPACE}/pods"
@@ -85,12 +89,15 @@ class Bench:
                 "LLMTRAIN_LOG_LEVEL": "warning",
             },
         )
-        self.probe = ServerProcess(
-            "probe",
-            [sys.executable, str(PROBE)],
-            log=directory / "probe.log",
-            environment={"KUBECONFIG": str(plane.kubeconfig)},
-        )
+        self.probes = {
+            objects: ServerProcess(
+                "probe",
+                [sys.executable, str(PROBE)],
+                log=directory / f"probe-{objects}.log",
+                environment={"KUBECONFIG": str(plane.kubeconfig), "PROBE_OBJECTS": objects},
+            )
+            for objects in PROBES
+        }
         self.operator = self.ours
         """The one that is measured."""
 
@@ -104,10 +111,12 @@ class Bench:
         finally:
             operator.stop()
 
-    async def measure_probe(self, turn: int, num_jobs: int, num_workers: int) -> dict[str, Any]:
+    async def measure_probe(
+        self, objects: str, turn: int, num_jobs: int, num_workers: int
+    ) -> dict[str, Any]:
         """Let many jobs go at once, before an operator that does nothing else."""
-        names = [f"probe-{turn}-{index:04d}" for index in range(num_jobs)]
-        with self.operating(self.probe):
+        names = [f"probe-{objects}-{turn}-{index:04d}" for index in range(num_jobs)]
+        with self.operating(self.probes[objects]):
             await self._each(names, lambda name: self._create(name, num_workers))
             await asyncio.sleep(SETTLE_SECONDS)
             return await self._measure_release(names, num_workers)
@@ -345,14 +354,16 @@ async def measure(
     with tempfile.TemporaryDirectory(prefix="bench-operator-") as directory:
         async with run_servers(Path(directory), nodes) as bench:
             for turn in range(rounds if num_jobs else 0):
-                for name, run in (
-                    ("probe_many_jobs", bench.measure_probe),
-                    ("many_jobs", bench.measure_many),
-                ):
-                    measured = await record(run(turn, num_jobs, workers))
-                    results.setdefault(name, []).append(measured)
+                for objects in PROBES:
+                    measured = await record(bench.measure_probe(objects, turn, num_jobs, workers))
+                    results.setdefault(f"probe_{objects}", []).append(measured)
                     write()
-                results["ratios"] = compare(results["many_jobs"], results["probe_many_jobs"])
+                measured = await record(bench.measure_many(turn, num_jobs, workers))
+                results.setdefault("many_jobs", []).append(measured)
+                results["ratios"] = {
+                    objects: compare(results["many_jobs"], results[f"probe_{objects}"])
+                    for objects in PROBES
+                }
                 write()
             if large:
                 results["large_job"] = await record(bench.measure_large(large))

@@ -411,6 +411,20 @@ REFUSALS = {
         field="spec",
         server_says="vocabularySize must be at least 1000 for architecture: t5",
     ),
+    "blocks computed again that there are not": Refusal(
+        changes={
+            "spec__model": {"architecture": "lstm"},
+            "spec__training__activationCheckpointing": "full",
+        },
+        field="training.activationCheckpointing",
+        server_says="must be none for architecture: lstm",
+    ),
+    "a precision that is not offered": Refusal(
+        changes={"spec__training__precision": "fp8"},
+        field="spec.training.precision",
+        server_says='supported values: "auto", "fp32", "bf16", "fp16"',
+        pydantic_says="Input should be 'auto', 'fp32', 'bf16' or 'fp16'",
+    ),
     "micro batch that does not divide": Refusal(
         changes={"spec__training": {"steps": 1, "batchSize": 32, "microBatchSize": 5}},
         field="spec.training",
@@ -446,6 +460,15 @@ REFUSALS = {
         },
         field="workers.tensorParallel",
         server_says="must be multiples of workers.tensorParallel",
+    ),
+    "rows of divided matrices": Refusal(
+        changes={
+            "spec__workers": DIVIDED,
+            "spec__model": {"architecture": "llama"},
+            "spec__training__optimizer": {"kind": "adafactor"},
+        },
+        field="workers.tensorParallel",
+        server_says="is for optimizer.kind adamw and muon",
     ),
     "adapters of divided matrices": Refusal(
         changes={

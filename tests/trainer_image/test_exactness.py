@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from llmtrain_api.optimizer import OptimizerKind
 from llmtrain_api.run import RunConfig
+from llmtrain_api.training import ActivationCheckpointing, Precision
 from llmtrain_trainer.checkpoint.manifest import CURVES
 from llmtrain_trainer.failures import PreemptedError
 from testbed.ranks import Fate, RankLog, RunningRanks, run_ranks
@@ -164,6 +165,29 @@ def test_a_change_of_ranks_keeps_order_and_loss(root: Path, strategy: str) -> No
     assert len(order) == STEPS * BATCH_SIZE
     losses = [loss for logs in rounds for loss in logs[0].list_facts("loss")]
     assert losses == pytest.approx(alone.list_facts("loss"), rel=LOSS_TOLERANCE, abs=0)
+
+
+def test_float16_resumes_with_its_loss_scale(root: Path) -> None:
+    outcomes = []
+    for name, fates in (("straight", []), ("disturbed", [DIES_BETWEEN_PASSES])):
+        config = prepare_run(root, f"fp16-{name}", strategy="ddp")
+        half = {"precision": Precision.FP16}
+        config = config.model_copy(update={"training": config.training.model_copy(update=half)})
+        run_through([config] * (len(fates) + 1), fates)
+        outcomes.append(read_outcome(config))
+    assert any("loss_scale" in name for name in outcomes[0])
+    assert outcomes[0] == outcomes[1]
+
+
+@STRATEGIES
+def test_activations_that_are_computed_again_change_no_bit(
+    root: Path, straight: dict[str, dict[str, str]], strategy: str
+) -> None:
+    config = prepare_run(root, "recomputed", strategy=strategy)
+    full = {"activation_checkpointing": ActivationCheckpointing.FULL}
+    config = config.model_copy(update={"training": config.training.model_copy(update=full)})
+    run_ranks(config)
+    assert read_outcome(config) == straight[strategy]
 
 
 def merge_samples(logs: Sequence[RankLog]) -> list[int]:

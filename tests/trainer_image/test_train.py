@@ -283,11 +283,12 @@ def test_finished_run_only_exports_again(root: Path, losses: list[float]) -> Non
     assert (folder / "export" / "manifest.json").exists()
 
 
-def test_bfloat16_learns_alike(root: Path, losses: list[float]) -> None:
-    training = {**configure_tiny_run(root).training.dump(), "precision": "bf16"}
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_learns_alike(root: Path, losses: list[float], precision: str) -> None:
+    training = {**configure_tiny_run(root).training.dump(), "precision": precision}
     for strategy, ranks in (("ddp", {}), ("fsdp", TWO_RANKS)):
         config = prepare_tiny_run(
-            root, run=f"bf16-{strategy}", strategy=strategy, training=training, **ranks
+            root, run=f"{precision}-{strategy}", strategy=strategy, training=training, **ranks
         )
         found = run_ranks(config).list_facts("loss")
         assert found != losses

@@ -173,7 +173,7 @@ def spread_model(
 ) -> nn.Module:
     """Put the model on the rank's device and spread it over the ranks by `strategy`.
 
-    FSDP keeps fp32 shards, computes in bfloat16 where `arithmetic` says so, and always reduces
+    FSDP keeps fp32 shards, computes in a half type where `arithmetic` says so, and always reduces
     gradients in fp32. HSDP does so among the ranks of a host, and sums the shards' gradients over
     hosts (Zhao et al. 2023, PyTorch FSDP, arXiv:2304.11277, section 3.2.2). With one rank all
     strategies are the plain model. With tensor parallelism blocks are divided first, and the rest
@@ -296,9 +296,12 @@ def _prepare_model(
 
     With several ranks and `wraps` DDP is around it.
     """
+    if arithmetic.dtype is torch.float16:
+        # accelerate would bring a scaler of its own, and refuses to do so on a CPU.
+        model.forward = torch.autocast(ranks.device.type, torch.float16)(model.forward)
     accelerator = Accelerator(
         cpu=ranks.device.type == "cpu",
-        mixed_precision="bf16" if arithmetic.autocast else "no",
+        mixed_precision="bf16" if arithmetic.dtype is torch.bfloat16 else "no",
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
     # accelerate wraps whatever is trained, and nothing that is only evaluated.
@@ -314,7 +317,7 @@ def _shard_model(model: PreTrainedModel, arithmetic: Arithmetic, mesh: DeviceMes
     of, and torch refuses that.
     """
     policy = MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16 if arithmetic.autocast else None,
+        param_dtype=arithmetic.dtype if arithmetic.autocast else None,
         reduce_dtype=torch.float32,
     )
     names = set(model._no_split_modules or []) - EMBEDDING_CLASSES

@@ -3,11 +3,12 @@
 Below: torch. Above: `train` asks once, on rank 0; the answer is kept in every checkpoint, so
 that a resumed run computes exactly as the run that it continues.
 
-Three are known. *bf16* mixed precision, where the hardware multiplies bfloat16. *fp32* with
+Three are chosen from. *bf16* mixed precision, where the hardware multiplies bfloat16. *fp32* with
 torch's default products. *fp32 with "medium" products*: on CPUs that hands products to oneDNN,
 which on some machines is 1.7 times as fast and exactly as accurate, and on CPUs with AMX may
 silently be bfloat16. So it is taken only where a product's error says that it is fp32, and
-where it is faster by a clear margin; then it is what `fp32` means, too.
+where it is faster by a clear margin; then it is what `fp32` means, too. *fp16* is for GPUs that
+have no bfloat16, and is never chosen by itself: it needs a loss scale.
 """
 
 from __future__ import annotations
@@ -39,10 +40,20 @@ class Arithmetic:
     """How products are computed; weights and optimizer state are fp32 in every case."""
 
     autocast: bool
-    """Forward and backward in bfloat16 where that is safe."""
+    """Forward and backward in `half` where that is safe."""
 
     matmul: Literal["highest", "medium"]
     """`torch.set_float32_matmul_precision`."""
+
+    half: Literal["bfloat16", "float16"] = "bfloat16"
+    """The type of products, where it is not float32."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of products."""
+        if not self.autocast:
+            return torch.float32
+        return torch.float16 if self.half == "float16" else torch.bfloat16
 
     def apply(self) -> None:
         """Set what is set for the whole process."""
@@ -55,12 +66,17 @@ class Arithmetic:
     @classmethod
     def load(cls, data: dict[str, Any]) -> Self:
         """Read what `dump` returned."""
-        return cls(autocast=bool(data["autocast"]), matmul=data["matmul"])
+        return cls(
+            autocast=bool(data["autocast"]),
+            matmul=data["matmul"],
+            half=data.get("half", "bfloat16"),  # checkpoints before there was another
+        )
 
 
 FP32 = Arithmetic(autocast=False, matmul="highest")
 FP32_MEDIUM = Arithmetic(autocast=False, matmul="medium")
 BF16 = Arithmetic(autocast=True, matmul="highest")
+FP16 = Arithmetic(autocast=True, matmul="highest", half="float16")
 
 
 def choose_arithmetic(
@@ -75,8 +91,8 @@ def choose_arithmetic(
     auto: on a GPU, bf16 where the hardware has it. On a CPU, the fastest of three on a layer of
     the model's own width, forward and backward, interleaved, best of several. fp32: of two.
     """
-    if precision is Precision.BF16:
-        return BF16
+    if precision in (Precision.BF16, Precision.FP16):
+        return BF16 if precision is Precision.BF16 else FP16
     if device.type == "cuda":
         is_bf16 = precision is Precision.AUTO and torch.cuda.is_bf16_supported(
             including_emulation=False

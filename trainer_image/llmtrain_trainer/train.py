@@ -160,7 +160,8 @@ def _judge(run: TrainingRun) -> Verdict:
 def _hear(run: TrainingRun, numbers: StepNumbers, agreed: Agreed, pace: Pace | None) -> None:
     """Report what all ranks now know of a step, and answer a loss that runs away."""
     tell_step(run, numbers, agreed, pace)
-    divergence = run.watch.hear(numbers.step, agreed.loss, agreed.gradient_norm)
+    gradient_norm = 0.0 if numbers.was_skipped else agreed.gradient_norm
+    divergence = run.watch.hear(numbers.step, agreed.loss, gradient_norm)
     if divergence is not None:
         _answer_divergence(run, divergence)
 

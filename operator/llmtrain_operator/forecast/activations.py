@@ -6,10 +6,11 @@ network, with and without dropout, in fp32 and bfloat16; a test holds them to th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmtrain_api.network import Architecture, Network
 from llmtrain_api.objective import SpanCounts
+from llmtrain_api.training import ActivationCheckpointing
 
 FP32_BYTES, BF16_BYTES = 4, 2
 
@@ -30,11 +31,14 @@ class RankWork:
     """Ranks that the parameters are divided over; 1: each rank has them all."""
 
     bf16: bool
-    """Products in bfloat16; weights, gradients and optimizer state stay fp32."""
+    """Products in bfloat16, or float16; weights, gradients and optimizer state stay fp32."""
 
     fused_attention: bool
     """Attention with dropout keeps no scores: so on GPUs. Without dropout it never does, but for
     T5's, whose scores have learned biases."""
+
+    recomputed: ActivationCheckpointing = ActivationCheckpointing.NONE
+    """Which blocks keep their inputs alone."""
 
     logits_bytes: int
     """Most that logits take at a time, `TrainingSpec.find_logits_bytes`."""
@@ -56,6 +60,32 @@ def count_activation_bytes(network: Network, work: RankWork, counts: SpanCounts)
         return tokens * _count_bert_bytes(network, work)
     block, last = _count_block_bytes(network, work), _count_last_norm_bytes(network, work)
     return tokens * (network.layers * block + last)
+
+
+def count_recomputed_layers(network: Network, work: RankWork) -> int:
+    """Return the layers whose activations are computed again; of T5 in each of its two halves."""
+    if work.recomputed is ActivationCheckpointing.NONE:
+        return 0
+    is_full = work.recomputed is ActivationCheckpointing.FULL
+    return network.layers if is_full else -(-network.layers // 2)
+
+
+def count_layer_bytes(network: Network, work: RankWork, counts: SpanCounts) -> tuple[int, int]:
+    """Return what one layer keeps of a micro-batch, and how large its input is."""
+    one, two = (
+        count_activation_bytes(replace(network, layers=layers), work, counts) for layers in (1, 2)
+    )
+    is_t5 = network.architecture is Architecture.T5
+    tokens = counts.inputs + counts.targets if is_t5 else work.sequence_length
+    return two - one, work.sequences * tokens * network.hidden_size * FP32_BYTES
+
+
+def count_shared_bytes(network: Network, counts: SpanCounts) -> int:
+    """Return what layers that are computed again have as an input in common: T5's biases."""
+    if network.architecture is not Architecture.T5:
+        return 0
+    read, written = counts.inputs, counts.targets
+    return FP32_BYTES * network.heads * (read**2 + written**2 + written * read)
 
 
 def _count_block_bytes(network: Network, work: RankWork) -> int:
@@ -82,8 +112,14 @@ def _count_block_bytes(network: Network, work: RankWork) -> int:
 
 
 def _count_last_norm_bytes(network: Network, work: RankWork) -> int:
-    """Return the bytes for each token of the norm before the logits: its input and its output."""
-    return 2 * network.hidden_size * FP32_BYTES + network.hidden_size * work.product_bytes
+    """Return the bytes for each token outside of blocks: of the norm before the logits.
+
+    It keeps its input and its output; Llama's the input once more, and GPT-2 has a mask on its
+    embeddings.
+    """
+    has_one = network.architecture is Architecture.GPT2 and network.dropout == 0
+    states = 1 if has_one else 2
+    return network.hidden_size * (states * FP32_BYTES + work.product_bytes)
 
 
 def _count_bert_bytes(network: Network, work: RankWork) -> int:

@@ -15,6 +15,9 @@ from llmtrain_operator.forecast.activations import (
     FP32_BYTES,
     RankWork,
     count_activation_bytes,
+    count_layer_bytes,
+    count_recomputed_layers,
+    count_shared_bytes,
 )
 from llmtrain_operator.forecast.size import ModelSize
 
@@ -35,6 +38,9 @@ class RankMemory:
     activations: int
     """What the forward pass of one micro-batch keeps for the backward pass."""
 
+    recomputed: int
+    """Activations of the block that the backward pass computes again."""
+
     logits: int
     """Around the loss of one micro-batch."""
 
@@ -46,9 +52,10 @@ class RankMemory:
         """The most that is needed at once.
 
         Where gradients are not kept from one pass to the next, they grow as activations go.
+        Blocks are computed again when the logits are gone.
         """
         lasting = self.weights + self.optimizer + self.gathered
-        return lasting + self.gradients + self.activations + self.logits
+        return lasting + self.gradients + self.activations + max(self.logits, self.recomputed)
 
 
 def compute_rank_memory(
@@ -82,7 +89,13 @@ def compute_rank_memory(
     state_share = 2 * trained_share
     if optimizer_numbers is not None:
         state_share = -(-optimizer_numbers // work.shards)
-    activations = count_activation_bytes(network, work, counts)
+    layer, layer_input = count_layer_bytes(network, work, counts)
+    dropped = count_recomputed_layers(network, work)
+    activations = count_activation_bytes(network, work, counts) - dropped * (layer - layer_input)
+    recomputed = 0
+    if dropped:
+        activations += count_shared_bytes(network, counts)
+        recomputed = layer
     is_bert = network.architecture is Architecture.BERT
     if is_bert:
         targets = round(targets * (masking or MaskingSpec()).share)
@@ -95,11 +108,14 @@ def compute_rank_memory(
         is_lstm = network.architecture is Architecture.LSTM
         embedding = work.vocabulary_size * network.hidden_size
         activations += BF16_BYTES * (embedding if is_lstm else size.parameters)
+        activations -= BF16_BYTES * dropped * size.layer
+        recomputed += BF16_BYTES * size.layer if dropped else 0
     return RankMemory(
         weights=FP32_BYTES * share,
         gradients=FP32_BYTES * trained_share,
         optimizer=FP32_BYTES * state_share,
         activations=activations,
+        recomputed=recomputed,
         logits=_count_logits_bytes(work, targets, width=network.hidden_size, is_partial=is_bert),
         gathered=gathered,
     )

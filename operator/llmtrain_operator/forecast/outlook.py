@@ -143,9 +143,10 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
                     workers.replicas, workers.processes_per_worker
                 ),
                 # On a CPU `auto` measures first; fp32 takes the most memory.
-                bf16=training.precision is Precision.BF16
+                bf16=training.precision in (Precision.BF16, Precision.FP16)
                 or (training.precision is Precision.AUTO and on_gpu),
                 fused_attention=on_gpu,
+                recomputed=training.activation_checkpointing,
                 logits_bytes=training.find_logits_bytes(on_gpu=on_gpu),
             ),
             training.span_corruption,

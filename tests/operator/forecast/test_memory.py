@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from llmtrain_api.network import ModelSpec
+from llmtrain_api.network import Architecture, ModelSpec
 from llmtrain_api.objective import OBJECTIVES
-from llmtrain_api.training import TrainingSpec
+from llmtrain_api.training import ActivationCheckpointing, TrainingSpec
 from llmtrain_operator.forecast.activations import RankWork
 from llmtrain_operator.forecast.memory import RankMemory, compute_rank_memory
 from llmtrain_operator.forecast.size import compute_size
 from llmtrain_trainer.model.network import build_model, compute_token_losses
+from llmtrain_trainer.model.recomputation import recompute_activations
 from llmtrain_trainer.objective.choosing import make_objective
 from llmtrain_trainer.tokenizer.special_tokens import SENTINELS, SpecialTokens
 
@@ -39,7 +40,13 @@ MODELS = [
 ]
 
 
-def forecast(spec: ModelSpec, *, bf16: bool = False, shards: int = 1) -> RankMemory:
+def forecast(
+    spec: ModelSpec,
+    *,
+    bf16: bool = False,
+    shards: int = 1,
+    recomputed: ActivationCheckpointing = ActivationCheckpointing.NONE,
+) -> RankMemory:
     work = RankWork(
         sequences=SEQUENCES,
         sequence_length=LENGTH,
@@ -48,12 +55,18 @@ def forecast(spec: ModelSpec, *, bf16: bool = False, shards: int = 1) -> RankMem
         bf16=bf16,
         fused_attention=False,
         logits_bytes=64 << 20,
+        recomputed=recomputed,
     )
     size = compute_size(spec, vocabulary_size=VOCABULARY, sequence_length=LENGTH)
     return compute_rank_memory(spec, size, work)
 
 
-def measure_saved_bytes(spec: ModelSpec, *, bf16: bool) -> int:
+def measure_saved_bytes(
+    spec: ModelSpec,
+    *,
+    bf16: bool = False,
+    recomputed: ActivationCheckpointing = ActivationCheckpointing.NONE,
+) -> int:
     """Return the bytes that autograd keeps beside the parameters and the log-probabilities."""
     model = build_model(
         spec,
@@ -63,6 +76,7 @@ def measure_saved_bytes(spec: ModelSpec, *, bf16: bool) -> int:
         padding=SPECIAL.padding,
         seed=0,
     )
+    recompute_activations(model, recomputed)
     model.train()
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     saved: dict[int, torch.Tensor] = {}  # kept, so that no address is used twice
@@ -98,6 +112,20 @@ def test_activations_are_what_autograd_keeps(spec: ModelSpec, bf16: bool) -> Non
     saved = measure_saved_bytes(spec, bf16=bf16)
 
     assert forecast(spec, bf16=bf16).activations == pytest.approx(saved, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("choice", ["selective", "full"])
+@pytest.mark.parametrize(
+    "spec", [spec for spec in MODELS if spec.architecture is not Architecture.LSTM], ids=repr
+)
+def test_blocks_that_are_computed_again_keep_their_inputs(spec: ModelSpec, choice: str) -> None:
+    recomputed = ActivationCheckpointing(choice)
+    spec = spec.model_copy(update={"layers": 4})
+    saved = measure_saved_bytes(spec, recomputed=recomputed)
+
+    expected = forecast(spec, recomputed=recomputed)
+    assert expected.activations == pytest.approx(saved, rel=TOLERANCE)
+    assert expected.peak < forecast(spec).peak
 
 
 def test_fsdp_divides_the_state_and_gathers_blocks() -> None:

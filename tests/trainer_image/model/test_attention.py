@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from llmtrain_api.network import Architecture, ModelSpec
-from llmtrain_trainer.model.attention import BLOCK_ROWS, attend_in_blocks, compute_attention
+from llmtrain_trainer.model.attention import BLOCK_ROWS, choose_attention, compute_attention
 from llmtrain_trainer.model.network import build_model, call_model
 from llmtrain_trainer.objective.batch import Batch
 
@@ -80,7 +80,7 @@ def build(architecture: Architecture, length: int) -> Any:
     model = build_model(
         spec, vocabulary_size=50, sequence_length=length, end_of_text=0, padding=1, seed=0
     )
-    attend_in_blocks(model)
+    choose_attention(model, torch.bfloat16, torch.device("cpu"))
     return model
 
 

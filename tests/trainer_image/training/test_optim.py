@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from llmtrain_api.training import TrainingSpec
 from llmtrain_operator.forecast.optimizer import count_optimizer_numbers
 from llmtrain_operator.forecast.size import compute_size
 from llmtrain_trainer.model.network import build_model
+from llmtrain_trainer.training.loss_scale import FIRST_SCALE, GROWTH_STEPS, LossScale
 from llmtrain_trainer.training.optim import Optimizer, find_hidden_matrices
 
 RATE, DECAY, STEPS = 0.01, 0.3, 5
@@ -57,7 +59,9 @@ def test_updates_are_those_of_torch(
     ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
     theirs.load_state_dict(ours.state_dict())
     # torch's Muon has no other products than bfloat16.
-    optimizer = Optimizer(ours.named_parameters(), spec, hidden_matrices={"weight"}, bf16=True)
+    optimizer = Optimizer(
+        ours.named_parameters(), spec, hidden_matrices={"weight"}, products=torch.bfloat16
+    )
     references = make_theirs(theirs, spec)
     for step in range(STEPS):
         inputs = torch.randn(7, 5, generator=torch.Generator().manual_seed(step))
@@ -116,3 +120,38 @@ def test_the_state_is_as_large_as_the_plan_says(
     size = compute_size(spec, vocabulary_size=300, sequence_length=32)
     expected = count_optimizer_numbers(training, spec.resolve(), size, size.parameters)
     assert expected == pytest.approx(kept, rel=0.05)
+
+
+def test_gradients_beyond_float16_change_nothing_and_lower_the_scale() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(5, 3)
+    optimizer = Optimizer(layer.named_parameters(), OptimizerSpec(), products=torch.float16)
+    before = {name: tensor.clone() for name, tensor in optimizer.named_state().items()}
+    layer.weight.grad = torch.full_like(layer.weight, math.inf)
+    assert not optimizer.step(RATE, optimizer.compute_gradient_norm())
+    after = optimizer.named_state()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == ["loss_scale"]
+    assert optimizer.skipped == 1
+
+    plain = nn.Linear(5, 3)
+    plain.load_state_dict(layer.state_dict())
+    reference = Optimizer(plain.named_parameters(), OptimizerSpec())
+    optimizer.set_step(1)  # as after a resume: the step that was left out does not count
+    for model, each in ((layer, optimizer), (plain, reference)):
+        each.clear_gradients()
+        each.scale_loss(model(torch.ones(2, 5)).square().sum()).backward()
+        assert each.step(RATE, each.compute_gradient_norm())
+    torch.testing.assert_close(layer.weight, plain.weight)
+
+
+def test_the_loss_scale_follows_the_gradients() -> None:
+    scale = LossScale(torch.device("cpu"))
+    fine, infinite = torch.tensor(1.0), torch.tensor(math.inf)
+    assert not scale.hear(infinite)
+    assert scale.scale == FIRST_SCALE / 2
+    assert all(scale.hear(fine) for _ in range(GROWTH_STEPS))
+    assert scale.scale == FIRST_SCALE
+    while scale.scale > 1.0:
+        assert not scale.hear(infinite)
+    assert scale.hear(infinite)  # no scale helps: it is to be told as a divergence
+    assert scale.skipped == 1 + math.log2(FIRST_SCALE)

@@ -37,6 +37,10 @@ RUN_GAUGES = {
     "llmtrain_step": ("step", "Optimizer steps done."),
     "llmtrain_steps": ("total_steps", "Optimizer steps of the whole run."),
     "llmtrain_loss_spikes": ("loss_spikes", "Rises of the loss far above its median, this round."),
+    "llmtrain_float16_overflows": (
+        "overflows",
+        "Steps that were left out, since their gradients were beyond float16.",
+    ),
     "llmtrain_rollbacks": ("rollbacks", "Returns to a checkpoint, since the loss ran away."),
     "llmtrain_skipped_batches": ("skipped_batches", "Batches that are left out since."),
     "llmtrain_checkpoint_last_committed_step": ("checkpoint_step", "Newest committed checkpoint."),

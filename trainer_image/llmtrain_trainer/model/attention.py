@@ -33,9 +33,10 @@ MAX_BLOCK_SCORES = 1 << 21
 """As many sequences are done at once as keep to this (4 MiB of bfloat16: a share of the cache)."""
 
 
-def attend_in_blocks(model: PreTrainedModel) -> None:
-    """Let a model compute its attention in blocks, where it would have used torch's kernel."""
-    if model.config._attn_implementation == "sdpa":  # what it is has no public name
+def choose_attention(model: PreTrainedModel, products: torch.dtype, device: torch.device) -> None:
+    """Let a model whose products are in bfloat16 on a CPU compute its attention in blocks."""
+    uses_kernel = model.config._attn_implementation == "sdpa"  # what it is has no public name
+    if uses_kernel and products is torch.bfloat16 and device.type == "cpu":
         model.set_attn_implementation(ATTENTION)
 
 

@@ -35,13 +35,14 @@ class Muon:
     """
 
     def __init__(
-        self, matrices: Mapping[str, nn.Parameter], spec: OptimizerSpec, *, bf16: bool
+        self, matrices: Mapping[str, nn.Parameter], spec: OptimizerSpec, *, products: torch.dtype
     ) -> None:
-        """Begin with a momentum of zero; with `bf16` products are in bfloat16."""
+        """Begin with a momentum of zero; products are of the given type."""
         self._spec = spec
         self._matrices = dict(matrices)
         self._momenta = {name: torch.zeros_like(p) for name, p in self._matrices.items()}
-        self._dtype = torch.bfloat16 if bf16 else torch.float32
+        # In float16 small singular values would be lost.
+        self._dtype = torch.float32 if products is torch.float16 else products
 
     def named_state(self) -> dict[str, torch.Tensor]:
         """Return the running means of gradients; they are live."""

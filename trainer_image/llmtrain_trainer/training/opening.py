@@ -41,10 +41,11 @@ from llmtrain_trainer.dataset.loading import (
     open_run_dataset,
 )
 from llmtrain_trainer.failures import ConfigurationError, DataError, StoreError
-from llmtrain_trainer.model.attention import attend_in_blocks
+from llmtrain_trainer.model.attention import choose_attention
 from llmtrain_trainer.model.blueprint import Blueprint, draw_blueprint
 from llmtrain_trainer.model.network import ISOLATING
 from llmtrain_trainer.model.pretrained import read_pretrained
+from llmtrain_trainer.model.recomputation import recompute_activations
 from llmtrain_trainer.objective.batch import count_samples
 from llmtrain_trainer.objective.choosing import choose_objective
 from llmtrain_trainer.parallel import Ranks, find_plain_model, spread_model
@@ -119,6 +120,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             plain_model = blueprint.begin()
         else:
             plain_model = blueprint.build()
+        recompute_activations(plain_model, config.training.activation_checkpointing)
         peak_speed = find_peak_speed(
             plain_model,
             sequence_length=config.training.sequence_length,
@@ -126,8 +128,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             device=ranks.device,
             arithmetic=arithmetic,
         )
-        if arithmetic.autocast and ranks.device.type == "cpu":
-            attend_in_blocks(plain_model)
+        choose_attention(plain_model, arithmetic.dtype, ranks.device)
         model = spread_model(plain_model, ranks, config.strategy, arithmetic)
         model.train()
         trained = find_plain_model(model)
@@ -135,7 +136,7 @@ def open_run(config: RunConfig, ranks: Ranks, reporter: Reporter) -> Iterator[Tr
             trained.named_parameters(),
             config.training.optimizer,
             hidden_matrices=find_hidden_matrices(trained),
-            bf16=arithmetic.autocast,
+            products=arithmetic.dtype,
         )
         if config.training.auto_micro_batch:
             found = _share_micro_batch(store, ranks)

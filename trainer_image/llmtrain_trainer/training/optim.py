@@ -1,7 +1,7 @@
 """The optimizer of a run: what is updated by which rule, and gradient clipping.
 
-Below: the rules `adamw`, `muon`, `adafactor`. Above: `step` steps it, `checkpoint` saves its
-tensors.
+Below: the rules `adamw`, `muon`, `adafactor`, and `loss_scale` for float16. Above: `step` steps it,
+`checkpoint` saves its tensors.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from llmtrain_trainer.checkpoint.manifest import WEIGHT
 from llmtrain_trainer.parallel import find_shard
 from llmtrain_trainer.training.adafactor import Adafactor
 from llmtrain_trainer.training.adamw import AdamW
+from llmtrain_trainer.training.loss_scale import LossScale
 from llmtrain_trainer.training.muon import Muon
 
 CLIP_EPSILON = 1e-6
@@ -44,7 +45,7 @@ class Optimizer:
         spec: OptimizerSpec,
         *,
         hidden_matrices: Collection[str] = (),
-        bf16: bool = False,
+        products: torch.dtype = torch.float32,
     ) -> None:
         """Optimize the parameters that need gradients.
 
@@ -54,13 +55,14 @@ class Optimizer:
             named_parameters: of the model.
             spec: the rule, and its numbers.
             hidden_matrices: names of those that Muon is for, `find_hidden_matrices`.
-            bf16: the model's products are in bfloat16.
+            products: type of the model's products; of float16 the loss is scaled.
         """
         self._spec = spec
         self._parameters = {name: p for name, p in named_parameters if p.requires_grad}
-        self._rules = _make_rules(self._parameters, spec, hidden_matrices, bf16=bf16)
+        self._rules = _make_rules(self._parameters, spec, hidden_matrices, products=products)
         device = next(iter(self._parameters.values())).device
         self._steps = torch.zeros((), dtype=torch.float32, device=device)
+        self._loss_scale = LossScale(device) if products is torch.float16 else None
 
     def named_state(self) -> dict[str, torch.Tensor]:
         """Return the tensors that make up the state, by stable names; they are live.
@@ -71,11 +73,22 @@ class Optimizer:
         state = {f"{WEIGHT}{name}": p.detach() for name, p in self._parameters.items()}
         for rule in self._rules:
             state.update(rule.named_state())
+        if self._loss_scale is not None:
+            state["loss_scale"] = self._loss_scale.state
         return state
 
+    @property
+    def skipped(self) -> int | None:
+        """Steps of the run whose gradients were beyond float16; None: products are not in it."""
+        return None if self._loss_scale is None else self._loss_scale.skipped
+
     def set_step(self, step: int) -> None:
-        """Go on from a state that is `step` updates old."""
-        self._steps.fill_(step)
+        """Go on from the state after step `step`, which is in the tensors of `named_state`."""
+        self._steps.fill_(step - (self.skipped or 0))
+
+    def scale_loss(self, loss: torch.Tensor) -> torch.Tensor:
+        """Return what the backward pass begins with."""
+        return loss if self._loss_scale is None else loss * self._loss_scale.scale
 
     def clear_gradients(self) -> None:
         """Drop the gradients of the last step."""
@@ -94,24 +107,35 @@ class Optimizer:
                 kinds.setdefault(groups, []).append(find_shard(parameter.grad))
         norms = []
         for groups, gradients in kinds.items():
-            norm: torch.Tensor = torch.stack(torch._foreach_norm(gradients)).norm()
+            part: torch.Tensor = torch.stack(torch._foreach_norm(gradients)).norm()
             if groups:
-                squared = norm.square()
+                squared = part.square()
                 for group in groups:
                     torch.distributed.all_reduce(squared, group=group)
-                norm = squared.sqrt()
-            norms.append(norm)
-        return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
+                part = squared.sqrt()
+            norms.append(part)
+        norm = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
+        return norm if self._loss_scale is None else norm / self._loss_scale.scale
 
     @torch.no_grad()
-    def step(self, learning_rate: float, gradient_norm: torch.Tensor) -> None:
-        """Update the parameters once, with gradients scaled down to the clip norm."""
-        self._steps += 1
+    def step(self, learning_rate: float, gradient_norm: torch.Tensor) -> bool:
+        """Update the parameters once, with gradients scaled down to the clip norm.
+
+        Returns whether that was done: gradients beyond float16 are left out, and the loss is
+        scaled by less from then on.
+        """
         scale = None
+        if self._loss_scale is not None:
+            scale = self._loss_scale.scale
+            if not self._loss_scale.hear(gradient_norm):
+                return False
+        self._steps += 1
         if self._spec.gradient_clip_norm > 0:
-            scale = ((gradient_norm + CLIP_EPSILON) / self._spec.gradient_clip_norm).clamp(min=1.0)
+            excess = ((gradient_norm + CLIP_EPSILON) / self._spec.gradient_clip_norm).clamp(min=1.0)
+            scale = excess if scale is None else scale * excess
         for rule in self._rules:
             rule.update(learning_rate, self._steps, scale)
+        return True
 
 
 def find_hidden_matrices(model: nn.Module) -> frozenset[str]:
@@ -134,7 +158,7 @@ def _make_rules(
     spec: OptimizerSpec,
     hidden_matrices: Collection[str],
     *,
-    bf16: bool,
+    products: torch.dtype,
 ) -> list[Rule]:
     if spec.kind is OptimizerKind.ADAFACTOR:
         return [Adafactor(parameters, spec)]
@@ -142,7 +166,7 @@ def _make_rules(
         return [AdamW(parameters, spec)]
     hidden = {name: p for name, p in parameters.items() if name in hidden_matrices}
     others = {name: p for name, p in parameters.items() if name not in hidden_matrices}
-    return [Muon(hidden, spec, bf16=bf16), AdamW(others, spec)]
+    return [Muon(hidden, spec, products=products), AdamW(others, spec)]
 
 
 def _list_sharing(tensor: torch.Tensor) -> tuple[ProcessGroup, ...]:

@@ -36,6 +36,8 @@ class StepNumbers:
     work: distributed.Work | None
     gradient_norm: torch.Tensor
     learning_rate: float
+    was_skipped: bool
+    """Gradients were beyond float16, and no weight was changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,14 +103,14 @@ def take_step(
             )
             if is_last:
                 run.clock.reach_sync()
-            (loss * scale).backward()
+            run.optimizer.scale_loss(loss * scale).backward()
         loss_sum += loss.detach()
     gradient_norm = run.optimizer.compute_gradient_norm()
     if learning_rate is None:
         learning_rate = compute_learning_rate(
             step, training.optimizer, run.total_steps, peak=run.config.learning_rate
         )
-    run.optimizer.step(learning_rate, gradient_norm)
+    was_skipped = not run.optimizer.step(learning_rate, gradient_norm)
 
     wishes_to_save = ranks.is_first and run.schedule.is_time_due()
     if not ranks.is_counted:
@@ -130,6 +132,7 @@ def take_step(
         work=ranks.begin_sum(values),
         gradient_norm=gradient_norm,
         learning_rate=learning_rate,
+        was_skipped=was_skipped,
     )
 
 

@@ -20,16 +20,18 @@ def tell_step(run: TrainingRun, numbers: StepNumbers, agreed: Agreed, pace: Pace
     facts: dict[str, float | bool | str] = {
         "loss": agreed.loss,
         "learning_rate": numbers.learning_rate,
-        "gradient_norm": agreed.gradient_norm,
         "step_tokens": agreed.tokens,
     }
     point = {
         "step": numbers.step,
         "loss": agreed.loss,
         "learningRate": numbers.learning_rate,
-        "gradientNorm": agreed.gradient_norm,
         "time": time.time(),
     }
+    if run.optimizer.skipped is not None:
+        facts["overflows"] = run.optimizer.skipped
+    if not numbers.was_skipped:
+        facts["gradient_norm"] = point["gradientNorm"] = agreed.gradient_norm
     if pace is not None:
         facts |= {"tokens_per_second": pace.tokens_per_second, "data_share": pace.data_share}
         point |= {"tokensPerSecond": pace.tokens_per_second, "dataShare": pace.data_share}

@@ -19,9 +19,10 @@ from llmtrain_api.network import Architecture, ModelSpec
 from llmtrain_api.objective import OBJECTIVES
 from llmtrain_api.training import TrainingSpec
 from llmtrain_trainer.linux import keep_freed_memory
-from llmtrain_trainer.model.attention import attend_in_blocks
+from llmtrain_trainer.model.attention import choose_attention
 from llmtrain_trainer.model.losses import compute_loss_sum
 from llmtrain_trainer.model.network import build_model
+from llmtrain_trainer.model.recomputation import recompute_activations
 from llmtrain_trainer.objective.choosing import make_objective
 from llmtrain_trainer.parallel import place_model
 from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
@@ -40,7 +41,8 @@ class TrialRequest(Model):
 
     model: ModelSpec
     training: TrainingSpec
-    """Of it count the objective, the length of sequences, the precision and the optimizer."""
+    """Of it count the objective, the length of sequences, the precision, the optimizer
+    and what is computed again."""
 
     vocabulary_size: int
     sequences: int
@@ -57,7 +59,7 @@ class TrialResult(Model):
     """Of the training itself, without what the process held before."""
 
     bf16: bool
-    """Products were computed in bfloat16."""
+    """Products were computed in bfloat16, or float16."""
 
 
 def run_trial(request: TrialRequest) -> TrialResult:
@@ -97,15 +99,15 @@ def _time_steps(request: TrialRequest, device: torch.device, arithmetic: Arithme
         end_of_text=0,
         seed=0,
     )
-    if arithmetic.autocast and device.type == "cpu":
-        attend_in_blocks(built)
+    choose_attention(built, arithmetic.dtype, device)
+    recompute_activations(built, request.training.activation_checkpointing)
     model = place_model(built, device)
     model.train()
     optimizer = Optimizer(
         model.named_parameters(),
         request.training.optimizer,
         hidden_matrices=find_hidden_matrices(model),
-        bf16=arithmetic.autocast,
+        products=arithmetic.dtype,
     )
     objective = make_objective(
         OBJECTIVES[request.model.architecture],
@@ -125,7 +127,7 @@ def _time_steps(request: TrialRequest, device: torch.device, arithmetic: Arithme
         places = batch.locate_targets()
         began = time.perf_counter()
         optimizer.clear_gradients()
-        with torch.autocast(device.type, torch.bfloat16, enabled=arithmetic.autocast):
+        with torch.autocast(device.type, arithmetic.dtype, enabled=arithmetic.autocast):
             loss = compute_loss_sum(
                 model,
                 batch.move(device),
