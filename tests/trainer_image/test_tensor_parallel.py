@@ -123,7 +123,7 @@ def outcomes() -> dict[str, Outcome]:
     ]
     for process in processes:
         process.start()
-    found = dict(told.get(timeout=120) for _ in processes)
+    found: dict[int, dict[str, Outcome]] = dict(told.get(timeout=120) for _ in processes)
     for process in processes:
         process.join()
     return found[0]
