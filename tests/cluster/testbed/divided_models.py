@@ -118,7 +118,7 @@ def compare_divided_models() -> dict[str, Outcome]:
     ]
     for process in processes:
         process.start()
-    found = dict(told.get(timeout=120) for _ in processes)
+    found: dict[int, dict[str, Outcome]] = dict(told.get(timeout=120) for _ in processes)
     for process in processes:
         process.join()
     return found[0]
