@@ -136,7 +136,7 @@ def render_report(report: Report) -> str:
 def compare_checkpoints(
     exported: Mapping[str, float | None], checkpoints: Sequence[EvaluatedCheckpoint]
 ) -> list[tuple[str, list[float | None]]]:
-    """Return each metric that a checkpoint has: of the exported model, then of all that there are."""
+    """Return each metric that a checkpoint has: of the exported model, then of those there are."""
     there = [item for item in checkpoints if not item.lack]
     names = dict.fromkeys(name for item in there for name in item.metrics)
     return [
