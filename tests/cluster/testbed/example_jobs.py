@@ -17,6 +17,7 @@ from testbed.requirements import find_repository
 PARENTS: dict[str, str | None] = {
     "cpu": None,
     "llama": None,
+    "tensor-parallel": None,
     "lstm": None,
     "bert": None,
     "t5": None,

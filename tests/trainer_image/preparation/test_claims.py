@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
 from llmtrain_trainer.preparation.claims import ALIVE, Claims, LifeWatch, Pace, show_life
-from llmtrain_trainer.preparation.team import Place, Team, sweep_work
+from llmtrain_trainer.preparation.team import Place, Team, name_unit, sweep_work
 from llmtrain_trainer.store import Store
 from llmtrain_trainer.store.folder import FolderStore
 
@@ -113,3 +114,22 @@ def test_units_are_begun_by_their_number_and_done_once(store: Store) -> None:
     assert Team(store, Place(run="a"), PACE, lambda: None).list_done("read") == set(range(5))
     assert sweep_work(store) == 2 * 5 + 5 + 2
     assert list(store.list_objects()) == []
+
+
+def test_two_units_are_done_at_once_and_the_first_failure_is_told(store: Store) -> None:
+    team = Team(store, Place(run="a"), PACE, lambda: None)
+    both, second_failed = threading.Barrier(2, timeout=20), threading.Event()
+
+    def work(unit: int) -> None:
+        both.wait()
+        if unit == 3:
+            second_failed.set()
+            raise ValueError("unit 3")
+        if unit == 2:
+            assert second_failed.wait(20)
+            raise ValueError("unit 2")
+        team.put_record(f"{name_unit('read', unit)}.done")
+
+    with pytest.raises(ValueError, match="unit 2"):
+        team.work_at("read", range(6), work, at_once=2)
+    assert team.list_done("read") == {0, 1}

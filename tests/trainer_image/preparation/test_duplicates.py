@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from llmtrain_api.recipe import NearMethod
+from llmtrain_trainer.preparation import duplicates
 from llmtrain_trainer.preparation.document import Document
 from llmtrain_trainer.preparation.duplicates import (
     drop_exact_duplicates,
@@ -117,6 +118,31 @@ def test_many_copies_of_one_make_as_many_pairs() -> None:
     pairs = find_candidates(keys)
     assert len(pairs) == 499 + 498
     assert {int(pair & np.uint64(0xFFFFFFFF)) for pair in pairs[:3]} == {0, 1}
+
+
+def test_what_is_judged_apart_is_connected_by_no_pair(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = Random(11)
+    originals = [write_text(random) for _ in range(40)]
+    texts = originals + [
+        edit_text(text, share, random) for share in (0.1, 0.2) for text in originals
+    ]
+    for i, text in enumerate(texts):
+        spool.append(Document(text, f"file:{i}", 0))
+    numbers = np.arange(0, len(texts) - 1)
+    keys = compute_keys(texts, EDITED)
+    together = drop_near_duplicates(spool, numbers, keys, EDITED)
+    monkeypatch.setattr(duplicates, "BATCH_PAIRS", 2)
+    parts = list(duplicates.divide_clusters(numbers, find_candidates(keys[numbers])))
+    members = [number for part in parts for number in np.unique(part).tolist()]
+    assert len(parts) > 20
+    assert len(members) == len(set(members))
+    # By two processes, too.
+    monkeypatch.setattr(duplicates, "PROCESS_PAIRS", 1)
+    monkeypatch.setattr(duplicates, "count_usable_cores", lambda: 2)
+    kept, tally = drop_near_duplicates(spool, numbers, keys, EDITED)
+    assert (kept.tolist(), tally) == (together[0].tolist(), together[1])
 
 
 def test_keys_do_not_depend_on_the_batch() -> None:

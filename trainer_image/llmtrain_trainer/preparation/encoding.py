@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
@@ -110,14 +112,34 @@ class SecondPass:
                     team.put(PIECES, unit, json.dumps(texts, ensure_ascii=False).encode())
                     team.report()
             team.finish(TOKENS, range(count), lambda unit: self._encode_unit(unit, encoder))
-        for unit, batch in divide():
-            team.report()
-            data = read_tokens(team, unit)
-            if data is None:  # the only task
-                data = self._encode_texts([piece.text for piece in batch], encoder)
-                team.put(TOKENS, unit, data)
-            encoded = unpack_tokens(data, encoder.token_type, with_roles=self._with_roles)
-            yield from zip(batch, encoded, strict=True)
+        # Where several processes encode, they have the next unit while this one is written.
+        units_ahead = 1 if count_usable_cores() > 1 else 0
+        waiting: deque[tuple[list[Piece], Future[bytes]]] = deque()
+        with ThreadPoolExecutor(1, "encoding") as thread:
+            for unit, batch in divide():
+                team.report()
+                tokens = thread.submit(self._obtain_tokens, unit, batch, encoder)
+                waiting.append((batch, tokens))
+                if len(waiting) > units_ahead:
+                    yield from self._unpack(*waiting.popleft(), encoder)
+            while waiting:
+                yield from self._unpack(*waiting.popleft(), encoder)
+
+    def _obtain_tokens(self, unit: int, pieces: Sequence[Piece], encoder: TextEncoder) -> bytes:
+        """Return the tokens of a unit, which another task may have made."""
+        data = read_tokens(self._team, unit)
+        if data is None:  # the only task
+            data = self._encode_texts([piece.text for piece in pieces], encoder)
+            self._team.put(TOKENS, unit, data)
+        return data
+
+    def _unpack(
+        self, pieces: Sequence[Piece], tokens: Future[bytes], encoder: TextEncoder
+    ) -> Iterator[tuple[Piece, Encoded]]:
+        """Yield the pieces of a unit with their tokens."""
+        data = tokens.result()
+        encoded = unpack_tokens(data, encoder.token_type, with_roles=self._with_roles)
+        return zip(pieces, encoded, strict=True)
 
     def help(self, encoder: TextEncoder) -> bool:
         """Encode units that were handed out and nobody else encodes; return whether there was one.

@@ -36,7 +36,7 @@ def find_leaks(spool: Spool, keys: Hashes, trained: Numbers, held_out: Numbers) 
     """
     step = -(-len(held_out) // MOST_CHECKED) or 1
     checked = held_out[::step]
-    measure = make_comparison(spool, LEAKAGE_SCHEME)
+    measure = make_comparison(spool.read_text, LEAKAGE_SCHEME)
     examples: list[RuleExample] = []
     near_copies = 0
     for number, candidates in zip(checked, list_candidates(keys, trained, checked), strict=True):

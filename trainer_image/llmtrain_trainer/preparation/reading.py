@@ -15,6 +15,7 @@ bytes of a file whose lines are records.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -53,6 +54,9 @@ LARGEST_UNIT_BYTES = 64 * 1024 * 1024
 
 PROCESS_BYTES = 8 * 1024 * 1024
 """Of all sources, packed or not: as much takes a process seconds, and the first start takes one."""
+
+UNITS_AT_ONCE = 2
+"""By a task whose processes refine: they have work while the next unit is fetched."""
 
 RefineBatches = Callable[[Iterable[list[Document]]], Iterator[Refined]]
 
@@ -127,7 +131,7 @@ class FirstPass:
             data: the recipe.
             inputs: the objects that it reads.
             team: that does the units.
-            scratch: folder for one unit at a time.
+            scratch: folder for few units at a time.
             unit_bytes: source files of a unit hold so much; None: as their sum suggests.
         """
         self._data = data
@@ -142,6 +146,11 @@ class FirstPass:
         self._erasures: Erasures | None = None
         self._relabels = NO_RELABELS
         self._is_done = False
+        shares = any(choose_num_processes(unit, self._total_bytes) > 1 for unit in self._units)
+        self._at_once = UNITS_AT_ONCE if shares else 1
+        self._opening = threading.Lock()
+        """Of what units that are done at the same time share."""
+
         self._processes = ExitStack()
         self._refine: RefineBatches | None = None
         """Refines by several processes; they begin with the first unit that is worth it."""
@@ -154,7 +163,7 @@ class FirstPass:
     def help(self) -> bool:
         """Do units that nobody else does; return whether there was one."""
         units = range(len(self._units))
-        if not self._is_done and not self._team.work_at(READ, units, self._do):
+        if not self._is_done and not self._team.work_at(READ, units, self._do, self._at_once):
             self._is_done = len(self._team.list_done(READ)) == len(units)
             if self._is_done:
                 self.close()
@@ -169,25 +178,26 @@ class FirstPass:
             StoreError: where the store fails.
         """
         units = range(len(self._units))
-        self._team.finish(READ, units, self._do)
+        self._team.finish(READ, units, self._do, self._at_once)
         self.close()
         return (part for unit in units for part in self._fetch(unit))
 
     def _do(self, unit: int) -> None:
-        if self._erasures is None:
-            sources = self._data.sources
-            self._erasures = read_erasures(self._inputs.erase, self._scratch, sources)
-            self._relabels = read_relabels(self._inputs.relabel, self._scratch, sources)
-        folder = self._scratch / "unit"
         portions = self._units[unit]
+        with self._opening:
+            if self._erasures is None:
+                sources = self._data.sources
+                self._erasures = read_erasures(self._inputs.erase, self._scratch, sources)
+                self._relabels = read_relabels(self._inputs.relabel, self._scratch, sources)
+            refine = self._open_workers(portions)
         part = read_part(
             portions,
             self._data,
             self._erasures,
             self._relabels,
-            folder,
+            self._scratch / f"unit-{unit}",
             self._team.report,
-            self._open_workers(portions),
+            refine,
         )
         upload_part(part, self._team, unit)
         part.remove()

@@ -13,7 +13,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,22 @@ PARTS = 4
 
 DIGEST_BYTES = 16
 """128 bits: no two texts will ever share a digest by chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextPlaces:
+    """Where some texts lie, for another process to read them."""
+
+    path: Path
+
+    bounds: dict[int, tuple[int, int]]
+    """By number: the first byte of the text, and the one behind it."""
+
+    def read(self, number: int) -> str:
+        """Return one of the texts."""
+        start, end = self.bounds[number]
+        with self.path.open("rb", buffering=0) as file:
+            return os.pread(file.fileno(), end - start, start).decode()
 
 
 class Spool:
@@ -96,8 +112,17 @@ class Spool:
     def read_text(self, number: int) -> str:
         """Return the text of one document, by nothing more than its own bytes."""
         self._file.flush()
-        start, end = self._ends[PARTS * number + PARTS - 1 : PARTS * (number + 1) + 1]
+        start, end = self._find_text(number)
         return os.pread(self._file.fileno(), end - start, start).decode()
+
+    def locate_texts(self, numbers: Iterable[int]) -> TextPlaces:
+        """Return where texts lie; what was appended before stays there until the spool closes."""
+        self._file.flush()
+        return TextPlaces(self._path, {number: self._find_text(number) for number in numbers})
+
+    def _find_text(self, number: int) -> tuple[int, int]:
+        start, end = self._ends[PARTS * number + PARTS - 1 : PARTS * (number + 1) + 1]
+        return start, end
 
     def close(self) -> None:
         """Delete the file."""

@@ -16,8 +16,11 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +78,16 @@ class Team:
         """Work in `store`, rooted at the dataset; `report` is called now and then."""
         self.store = store
         self.place = place
-        self.report = report
+        self._report = report
+        self._reporting = threading.Lock()
         self._pace = pace
         self._claims = Claims(store, LifeWatch(store, pace))
         self._pause = FIRST_PAUSE_SECONDS
+
+    def report(self) -> None:
+        """Say that work goes on; units that are done at the same time may all say so."""
+        with self._reporting:
+            self._report()
 
     def await_turn(self) -> bool:
         """Wait until this run is the one that prepares the dataset; False: it is there already.
@@ -108,43 +117,67 @@ class Team:
         names = (item.key.removeprefix(prefix) for item in self.store.list_objects(prefix))
         return {int(name.removesuffix(RECORD)) for name in names if name.endswith(RECORD)}
 
-    def work_at(self, kind: str, units: Iterable[int], work: Callable[[int], None]) -> bool:
+    def work_at(
+        self,
+        kind: str,
+        units: Iterable[int],
+        work: Callable[[int], None],
+        at_once: int = 1,
+    ) -> bool:
         """Do units that are missing and that nobody else does; return whether there was one.
 
         Args:
             kind: of work.
             units: all that are to be done.
             work: does one; puts its record as the last thing.
+            at_once: so many are done at the same time, each by a thread: processes that they
+                share have work while one unit is fetched and another one uploaded.
+
+        Raises:
+            Exception: what `work` raised, of several units the first one's.
         """
         done = self.list_done(kind)
         missing = sorted(
             (unit for unit in units if unit not in done),
             key=lambda unit: ((unit - self.place.task) % self.place.num_tasks, unit),
         )
-        has_worked = False
-        for unit in missing[:UNITS_AHEAD]:
-            name = name_unit(kind, unit)
-            if not self._claims.take(name, self.place.name):
-                continue
-            if self.store.find_object(f"{WORK}{name}{RECORD}") is not None or self.is_complete():
-                continue  # done since it was looked
+
+        def do(unit: int, name: str) -> None:
             logger.info("begins %s", name)
             work(unit)
             logger.info("did %s", name)
             self.report()
-            has_worked = True
+
+        has_worked = False
+        running: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(at_once, "units") as threads:
+            for unit in missing[:UNITS_AHEAD]:
+                if len(running) == at_once:
+                    running.popleft().result()
+                name = name_unit(kind, unit)
+                if not self._claims.take(name, self.place.name):
+                    continue
+                done_since = self.store.find_object(f"{WORK}{name}{RECORD}") is not None
+                if done_since or self.is_complete():
+                    continue
+                running.append(threads.submit(do, unit, name))
+                has_worked = True
+            while running:
+                running.popleft().result()
         if has_worked:
             self._pause = FIRST_PAUSE_SECONDS
         return has_worked
 
-    def finish(self, kind: str, units: Sequence[int], work: Callable[[int], None]) -> None:
+    def finish(
+        self, kind: str, units: Sequence[int], work: Callable[[int], None], at_once: int = 1
+    ) -> None:
         """Return once every unit is done, by whomever; see `work_at`.
 
         Raises:
             OvertakenError: another run has made the dataset, and swept.
         """
         while set(units) - self.list_done(kind):
-            if not self.work_at(kind, units, work):
+            if not self.work_at(kind, units, work, at_once):
                 if self.is_complete():
                     raise OvertakenError
                 self.wait()

@@ -22,7 +22,11 @@ from typing import Any, TypeVar
 BATCHES_AHEAD = 2
 """For each process: what is read while they work, so that none waits, and memory is bounded."""
 
-PRELOADED = ["llmtrain_trainer.preparation.refine", "llmtrain_trainer.preparation.encoding"]
+PRELOADED = [
+    "llmtrain_trainer.preparation.refine",
+    "llmtrain_trainer.preparation.duplicates",
+    "llmtrain_trainer.preparation.encoding",
+]
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
