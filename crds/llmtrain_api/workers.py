@@ -44,7 +44,10 @@ class Strategy(StrEnum):
     HSDP = "hsdp"
 
     def count_shards(self, workers: int, processes_per_worker: int) -> int:
-        """Return over how many ranks parameters are divided; 1: each rank has them all."""
+        """Return over how many ranks parameters are divided; 1: each rank has them all.
+
+        With tensorParallel the processes are groups of ranks, which divide them once more.
+        """
         if self is Strategy.DDP:
             return 1
         return processes_per_worker * (workers if self is Strategy.FSDP else 1)

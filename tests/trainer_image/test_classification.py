@@ -147,6 +147,10 @@ def test_a_document_may_have_several_labels_or_none(root: Path) -> None:
     assert len(table) * len(WORDS) == report["heldOutTokens"]
     assert {len(row["labels"]) for row in table} == {0, 1, 2}
     assert report["samples"][0]["continuation"] == "tool"
+    findings = json.loads((folder / "evaluation" / "findings.json").read_text())["findings"]
+    assert {finding["kind"] for finding in findings} <= {"mislabelled", "weak-slice"}
+    assert {"slices", "doubts", "examples"} == report["classification"]["errors"].keys()
+    assert "Kinds of documents" in (folder / "evaluation" / "report.html").read_text()
 
     exported: Any = AutoModelForSequenceClassification.from_pretrained(folder / "export").eval()
     assert exported.config.problem_type == "multi_label_classification"

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from pydoc_data.topics import topics
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from llmtrain_api.optimizer import OptimizerKind
@@ -29,6 +31,9 @@ EPOCH_END_STEP = EPOCH_SEQUENCES // BATCH_SIZE + 1
 SEQUENCE_LENGTH = 32
 VALIDATION_FRACTION = 0.3
 LOSS_TOLERANCE = 1e-6
+WEIGHT_TOLERANCE = 1e-3
+"""Of weights in the end, a tenth of the learning rate: AdamW moves those with the least gradients
+as far as others, wherever these round to."""
 
 STRATEGIES = pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 
@@ -366,8 +371,8 @@ def undivided(root: Path) -> RankLog:
 def test_divided_matrices_keep_order_and_loss(
     root: Path, undivided: RankLog, strategy: str
 ) -> None:
-    """From four ranks that divide all matrices to pairs of pairs, to a pair, and to one alone."""
-    sizes = [(4, 4), (4, 2), (2, 2), (1, 1)]
+    """Four ranks that divide all matrices, then one alone, then a pair, then two pairs."""
+    sizes = [(4, 4), (1, 1), (2, 2), (4, 2)]
     configs = [
         prepare_divided(root, "resized", strategy=strategy, ranks=ranks, tensor=tensor)
         for ranks, tensor in sizes
@@ -381,3 +386,44 @@ def test_divided_matrices_keep_order_and_loss(
     assert order == undivided.samples
     losses = [loss for logs in rounds for loss in logs[0].list_facts("loss")]
     assert losses == pytest.approx(undivided.list_facts("loss"), rel=LOSS_TOLERANCE, abs=0)
+
+    whole, gathered = (
+        load_exported(config) for config in (prepare_divided(root, "alone", ranks=1), configs[-1])
+    )
+    assert {name: tensor.shape for name, tensor in gathered.items()} == {
+        name: tensor.shape for name, tensor in whole.items()
+    }
+    for name, tensor in whole.items():
+        np.testing.assert_allclose(gathered[name], tensor, atol=WEIGHT_TOLERANCE, err_msg=name)
+    assert sum(count_saved(configs[-1])) == sum(
+        count_saved(prepare_divided(root, "alone", ranks=1))
+    )
+
+
+def load_exported(config: RunConfig) -> dict[str, NDArray[np.float32]]:
+    (path,) = find_run_folder(config).glob("export/*.safetensors")
+    return load_file(path)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "hsdp"])
+def test_divided_matrices_come_back_from_the_memory_of_two_hosts(
+    root: Path, tmp_path: Path, undivided: RankLog, strategy: str
+) -> None:
+    config = prepare_divided(root, "staged", strategy=strategy, workers=2, ranks=2, tensor=2)
+    rounds = []
+    for number in (1, 2):
+        ranks = RunningRanks(
+            config, round_number=number, staging=tmp_path, fate=Fate(leaves_in_step=3)
+        )
+        with pytest.raises(PreemptedError):
+            ranks.finish()
+        rounds.append(ranks.logs)
+        # What the next round has it has from memory.
+        for manifest in find_run_folder(config).glob("checkpoints/step-*/manifest.json"):
+            manifest.write_text("{}")
+    left_at = rounds[0][0].step
+    assert rounds[1][0].list_facts("resumed_step") == [left_at]
+    losses = [loss for logs in rounds for loss in logs[0].list_facts("loss")]
+    assert losses == pytest.approx(
+        undivided.list_facts("loss")[: len(losses)], rel=LOSS_TOLERANCE, abs=0
+    )

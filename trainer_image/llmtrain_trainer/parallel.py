@@ -1,9 +1,8 @@
-"""The ranks that train together: meeting, spreading the model, small agreements.
+"""The ranks that train together: meeting, small agreements, who has which part of a tensor.
 
-Below: torch.distributed with its FSDP2, `accelerate`, which prepares the model for DDP and
-autocast, and `tensor_parallel` with `copies` where several ranks share the matrices of a block.
-Above: `train`, `checkpoint`. Rank 0's launcher serves one TCPStore for each round; every rank,
-rank 0 too, connects to it as a client, so addresses of a dead round are never met.
+Below: torch.distributed. Above: `spreading`, which lays a model on them, `train`, `checkpoint`.
+Rank 0's launcher serves one TCPStore for each round; every rank, rank 0 too, connects to it as a
+client, so addresses of a dead round are never met.
 
 With one rank there is no process group, and every agreement is the rank's own word.
 """
@@ -11,42 +10,27 @@ With one rank there is no process group, and every agreement is the rank's own w
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import distributed, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.nn.parallel import DistributedDataParallel
-from transformers.modeling_utils import PreTrainedModel
 
-from llmtrain_api.workers import Strategy
 from llmtrain_trainer.copies import Copies
 from llmtrain_trainer.linux import count_usable_cores
-from llmtrain_trainer.precision import Arithmetic
 from llmtrain_trainer.rank_group import RankGroup
-from llmtrain_trainer.tensor_parallel import TENSOR, divide_blocks
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 """Longest wait for a peer in a collective. Agents end a round long before, when a rank dies."""
 
 STORE_TIMEOUT = timedelta(minutes=2)
-
-REPLICATE, SHARD = "replicate", "shard"
-"""Dimensions of the ranks' mesh: over one there are copies, over the other parts."""
-
-EMBEDDING_CLASSES = {"BertEmbeddings"}
-"""Never sharded as blocks: the output layer is the same matrix, and so belongs with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,46 +152,9 @@ def join_ranks(group: RankGroup, *, threads: int, tensor_parallel: int = 1) -> I
             distributed.destroy_process_group()
 
 
-def spread_model(
-    model: PreTrainedModel, ranks: Ranks, strategy: Strategy, arithmetic: Arithmetic
-) -> nn.Module:
-    """Put the model on the rank's device and spread it over the ranks by `strategy`.
-
-    FSDP keeps fp32 shards, computes in a half type where `arithmetic` says so, and always reduces
-    gradients in fp32. HSDP does so among the ranks of a host, and sums the shards' gradients over
-    hosts (Zhao et al. 2023, PyTorch FSDP, arXiv:2304.11277, section 3.2.2). With one rank all
-    strategies are the plain model. With tensor parallelism blocks are divided first, and the rest
-    is done over groups of ranks in place of ranks.
-    """
-    _describe_ranks(ranks.group, threads=torch.get_num_threads())
-    is_divided = ranks.tensor_parallel > 1
-    if is_divided or (strategy is not Strategy.DDP and ranks.group.world_size > 1):
-        place_model(model, ranks.device)
-        mesh = _arrange_ranks(ranks, strategy)
-        if strategy is Strategy.DDP:
-            divide_blocks(model, mesh)
-            prepared = _prepare_model(model, ranks, arithmetic, wraps=False)
-            return Copies(prepared, mesh.get_group(REPLICATE))
-        if is_divided:
-            divide_blocks(model, mesh[TENSOR])
-            mesh = mesh[(SHARD,) if strategy is Strategy.FSDP else (REPLICATE, SHARD)]
-        _shard_model(model, arithmetic, mesh)
-        return model
-    return _prepare_model(model, ranks, arithmetic, wraps=True)
-
-
 def place_model(model: nn.Module, device: torch.device) -> nn.Module:
     """Move the model's tensors to `device`, in place."""
     return model.to(device)
-
-
-def skip_gradient_sync(model: nn.Module) -> AbstractContextManager[None]:
-    """Return a block in which backward passes only accumulate, without talking to peers."""
-    if isinstance(model, DistributedDataParallel | Copies):
-        return model.no_sync()
-    if isinstance(model, FSDPModule):
-        return _accumulate_shards(model)
-    return nullcontext()
 
 
 def find_plain_model(model: nn.Module) -> nn.Module:
@@ -220,10 +167,22 @@ def find_plain_model(model: nn.Module) -> nn.Module:
 def gather_parameters(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return every trained parameter whole, on the CPU. Every rank must call it."""
     return {
-        name: (p.full_tensor() if isinstance(p, DTensor) else p).detach().cpu()
+        name: gather_shards(p.detach()).cpu()
         for name, p in find_plain_model(model).named_parameters()
         if p.requires_grad
     }
+
+
+def gather_shards(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor whole. Of a sharded one every rank must call it."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    placements = list(tensor.placements)
+    for dimension in range(len(placements)):
+        # One after the other: FSDP divides the rows of those that a tensor group has divided.
+        placements[dimension] = Replicate()
+        tensor = tensor.redistribute(placements=placements)
+    return tensor.to_local()
 
 
 def find_shard(tensor: torch.Tensor | None) -> torch.Tensor:
@@ -244,12 +203,6 @@ def cut_shard(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return whole
 
 
-def forget_gathered(model: nn.Module) -> None:
-    """Have the model's parameters be the shards again, which FSDP left whole after evaluations."""
-    if isinstance(model, FSDPModule):
-        model.reshard()
-
-
 def count_threads(configured: int | None, ranks_on_host: int) -> int:
     """Return the threads of a rank: as configured, or its share of the usable cores."""
     if configured is not None:
@@ -257,86 +210,7 @@ def count_threads(configured: int | None, ranks_on_host: int) -> int:
     return max(1, count_usable_cores() // ranks_on_host)
 
 
-@contextmanager
-def _accumulate_shards(model: FSDPModule) -> Iterator[None]:
-    model.set_requires_gradient_sync(False)
-    try:
-        yield
-    finally:
-        model.set_requires_gradient_sync(True)
-
-
 def _connect_store(group: RankGroup) -> distributed.TCPStore:
     return distributed.TCPStore(
         group.store_host, group.store_port, is_master=False, timeout=STORE_TIMEOUT
-    )
-
-
-def _arrange_ranks(ranks: Ranks, strategy: Strategy) -> DeviceMesh:
-    """Return the ranks in a row; for HSDP a row for each host, over which shards are copied.
-
-    Where matrices are divided, each place of it is a group of ranks: the last dimension.
-    """
-    local = ranks.group.local_world_size // ranks.tensor_parallel
-    shapes = {
-        Strategy.DDP: {REPLICATE: ranks.num_readers},
-        Strategy.FSDP: {SHARD: ranks.num_readers},
-        Strategy.HSDP: {REPLICATE: ranks.num_hosts, SHARD: local},
-    }
-    shape = shapes[strategy]
-    if ranks.tensor_parallel > 1:
-        shape[TENSOR] = ranks.tensor_parallel
-    return init_device_mesh(ranks.device.type, tuple(shape.values()), mesh_dim_names=tuple(shape))
-
-
-def _prepare_model(
-    model: nn.Module, ranks: Ranks, arithmetic: Arithmetic, *, wraps: bool
-) -> nn.Module:
-    """Put the model on the rank's device and have it compute as `arithmetic` says.
-
-    With several ranks and `wraps` DDP is around it.
-    """
-    if arithmetic.dtype is torch.float16:
-        # accelerate would bring a scaler of its own, and refuses to do so on a CPU.
-        model.forward = torch.autocast(ranks.device.type, torch.float16)(model.forward)
-    accelerator = Accelerator(
-        cpu=ranks.device.type == "cpu",
-        mixed_precision="bf16" if arithmetic.dtype is torch.bfloat16 else "no",
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
-    )
-    # accelerate wraps whatever is trained, and nothing that is only evaluated.
-    prepared = accelerator.prepare_model(model, evaluation_mode=not wraps)
-    assert isinstance(prepared, nn.Module)
-    return prepared
-
-
-def _shard_model(model: PreTrainedModel, arithmetic: Arithmetic, mesh: DeviceMesh) -> None:
-    """Shard each block for itself, and all else as one: embeddings are tied to the output layer.
-
-    accelerate would make a unit of the last layers, which T5's three and BERT's two ties reach out
-    of, and torch refuses that.
-    """
-    policy = MixedPrecisionPolicy(
-        param_dtype=arithmetic.dtype if arithmetic.autocast else None,
-        reduce_dtype=torch.float32,
-    )
-    names = set(model._no_split_modules or []) - EMBEDDING_CLASSES
-    for module in list(model.modules()):
-        if type(module).__name__ in names:
-            fully_shard(module, mesh=mesh, mp_policy=policy)
-    fully_shard(model, mesh=mesh, mp_policy=policy)
-
-
-def _describe_ranks(group: RankGroup, *, threads: int) -> None:
-    """Tell accelerate, through the only way it reads, which rank this is."""
-    if group.world_size == 1:
-        return
-    os.environ.update(
-        RANK=str(group.rank),
-        WORLD_SIZE=str(group.world_size),
-        LOCAL_RANK=str(group.local_rank),
-        LOCAL_WORLD_SIZE=str(group.local_world_size),
-        MASTER_ADDR=group.store_host,
-        MASTER_PORT=str(group.store_port),
-        OMP_NUM_THREADS=str(threads),
     )

@@ -28,7 +28,7 @@ class RankWork:
     sequence_length: int
     vocabulary_size: int
     shards: int
-    """Ranks that the parameters are divided over; 1: each rank has them all."""
+    """Ranks, or groups of ranks, that the parameters are divided over; 1: each has them all."""
 
     bf16: bool
     """Products in bfloat16, or float16; weights, gradients and optimizer state stay fp32."""
@@ -42,6 +42,9 @@ class RankWork:
 
     logits_bytes: int
     """Most that logits take at a time, `TrainingSpec.find_logits_bytes`."""
+
+    tensor_parallel: int = 1
+    """Ranks of a group that divide the matrices of each block among them."""
 
     @property
     def product_bytes(self) -> int:
@@ -101,13 +104,16 @@ def _count_block_bytes(network: Network, work: RankWork) -> int:
     else:
         # In bfloat16 each of q, k, v, gate and up has a converted input of its own.
         stream, inputs, wide, statistics = 4, 6 if work.bf16 else 3, 4, 2
-    products = (inputs + 1) * width + 2 * key_value_width + wide * inner
+    # What a tensor group divides: queries, keys, values, what attention gives, the inner width.
+    divided = 2 * width + 2 * key_value_width + wide * inner
+    products = (inputs - 1) * width + divided // work.tensor_parallel
+    heads = network.heads // work.tensor_parallel
     # One number a head: of what the softmax was divided by.
-    fp32 = stream * width + statistics + network.heads
+    fp32 = stream * width + statistics + heads
     if network.dropout > 0 and not work.fused_attention:
         # Masks of both residual branches, and the scores of every pair of tokens.
         masks = 2 * width if network.architecture is Architecture.GPT2 else 0
-        fp32 += masks + 3 * network.heads * work.sequence_length
+        fp32 += masks + 3 * heads * work.sequence_length
     return fp32 * FP32_BYTES + products * work.product_bytes
 
 

@@ -1,14 +1,14 @@
 """How much memory a rank needs for its part of a training run.
 
-Below: `size`, `activations`. Above: `forecast`. What the process, its libraries and the allocator
-take beside that is not counted here.
+Below: `size`, `activations`, `trained`. Above: `forecast`. What the process, its libraries and the
+allocator take beside that is not counted here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmtrain_api.network import Architecture, ModelSpec
+from llmtrain_api.network import Architecture, ModelSpec, Network
 from llmtrain_api.objective import MaskingSpec, SpanCorruptionSpec, count_spans
 from llmtrain_operator.forecast.activations import (
     BF16_BYTES,
@@ -20,6 +20,7 @@ from llmtrain_operator.forecast.activations import (
     count_shared_bytes,
 )
 from llmtrain_operator.forecast.size import ModelSize
+from llmtrain_operator.forecast.trained import list_linear_layers
 
 LOSS_COPIES = 3
 """fp32 tensors of the logits' shape at the peak: log-probabilities and two gradients."""
@@ -84,11 +85,15 @@ def compute_rank_memory(
     counts = count_spans(work.sequence_length, corruption or SpanCorruptionSpec())
     is_t5 = network.architecture is Architecture.T5
     targets = work.sequences * (counts.targets if is_t5 else work.sequence_length)
-    share = -(-size.parameters // work.shards)
-    trained_share = share if trained is None else -(-trained // work.shards)
-    state_share = 2 * trained_share
-    if optimizer_numbers is not None:
-        state_share = -(-optimizer_numbers // work.shards)
+    held = _count_held(network, size, work.tensor_parallel)
+
+    def divide(numbers: int) -> int:
+        """Return a rank's share of what all parameters have together."""
+        return -(-numbers * held // (size.parameters * work.shards))
+
+    share = divide(size.parameters)
+    trained_share = share if trained is None else divide(trained)
+    state_share = 2 * trained_share if optimizer_numbers is None else divide(optimizer_numbers)
     layer, layer_input = count_layer_bytes(network, work, counts)
     dropped = count_recomputed_layers(network, work)
     activations = count_activation_bytes(network, work, counts) - dropped * (layer - layer_input)
@@ -99,17 +104,20 @@ def compute_rank_memory(
     is_bert = network.architecture is Architecture.BERT
     if is_bert:
         targets = round(targets * (masking or MaskingSpec()).share)
+    layer_numbers = size.layer // work.tensor_parallel
     gathered = 0
     if work.shards > 1:
         # The block at work and the one that is fetched ahead.
-        gathered = 2 * work.product_bytes * size.largest_block
+        is_divided = work.tensor_parallel > 1
+        largest = max(layer_numbers, size.embeddings) if is_divided else size.largest_block
+        gathered = 2 * work.product_bytes * largest
     elif work.bf16:
         # Autocast keeps its copy of each matrix until the step ends; an LSTM's own stay fp32.
         is_lstm = network.architecture is Architecture.LSTM
         embedding = work.vocabulary_size * network.hidden_size
-        activations += BF16_BYTES * (embedding if is_lstm else size.parameters)
-        activations -= BF16_BYTES * dropped * size.layer
-        recomputed += BF16_BYTES * size.layer if dropped else 0
+        activations += BF16_BYTES * (embedding if is_lstm else held)
+        activations -= BF16_BYTES * dropped * layer_numbers
+        recomputed += BF16_BYTES * layer_numbers if dropped else 0
     return RankMemory(
         weights=FP32_BYTES * share,
         gradients=FP32_BYTES * trained_share,
@@ -119,6 +127,16 @@ def compute_rank_memory(
         logits=_count_logits_bytes(work, targets, width=network.hidden_size, is_partial=is_bert),
         gathered=gathered,
     )
+
+
+def _count_held(network: Network, size: ModelSize, tensor_parallel: int) -> int:
+    """Return the parameters that a rank of a group has: its part of matrices, the rest whole."""
+    if tensor_parallel == 1:
+        return size.parameters
+    matrices = sum(
+        layer.count * layer.inputs * layer.outputs for layer in list_linear_layers(network)
+    )
+    return size.parameters - matrices + matrices // tensor_parallel
 
 
 def _count_logits_bytes(work: RankWork, targets: int, *, width: int, is_partial: bool) -> int:

@@ -126,7 +126,7 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
         corruption=training.span_corruption,
     )
     world_size = workers.replicas * workers.processes_per_worker
-    share = max(1, training.global_batch // world_size)
+    share = max(1, training.global_batch // workers.count_readers(workers.replicas))
     on_gpu = workers.resources.gpu > 0
     trained = count_trained(training, spec.model.resolve(), size)
     limit = _find_memory_limit(spec, means)
@@ -140,7 +140,7 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
                 sequence_length=training.sequence_length,
                 vocabulary_size=vocabulary_size,
                 shards=workers.strategy.count_shards(
-                    workers.replicas, workers.processes_per_worker
+                    workers.replicas, workers.processes_per_worker // workers.tensor_parallel
                 ),
                 # On a CPU `auto` measures first; fp32 takes the most memory.
                 bf16=training.precision in (Precision.BF16, Precision.FP16)
@@ -148,6 +148,7 @@ def forecast_job(spec: JobSpec, means: Means) -> Outlook:
                 fused_attention=on_gpu,
                 recomputed=training.activation_checkpointing,
                 logits_bytes=training.find_logits_bytes(on_gpu=on_gpu),
+                tensor_parallel=workers.tensor_parallel,
             ),
             training.span_corruption,
             training.masking,

@@ -28,7 +28,8 @@ from llmtrain_trainer.dataset.loading import Split
 from llmtrain_trainer.linux import read_memory_bytes
 from llmtrain_trainer.model.losses import compute_loss_sum
 from llmtrain_trainer.objective.batch import Batch, Objective, count_samples, read_batch
-from llmtrain_trainer.parallel import Ranks, skip_gradient_sync
+from llmtrain_trainer.parallel import Ranks
+from llmtrain_trainer.spreading import skip_gradient_sync
 from llmtrain_trainer.store import ObjectMissingError, Store
 from llmtrain_trainer.training.optim import Optimizer
 from llmtrain_trainer.training.peak_memory import begin_peak, read_peak, return_free_memory

@@ -17,7 +17,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from llmtrain_api.optimizer import OptimizerSpec
-from llmtrain_trainer.parallel import cut_shard, find_shard
+from llmtrain_trainer.parallel import cut_shard, find_shard, gather_shards
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
@@ -66,7 +66,7 @@ class Muon:
             mean.lerp_(gradient, 1.0 - momentum)
             ahead = gradient.lerp(mean, momentum)  # after Nesterov
             if isinstance(matrix, DTensor):
-                ahead = _wrap_shard(ahead, matrix).full_tensor()
+                ahead = gather_shards(_wrap_shard(ahead, matrix))
             whole = make_orthogonal(ahead, dtype=self._dtype)
             rate = learning_rate * ADAMW_UPDATE * math.sqrt(max(matrix.shape))
             weights = find_shard(matrix.detach())

@@ -48,10 +48,11 @@ from llmtrain_trainer.model.pretrained import read_pretrained
 from llmtrain_trainer.model.recomputation import recompute_activations
 from llmtrain_trainer.objective.batch import count_samples
 from llmtrain_trainer.objective.choosing import choose_objective
-from llmtrain_trainer.parallel import Ranks, find_plain_model, spread_model
+from llmtrain_trainer.parallel import Ranks, find_plain_model
 from llmtrain_trainer.precision import Arithmetic, choose_arithmetic
 from llmtrain_trainer.progress import Reporter
 from llmtrain_trainer.rank_group import count_starts
+from llmtrain_trainer.spreading import spread_model
 from llmtrain_trainer.store import Store, open_store
 from llmtrain_trainer.store.probe import probe_conditional_create
 from llmtrain_trainer.tensor_parallel import check_divisible

@@ -23,8 +23,9 @@ from llmtrain_trainer.dataset.loading import Dataset
 from llmtrain_trainer.failures import StoreError
 from llmtrain_trainer.model.blueprint import Blueprint
 from llmtrain_trainer.objective.batch import Objective
-from llmtrain_trainer.parallel import Ranks, forget_gathered
+from llmtrain_trainer.parallel import Ranks
 from llmtrain_trainer.progress import Reporter
+from llmtrain_trainer.spreading import forget_gathered
 from llmtrain_trainer.store import Store
 from llmtrain_trainer.training.curve import Curve
 from llmtrain_trainer.training.divergence import LossWatch, RollbackHistory

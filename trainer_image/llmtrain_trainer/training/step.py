@@ -17,7 +17,8 @@ from torch import distributed
 
 from llmtrain_trainer.model.losses import compute_loss_sum
 from llmtrain_trainer.objective.batch import Batch, count_samples, read_batch
-from llmtrain_trainer.parallel import Ranks, skip_gradient_sync
+from llmtrain_trainer.parallel import Ranks
+from llmtrain_trainer.spreading import skip_gradient_sync
 from llmtrain_trainer.training.learning_rate import compute_learning_rate
 from llmtrain_trainer.training.order import select_samples
 from llmtrain_trainer.training.run import TrainingRun

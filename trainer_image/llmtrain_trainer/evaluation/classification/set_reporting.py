@@ -1,14 +1,12 @@
 """From the probabilities of label sets to the report on them.
 
-Below: `label_sets`, the model of words. Above: `evaluate`, for classifiers whose documents have any
-number of labels each.
-
-What is explained of a classifier with one class for each document (what is taken for what, which
-labels are probably wrong) has no counterpart here yet.
+Below: `label_sets`, the model of words, `error_analysis.label_set_errors`. Above: `reporting`, for
+classifiers whose documents have any number of labels each.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from llmtrain_api.findings import FINDINGS, Findings, Part
 from llmtrain_api.run import RunConfig
 from llmtrain_trainer.dataset.loading import Dataset, Split
 from llmtrain_trainer.evaluation.classification.calibration import ReliabilityBin
@@ -36,6 +35,12 @@ from llmtrain_trainer.evaluation.classification.predictions import PREDICTIONS
 from llmtrain_trainer.evaluation.classification.record import LabelScore
 from llmtrain_trainer.evaluation.classification.reporting import MAX_LEARNED
 from llmtrain_trainer.evaluation.classification.word_model import make_regression, make_word_weights
+from llmtrain_trainer.evaluation.error_analysis.label_set_errors import (
+    LabelledSets,
+    SetExplanation,
+    ask_out_of_fold,
+    explain_set_errors,
+)
 from llmtrain_trainer.evaluation.measure import choose_sequences
 from llmtrain_trainer.objective.classes import mark_labels
 from llmtrain_trainer.store import Store
@@ -55,6 +60,7 @@ class LabelSetReport:
     """Of each label, in their order."""
 
     calibration: Sequence[ReliabilityBin]
+    explanation: SetExplanation
 
     @property
     def reliability_svg(self) -> str:
@@ -67,6 +73,7 @@ class LabelSetReport:
             "labels": [score.dump() for score in self.scores],
             "intervals": {name: list(interval) for name, interval in self.intervals.items()},
             "calibration": [asdict(item) for item in self.calibration],
+            "errors": self.explanation.dump(),
         }
 
 
@@ -80,7 +87,7 @@ def report_label_sets(
 ) -> LabelSetReport:
     """Return how well the labels of a split's documents are predicted.
 
-    What was said of each document is written beside the report.
+    What was said of each document and what was found out are written beside the report.
 
     Args:
         config: of the run.
@@ -101,11 +108,33 @@ def report_label_sets(
     chosen = choose_sequences(dataset.train.num_documents, MAX_LEARNED)
     learned = mark_labels([dataset.train.label_sets[i] for i in chosen], dataset.labels)
     metrics = {**compute_set_metrics(sets), "majority.accuracy": measure_commonest(sets, learned)}
-    by_words = predict_sets_by_words(
-        read_texts(dataset.train, tokenizer, chosen),
-        learned.astype(np.bool_),
-        read_texts(held_out, tokenizer, np.arange(held_out.num_documents)),
+    trained_texts = read_texts(dataset.train, tokenizer, chosen)
+    texts = read_texts(held_out, tokenizer, np.arange(held_out.num_documents))
+    by_words = predict_sets_by_words(trained_texts, learned.astype(np.bool_), texts)
+    facts = dataset.train.read_facts()
+    explanation = explain_set_errors(
+        LabelledSets(
+            sets=sets,
+            texts=texts,
+            facts=held_out.read_facts(),
+            lengths=held_out.document_lengths,
+        ),
+        ask_out_of_fold(
+            sets.labels,
+            learned.astype(np.bool_),
+            trained_texts,
+            [facts[i] for i in chosen],
+            dataset.train.document_lengths[chosen],
+            predict_sets_by_words,
+            seed=config.training.seed,
+        ),
+        part=Part(config.evaluation.split.value),
+        num_sources=len(config.data.sources),
     )
+    findings = Findings(
+        run=config.run_uri, dataset=dataset.fingerprint, findings=[*explanation.findings]
+    )
+    store.write_bytes(FINDINGS, json.dumps(findings.dump(), indent=1, ensure_ascii=False).encode())
     if by_words is not None:
         said = LabelSets(labels=sets.labels, true=sets.true, probabilities=by_words)
         metrics |= {f"tfidf.{key}": value for key, value in compute_set_metrics(said).items()}
@@ -114,6 +143,7 @@ def report_label_sets(
         intervals=estimate_set_intervals(sets, seed=config.training.seed),
         scores=score_set_labels(sets),
         calibration=sets.calibration,
+        explanation=explanation,
     )
 
 

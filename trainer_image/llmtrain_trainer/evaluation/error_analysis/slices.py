@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
+from llmtrain_trainer.dataset.facts import Facts
 from llmtrain_trainer.evaluation.classification.predictions import Predictions
 
 LEVEL = 0.05
@@ -35,6 +36,10 @@ class SliceKind(StrEnum):
     LANGUAGE = "language"
     LABEL = "label"
     LENGTH = "length"
+
+
+Kind = tuple[SliceKind, str, NDArray[np.bool_]]
+"""What documents have in common, its name, and which ones have it [documents]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +67,25 @@ class Slice:
 
 def compare_slices(predictions: Predictions) -> list[Slice]:
     """Return all slices that are large enough, the clearest first."""
-    is_wrong = ~predictions.is_right
+    kinds = list(divide_documents(predictions.facts, predictions.lengths))
+    kinds += [
+        (SliceKind.LABEL, label, predictions.true == number)
+        for number, label in enumerate(predictions.labels)
+    ]
+    return judge_slices(~predictions.is_right, kinds)
+
+
+def judge_slices(is_wrong: NDArray[np.bool_], kinds: Sequence[Kind]) -> list[Slice]:
+    """Return those of the slices that are large enough, the clearest first.
+
+    Args:
+        is_wrong: whether the model errs on a document [documents].
+        kinds: the slices.
+    """
     chosen = [
         (kind, name, inside)
-        for kind, name, inside in _list_slices(predictions)
-        if MIN_DOCUMENTS <= inside.sum() <= len(predictions) - MIN_DOCUMENTS
+        for kind, name, inside in kinds
+        if MIN_DOCUMENTS <= inside.sum() <= len(is_wrong) - MIN_DOCUMENTS
     ]
     p_values = correct_by_holm([compute_p_value(is_wrong, inside) for _, _, inside in chosen])
     slices = [
@@ -101,22 +120,24 @@ def correct_by_holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _list_slices(predictions: Predictions) -> Iterator[tuple[SliceKind, str, NDArray[np.bool_]]]:
-    sources = np.array([facts.source for facts in predictions.facts])
-    languages = np.array([facts.language for facts in predictions.facts])
+def divide_documents(facts: Sequence[Facts], lengths: NDArray[np.int64]) -> Iterator[Kind]:
+    """Yield documents by source, language and length.
+
+    Args:
+        facts: what is stored of each document.
+        lengths: tokens of each [documents].
+    """
+    sources = np.array([item.source for item in facts])
+    languages = np.array([item.language for item in facts])
     for source in np.unique(sources):
         yield SliceKind.SOURCE, str(source), sources == source
     for language in np.unique(languages):
         if language:
             yield SliceKind.LANGUAGE, str(language), languages == language
-    for number, label in enumerate(predictions.labels):
-        yield SliceKind.LABEL, label, predictions.true == number
-    yield from _divide_by_length(predictions.lengths)
+    yield from _divide_by_length(lengths)
 
 
-def _divide_by_length(
-    lengths: NDArray[np.int64],
-) -> Iterator[tuple[SliceKind, str, NDArray[np.bool_]]]:
+def _divide_by_length(lengths: NDArray[np.int64]) -> Iterator[Kind]:
     """Yield quarters of the documents, fewer where many have one length."""
     edges = np.unique(np.quantile(lengths, np.linspace(0.0, 1.0, NUM_LENGTHS + 1)[1:-1]))
     places = np.searchsorted(edges, lengths, side="left")
