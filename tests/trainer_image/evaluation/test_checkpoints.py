@@ -19,10 +19,23 @@ from testbed.tiny_run import find_run_folder, prepare_tiny_run
 SUITES = [
     {"name": "qa", "uri": "s3://tiny-bucket/qa.jsonl", "maxNewTokens": 4},
     {"name": "mc", "uri": "s3://tiny-bucket/mc.jsonl", "kind": "multiple-choice"},
+    {"name": "task", "uri": "s3://tiny-bucket/task.yaml", "kind": "harness"},
 ]
+TASK = """
+task: task
+dataset_path: json
+dataset_kwargs: {data_files: {test: task.jsonl}}
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{prompt}}"
+doc_to_target: answer
+doc_to_choice: choices
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
 LINES: dict[str, dict[str, Any]] = {
     "qa": {"prompt": "The ", "references": ["end", "start"]},
     "mc": {"prompt": "The ", "choices": ["the", "an"], "answer": 0},
+    "task": {"prompt": "The", "choices": ["the", "an"], "answer": 0},
 }
 NAMED = ["final", "best", "step-5"]
 MEASURED_BY_THE_CLOCK = ("qa.tokens_per_second", "qa.latency_seconds")
@@ -34,6 +47,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "tiny-bucket").mkdir()
     for name, line in LINES.items():
         (root / "tiny-bucket" / f"{name}.jsonl").write_text(json.dumps(line) + "\n")
+    (root / "tiny-bucket" / "task.yaml").write_text(TASK)
     return root
 
 
@@ -70,6 +84,7 @@ def drop_speed(metrics: dict[str, float]) -> dict[str, float]:
 def test_named_checkpoints_are_evaluated_as_if_they_had_been_exported(
     root: Path, trained: RunConfig
 ) -> None:
+    """By two ranks, of which the first alone asks tasks of lm-evaluation-harness."""
     report = evaluate(trained.model_copy(update={"replicas": 2}))
     final, best, fifth = report["checkpoints"]
     points = {p["step"]: p["validationLoss"] for p in report["curve"] if "validationLoss" in p}
@@ -93,7 +108,9 @@ def test_named_checkpoints_are_evaluated_as_if_they_had_been_exported(
     assert len(log.list_facts("validation_loss")) == 1
     exported = drop_speed(evaluate(again)["metrics"])
     assert drop_speed(fifth["metrics"]).items() <= exported.items()
-    assert {"loss", "qa.token_f1", "qa.similarity", "mc.accuracy"} <= fifth["metrics"].keys()
+    assert {"loss", "qa.token_f1", "qa.similarity", "mc.accuracy", "task.acc"} <= fifth[
+        "metrics"
+    ].keys()
 
 
 def test_what_is_not_there_or_not_whole_is_said(trained: RunConfig) -> None:
@@ -107,7 +124,8 @@ def test_what_is_not_there_or_not_whole_is_said(trained: RunConfig) -> None:
     (shard,) = folder.glob("step-00000005/*/*.safetensors")
     shard.write_bytes(shard.read_bytes()[:-1] + b"?")
     names = ["step-5", "step-11"]
-    evaluation = trained.evaluation.model_copy(update={"checkpoints": names})
+    changed = {"checkpoints": names, "suites": []}
+    evaluation = trained.evaluation.model_copy(update=changed)
     damaged, missing = evaluate(trained.model_copy(update={"evaluation": evaluation}))[
         "checkpoints"
     ]

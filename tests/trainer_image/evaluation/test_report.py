@@ -102,9 +102,9 @@ def test_checkpoints_are_shown_side_by_side(tmp_path: Path) -> None:
         EvaluatedCheckpoint(name="step-2", step=None, metrics={}, lack="it is gone"),
     ]
     html = " ".join(render_report(make_report(tmp_path, checkpoints=checkpoints)).split())
-    assert '<th class="n">best<br>step 1</th><th class="n">step-2</th>' in html
-    cells = '<td class="n">4.1</td><td class="n">3.5</td><td class="n">–</td>'
-    assert f"<td>loss</td>{cells}" in html
+    assert '<th class="n">exported</th><th class="n">best<br>step 1</th></tr>' in html
+    assert '<td>loss</td><td class="n">4.1</td><td class="n">3.5</td></tr>' in html
+    assert '<td>qa.chrf</td><td class="n">–</td><td class="n">0.25</td></tr>' in html
     assert '<p class="soft">step-2: it is gone.</p>' in html
 
 

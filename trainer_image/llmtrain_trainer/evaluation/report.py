@@ -136,11 +136,11 @@ def render_report(report: Report) -> str:
 def compare_checkpoints(
     exported: Mapping[str, float | None], checkpoints: Sequence[EvaluatedCheckpoint]
 ) -> list[tuple[str, list[float | None]]]:
-    """Return each metric that a checkpoint has: of the exported model, then of each of them."""
-    names = dict.fromkeys(name for item in checkpoints for name in item.metrics)
+    """Return each metric that a checkpoint has: of the exported model, then of those there are."""
+    there = [item for item in checkpoints if not item.lack]
+    names = dict.fromkeys(name for item in there for name in item.metrics)
     return [
-        (name, [exported.get(name), *(item.metrics.get(name) for item in checkpoints)])
-        for name in names
+        (name, [exported.get(name), *(item.metrics.get(name) for item in there)]) for name in names
     ]
 
 
