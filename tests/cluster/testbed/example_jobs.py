@@ -95,6 +95,9 @@ def shrink_example(name: str, parent: str | None) -> dict[str, Any]:
         model["size"] = SIZE
     else:
         model |= {"layers": 2, "heads": 2, "hiddenSize": 32}
+    workers = spec.get("workers", {})
+    if "tensorParallel" in workers:  # sixteen ranks are too many for one machine
+        workers |= {"replicas": 1, "processesPerWorker": 4, "tensorParallel": 2}
     if "steps" in training:
         training["steps"] = STEPS
     training |= {
