@@ -109,6 +109,8 @@ def shrink_example(name: str, parent: str | None) -> dict[str, Any]:
         evaluation["everySteps"] = STEPS // 2
     evaluation |= {"maxSequences": 8, "gates": []}
     evaluation.setdefault("samples", {})["maxNewTokens"] = 4
+    if "tensorParallel" in spec["workers"]:
+        spec["workers"] |= {"processesPerWorker": 2, "tensorParallel": 2}
     spec.setdefault("checkpoint", {})["everySteps"] = STEPS // 2
     return job
 
