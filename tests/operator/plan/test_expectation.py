@@ -46,7 +46,7 @@ def test_it_is_said_at_first_and_once_more_when_the_data_is_known() -> None:
     assert second.epochs == 8
     assert "8.0 times" in second.warnings[1]
     assert expect_job(spec, second, results) is second
-    assert describe_plan(second).endswith("8 epochs, 12 MiB of 2.7 GiB for each rank")
+    assert describe_plan(second).endswith("8 epochs, 11 MiB of 2.7 GiB for each rank")
 
 
 def test_of_a_model_that_is_not_read_only_tokens_are_known() -> None:
