@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +44,20 @@ DIES_SOON = Fate(rank=0, dies_in_pass=PASSES_PER_STEP + 2)
 DIES_AT_EPOCH_END = Fate(rank=0, dies_in_pass=(EPOCH_END_STEP - 1) * PASSES_PER_STEP + 1)
 
 
+COURSE: dict[str, Any] = {
+    "data": {"split": {"method": "tail", "validationFraction": VALIDATION_FRACTION}},
+    "training": {
+        "steps": STEPS,
+        "batchSize": BATCH_SIZE,
+        "microBatchSize": MICRO_BATCH_SIZE,
+        "sequenceLength": SEQUENCE_LENGTH,
+    },
+    "evaluation": {"everySteps": 5},
+    "checkpoint": {"everySteps": 3},
+}
+"""Of all runs that are compared."""
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with so little text that an epoch is a few steps."""
@@ -63,16 +78,8 @@ def prepare_run(
         run=f"{strategy}-{name}",
         strategy=strategy,
         processes_per_worker=ranks,
-        data={"split": {"method": "tail", "validationFraction": VALIDATION_FRACTION}},
         model={"dropout": dropout},
-        training={
-            "steps": STEPS,
-            "batchSize": BATCH_SIZE,
-            "microBatchSize": MICRO_BATCH_SIZE,
-            "sequenceLength": SEQUENCE_LENGTH,
-        },
-        evaluation={"everySteps": 5},
-        checkpoint={"everySteps": 3},
+        **COURSE,
     )
 
 
@@ -348,16 +355,8 @@ def prepare_divided(
         replicas=workers,
         processes_per_worker=ranks,
         tensor_parallel=tensor,
-        data={"split": {"method": "tail", "validationFraction": VALIDATION_FRACTION}},
         model={"architecture": "llama", "heads": 8, "keyValueHeads": 4, "hiddenSize": 64},
-        training={
-            "steps": STEPS,
-            "batchSize": BATCH_SIZE,
-            "microBatchSize": MICRO_BATCH_SIZE,
-            "sequenceLength": SEQUENCE_LENGTH,
-        },
-        evaluation={"everySteps": 5},
-        checkpoint={"everySteps": 3},
+        **COURSE,
     )
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.amp import custom_bwd, custom_fwd
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -86,14 +85,17 @@ def compute_attention(
         return attended, None
     sharing = getattr(module, "num_key_value_groups", 1)
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    attended = _BlockAttention.apply(
-        query,
-        repeat_kv(key, sharing),
-        repeat_kv(value, sharing),
-        attention_mask,
-        causal and attention_mask is None,
-        query.shape[-1] ** -0.5 if scaling is None else scaling,
-    )
+    # Rotary positions, for one, leave float32 to be converted; from here on all is bfloat16.
+    query, key, value = (tensor.to(torch.bfloat16) for tensor in (query, key, value))
+    with torch.autocast("cpu", enabled=False):
+        attended = _BlockAttention.apply(
+            query,
+            repeat_kv(key, sharing),
+            repeat_kv(value, sharing),
+            attention_mask,
+            causal and attention_mask is None,
+            query.shape[-1] ** -0.5 if scaling is None else scaling,
+        )
     return attended.transpose(1, 2).contiguous(), None
 
 
@@ -109,9 +111,6 @@ class _BlockAttention(torch.autograd.Function):
     """Attention whose gradients compute the weights anew; see the module."""
 
     @staticmethod
-    @custom_fwd(  # type: ignore[untyped-decorator]  # torch has no types for it
-        device_type="cpu", cast_inputs=torch.bfloat16
-    )
     def forward(
         ctx: Any,
         query: torch.Tensor,
@@ -132,7 +131,6 @@ class _BlockAttention(torch.autograd.Function):
         return attended
 
     @staticmethod
-    @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]  # nor for this
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, mask = ctx.saved_tensors
         # Blocks add up to what a key gets: in fp32, as torch's kernel does.
